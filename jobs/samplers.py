@@ -68,7 +68,8 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler("Euler", "Simple, fast and predictable; a good first choice at any count."),
     "euler_karras": Sampler("Euler Karras", "Euler with more steps at low noise."),
     "euler_a": Sampler(
-        "Euler ancestral", "Soft and varied; the picture keeps changing as steps grow.",
+        "Euler ancestral",
+        "Soft and varied; the picture keeps changing as steps grow.",
         adds_noise=True,
     ),
     "heun": _second_order("Heun", "More exact than Euler at twice the calls a step."),
@@ -81,12 +82,14 @@ SAMPLERS: dict[str, Sampler] = {
     "lms": Sampler("LMS", "Linear multistep: an early classic, smooth at 30 steps and more."),
     "lms_karras": Sampler("LMS Karras", "LMS with more steps at low noise."),
     "pndm": Sampler(
-        "PNDM", "What Stable Diffusion 1 was published with; one call more than steps.",
+        "PNDM",
+        "What Stable Diffusion 1 was published with; one call more than steps.",
         extra_calls=1,
     ),
     "ddim": Sampler("DDIM", "The reference: deterministic, best for repeating papers; 50 steps."),
     "ddim_eta": Sampler(
-        "DDIM, eta 1", "DDIM with the full noise of DDPM: varied, for 50 steps and more.",
+        "DDIM, eta 1",
+        "DDIM with the full noise of DDPM: varied, for 50 steps and more.",
         adds_noise=True,
     ),
     "ddpm": Sampler(
@@ -100,7 +103,8 @@ SAMPLERS: dict[str, Sampler] = {
         "SA-Solver", "Stochastic Adams: fine detail at 20 to 40 steps.", adds_noise=True
     ),
     "lcm": Sampler(
-        "LCM", "For models distilled to 1 to 8 steps (LCM, Turbo); blurry on others.",
+        "LCM",
+        "For models distilled to 1 to 8 steps (LCM, Turbo); blurry on others.",
         adds_noise=True,
     ),
     "tcd": Sampler(
@@ -112,8 +116,11 @@ SAMPLERS: dict[str, Sampler] = {
         "Flow Euler", "The standard for flow models: straight paths need no more.", FLOW
     ),
     "flow_heun": Sampler(
-        "Flow Heun", "More exact than Flow Euler at twice the calls a step.", FLOW,
-        calls_per_step=2, extra_calls=-1,
+        "Flow Heun",
+        "More exact than Flow Euler at twice the calls a step.",
+        FLOW,
+        calls_per_step=2,
+        extra_calls=-1,
     ),
     "flow_lcm": Sampler(
         "Flow LCM", "For flow models distilled to 1 to 8 steps.", FLOW, adds_noise=True

@@ -1,0 +1,245 @@
+"""The control process's end of the engine process: spawn, talk, watch, respawn.
+
+Owns the child process, its socket and the list of images it was given. Knows no torch, no
+Redis and no job. One thread calls it; a second, private one only reads the socket, so that a
+child stopped in mid-message can never stop its parent. Invariant: every image submitted ends
+in one event, if need be as a lost ID of EngineDied.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from worker.messages import (
+    Beat,
+    Cancel,
+    Canceled,
+    Command,
+    DeathCause,
+    EngineConfig,
+    EngineDied,
+    Event,
+    Failed,
+    Fatal,
+    Finished,
+    ImageRequest,
+    Ready,
+    Stop,
+    Submit,
+)
+
+log = logging.getLogger(__name__)
+
+QUIET_S = 30.0  # no beat for this long, and for ten steps: the child hangs in a kernel or a loop
+QUIET_STEPS = 10
+LOADING_QUIET_S = 600.0  # weights from a slow disk; beats come only between models
+SEND_TIMEOUT_S = 10  # a child that does not read its commands for this long hangs, too
+FIRST_RESPAWN_S, LAST_RESPAWN_S = 0.1, 30.0
+
+
+class EngineAway(RuntimeError):
+    """There is no engine to submit to just now: look at `ready` first."""
+
+
+class EngineLink:
+    """One engine process, kept alive. `poll` and `wait` drive everything, `stop` ends it."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._child: _Child | None = None
+        self._given: set[str] = set()
+        self._respawn_s = FIRST_RESPAWN_S
+        self._respawn_at_s: float | None = None
+        self._wake = threading.Event()
+
+    def start(self) -> None:
+        """Spawn the engine process; `ready` turns true some seconds later."""
+        self._child = _Child(self._config, self._wake)
+        self._respawn_at_s = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether models are loaded and requests may be submitted."""
+        return self._child is not None and self._child.ready
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process ID, or None between death and respawn."""
+        return self._child.pid if self._child else None
+
+    def submit(self, request: ImageRequest) -> None:
+        """Give one image to the engine. Raises EngineAway unless `ready`."""
+        if self._child is None or not self._child.ready:
+            raise EngineAway("the engine is loading or being respawned")
+        self._given.add(request.id)
+        self._child.send(Submit(request))
+
+    def cancel(self, request_id: str) -> None:
+        """Ask for one image to be dropped; it ends as Canceled, or as whatever came first."""
+        if self._child is not None:
+            self._child.send(Cancel(request_id))
+
+    def poll(self) -> list[Event]:
+        """All that happened since the last call. Never blocks."""
+        self._wake.clear()
+        events: list[Event] = []
+        if self._child is not None:
+            events += [self._seen(event) for event in self._child.received()]
+            if (cause := self._child.dead_or_hung()) is not None:
+                events.append(self._bury(self._child, cause))
+        if self._respawn_at_s is not None and time.monotonic() >= self._respawn_at_s:
+            self.start()
+        return events
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until something happened or the time is over; True: something happened."""
+        return self._wake.wait(timeout_s)
+
+    def stop(self, grace_s: float) -> None:
+        """End the engine: asked first, killed after `grace_s`. Lost images are not reported."""
+        self._respawn_at_s = None
+        if self._child is not None:
+            self._child.end(grace_s)
+            self._child = None
+        self._given.clear()
+
+    def _seen(self, event: Event) -> Event:
+        match event:
+            case Ready():
+                self._respawn_s = FIRST_RESPAWN_S
+            case Finished(id=ended) | Failed(id=ended) | Canceled(id=ended):
+                self._given.discard(ended)
+            case _:
+                pass
+        return event
+
+    def _bury(self, child: _Child, cause: DeathCause) -> EngineDied:
+        exitcode = child.kill()
+        lost, self._given = tuple(sorted(self._given)), set()
+        self._child = None
+        self._respawn_at_s = time.monotonic() + self._respawn_s
+        self._respawn_s = min(LAST_RESPAWN_S, self._respawn_s * 2)
+        log.warning("engine.died", extra={"cause": cause, "exitcode": exitcode, "lost": len(lost)})
+        return EngineDied(cause=cause, exitcode=exitcode, detail=child.detail, lost_ids=lost)
+
+
+class _Child:
+    """One incarnation of the engine process: its socket, its inbox, its signs of life."""
+
+    def __init__(self, config: EngineConfig, wake: threading.Event) -> None:
+        ours, theirs = socket.socketpair()
+        # Raw timeval (s, us): a child that hangs must not block our writes for ever.
+        timeout = SEND_TIMEOUT_S.to_bytes(8, sys.byteorder) + bytes(8)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", "worker.engine", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        self._pipe: Connection[Command | EngineConfig, Event] = Connection(ours.detach())
+        self._inbox: deque[Event] = deque()
+        self._wake = wake
+        self._eof = False
+        self._stuck = False
+        self._heard_s = time.monotonic()
+        self._step_ms = 0.0
+        self.ready = False
+        self.detail = ""
+        self.send(config)
+        self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: Command | EngineConfig) -> None:
+        """Write one message; a dead child shows as EOF, one that does not read as hung."""
+        try:
+            self._pipe.send(message)
+        except BlockingIOError:
+            self._stuck = True
+        except OSError:
+            pass  # it died: the reader meets the EOF and `dead_or_hung` tells
+
+    def received(self) -> list[Event]:
+        events: list[Event] = []
+        while self._inbox:
+            event = self._inbox.popleft()
+            self._note(event)
+            events.append(event)
+        return events
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case Ready():
+                self.ready = True
+            case Beat(step_ms=step_ms):
+                self._step_ms = step_ms or 0.0
+            case Fatal(code=code, message=message):
+                self.detail = f"{code}: {message}"
+            case _:
+                pass
+
+    def dead_or_hung(self) -> DeathCause | None:
+        if self._eof and not self._inbox:
+            if not self.ready:
+                return "failed_to_start"
+            code = self._reap(timeout_s=1.0)
+            return "killed" if code is not None and code < 0 else "exited"
+        limit_s = max(QUIET_S, QUIET_STEPS * self._step_ms / 1000)
+        quiet_s = time.monotonic() - self._heard_s
+        if self._stuck or quiet_s > (limit_s if self.ready else LOADING_QUIET_S):
+            return "hung"
+        return None
+
+    def kill(self) -> int | None:
+        """Make sure that it is gone; its exit code."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        code = self._reap(timeout_s=5.0)
+        self._reader.join(timeout=1.0)
+        self._pipe.close()
+        return code
+
+    def end(self, grace_s: float) -> None:
+        self.send(Stop())
+        if self._reap(timeout_s=grace_s) is None:
+            log.warning("engine.killed", extra={"pid": self.pid, "grace_s": grace_s})
+        self.kill()
+
+    def _reap(self, timeout_s: float) -> int | None:
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _read(self) -> None:
+        try:
+            while True:
+                event = self._pipe.recv()
+                self._heard_s = time.monotonic()
+                self._inbox.append(event)
+                self._wake.set()
+        except (EOFError, OSError):
+            self._eof = True
+            self._wake.set()
+
+
+def _environment() -> dict[str, str]:
+    """Ours, so that the child finds our packages whether or not they are installed."""
+    here = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p)
+    return os.environ | {"PYTHONPATH": path}
