@@ -1,0 +1,129 @@
+"""The model file: which models there are, what each allows and what it does when not told.
+
+Owns `models/models.toml` as frozen values, so that the API can validate and price a request
+without torch. Knows no Redis and no HTTP. Invariant: every entry's defaults are legal under
+its own limits (checked when the file is read).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jobs.errors import SettingsError
+from jobs.samplers import SAMPLERS
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Limits(_Frozen):
+    """What a request for this model may ask for; sides in px, pixels of one image."""
+
+    min_side: int = Field(64, ge=8)
+    max_side: int = Field(2048, ge=8)
+    side_multiple: int = Field(8, ge=1)
+    max_pixels: int = Field(2048 * 2048, ge=64)
+    max_steps: int = Field(150, ge=1)
+    max_guidance: float = Field(30.0, ge=0)
+    max_n: int = Field(8, ge=1)
+    max_prompt_chars: int = Field(2000, ge=1)
+
+
+class Defaults(_Frozen):
+    """What is used where a request is silent; sides in px."""
+
+    width: int
+    height: int
+    steps: int = 25
+    guidance_scale: float = 7.0
+    sampler: str = "dpmpp_2m"
+
+
+class ModelEntry(_Frozen):
+    """One named model: where it is, how it is run, what it allows."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    title: str = ""
+    source: str  # a folder (relative to the model file) or a hub repository
+    revision: str | None = None  # a hub commit; required for a hub repository
+    family: str = "auto"  # a profile's name in worker/engine/profiles, or auto
+    prediction: Literal["diffusion", "flow"] = "diffusion"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    variant: str | None = None  # the hub's file variant, such as fp16
+    lane_width: int | None = None  # rows of one model call: 1, 2, 4, 8, 16; None: measured
+    resident: bool = True
+    samplers: tuple[str, ...] = ()  # empty: every sampler that fits `prediction`
+    limits: Limits = Limits()
+    defaults: Defaults
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        unknown = [name for name in self.samplers if name not in SAMPLERS]
+        if unknown:
+            raise ValueError(f"unknown samplers {unknown}; known: {', '.join(SAMPLERS)}")
+        if self.defaults.sampler not in self.legal_samplers:
+            raise ValueError(f"default sampler {self.defaults.sampler!r} is not among its samplers")
+        for side in (self.defaults.width, self.defaults.height):
+            if side % self.limits.side_multiple or not (
+                self.limits.min_side <= side <= self.limits.max_side
+            ):
+                raise ValueError(f"default side {side} px breaks the model's own limits")
+        return self
+
+    @property
+    def legal_samplers(self) -> tuple[str, ...]:
+        """The samplers that a request may name, in the catalogue's order."""
+        if self.samplers:
+            return self.samplers
+        return tuple(n for n, s in SAMPLERS.items() if self.prediction in s.predictions)
+
+
+class Catalogue(_Frozen):
+    """All models of this installation; the first is the default."""
+
+    models: tuple[ModelEntry, ...] = Field(min_length=1)
+    folder: Path = Path()  # what relative sources are relative to
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        ids = [m.id for m in self.models]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"model IDs repeat: {ids}")
+        return self
+
+    def get(self, model_id: str) -> ModelEntry | None:
+        """The entry of that ID, or None."""
+        return next((m for m in self.models if m.id == model_id), None)
+
+    @property
+    def default(self) -> ModelEntry:
+        """The model used where a request names none."""
+        return self.models[0]
+
+    def path_of(self, entry: ModelEntry) -> Path | None:
+        """The folder of a local model, or None for a hub repository."""
+        path = self.folder / entry.source
+        return path if path.is_dir() else None
+
+
+def load_catalogue(path: Path) -> Catalogue:
+    """Read the model file. Raises SettingsError that says which entry is wrong and why."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"model file {path}: {error}") from error
+    try:
+        models = [ModelEntry.model_validate(_tuples(m)) for m in raw.get("model", [])]
+        return Catalogue(models=tuple(models), folder=path.parent)
+    except ValidationError as error:
+        raise SettingsError(f"model file {path}: {error}") from error
+
+
+def _tuples(entry: dict[str, object]) -> dict[str, object]:
+    """TOML has arrays only; strict validation wants the tuple that the field is."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}

@@ -1,0 +1,116 @@
+"""Everything that can go wrong around a job, as one tree.
+
+    PrintworksError
+    ├── InvalidRequest        the request breaks the contract; carries every problem found
+    ├── NotAdmitted           a good request that cannot be taken now
+    │   ├── QueueFull         ours: the queue holds all it may
+    │   ├── TenantLimit       theirs: this tenant has all it may have under way
+    │   └── IdempotencyMismatch   the key was used for another request
+    ├── JobMissing            no such job, for this tenant
+    │   └── JobGone           there was one: it expired or was deleted
+    ├── StoreUnavailable      Redis is away, frozen or refuses to write
+    │   └── StorageFull       Redis has no memory or disk left to accept anything
+    ├── BlobsUnavailable      the picture store is away or refuses
+    └── SettingsError         a setting is misspelt, missing or impossible
+
+The class carries the stable `code`; what HTTP makes of it is decided in `api/errors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a request, and where (`pointer`: JSON pointer, RFC 6901)."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class PrintworksError(Exception):
+    """Root of the tree; `code` is stable and for programs, the message is for people."""
+
+    code = "internal"
+    retryable = False
+
+
+class InvalidRequest(PrintworksError):
+    """The request breaks the contract. `problems` names every field at fault."""
+
+    code = "invalid_request"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{p.pointer or '/'}: {p.detail}" for p in self.problems))
+
+
+class NotAdmitted(PrintworksError):
+    """A good request that cannot be taken now."""
+
+    code = "not_admitted"
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class QueueFull(NotAdmitted):
+    """The service has as much queued as it may hold."""
+
+    code = "queue_full"
+
+
+class TenantLimit(NotAdmitted):
+    """This tenant has as many jobs under way as it may."""
+
+    code = "tenant_limit"
+
+
+class IdempotencyMismatch(NotAdmitted):
+    """The idempotency key was used before, for another request."""
+
+    code = "idempotency_key_reused"
+    retryable = False
+
+
+class JobMissing(PrintworksError):
+    """There is no such job (for this tenant)."""
+
+    code = "not_found"
+
+
+class JobGone(JobMissing):
+    """There was such a job; it expired or was deleted."""
+
+    code = "gone"
+
+
+class StoreUnavailable(PrintworksError):
+    """Redis is away, frozen, or refuses to write."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class StorageFull(StoreUnavailable):
+    """Redis has no memory or disk left to accept anything."""
+
+    code = "storage_full"
+
+
+class BlobsUnavailable(PrintworksError):
+    """The picture store is away, or refuses."""
+
+    code = "blobs_unavailable"
+    retryable = True
+
+
+class SettingsError(PrintworksError):
+    """A setting is misspelt, missing or impossible; the message says which and what to do."""
+
+    code = "settings"

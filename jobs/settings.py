@@ -1,0 +1,87 @@
+"""Settings, read once from the environment and passed down; a misspelt one is an error.
+
+Owns the variables both roles share. Each role extends `RoleSettings` with its own prefix
+(PRINTWORKS_API_, PRINTWORKS_WORKER_). Plain pydantic, because pydantic-settings runs on the
+default where a variable of the operating system is misspelt.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from jobs.errors import SettingsError
+
+PREFIX = "PRINTWORKS_"
+ROLE_PREFIXES = ("PRINTWORKS_API_", "PRINTWORKS_WORKER_")
+CLIENT_VARIABLES = ("PRINTWORKS_URL", "PRINTWORKS_KEY")  # read by the command line only
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class RoleSettings(BaseModel):
+    """What every role needs: Redis, the picture store, the model file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    role_prefix: ClassVar[str] = ""
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Redis or Valkey, 7.0 or later, AOF on, noeviction; REDIS_URL is read too",
+    )
+    s3_endpoint: str | None = Field(None, description="S3 endpoint; unset: AWS's own")
+    s3_public_endpoint: str | None = Field(
+        None, description="the endpoint that clients reach, for presigned URLs; unset: s3_endpoint"
+    )
+    s3_region: str = Field("us-east-1", description="S3 region")
+    s3_bucket: str = Field("printworks", description="the bucket that holds the pictures")
+    s3_access_key: str | None = Field(None, description="unset: boto3's own chain of credentials")
+    s3_secret_key: SecretStr | None = Field(None, description="goes with the access key")
+    models_file: Path = Field(ROOT / "models" / "models.toml", description="the model file")
+    retention_s: int = Field(
+        86_400, ge=60, le=30 * 86_400, description="seconds that a finished job and its pictures are kept"
+    )
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the environment. Raises SettingsError on an unknown or impossible variable."""
+        environ = os.environ if environ is None else environ
+        unknown = sorted(set(cls._ours(environ)) - cls.variables())
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], cls.variables(), n=1)
+            hint = f"did you mean {near[0]}?" if near else "see the settings table in the README"
+            raise SettingsError(f"unknown setting {unknown[0]}; {hint}")
+        try:
+            return cls.model_validate(cls._values(environ))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = str(first["loc"][0]) if first["loc"] else ""
+            raise SettingsError(f"setting {cls.variable(field)}: {first['msg']}") from None
+
+    @classmethod
+    def variables(cls) -> set[str]:
+        """Every variable that this role reads."""
+        return {cls.variable(name) for name in cls.model_fields} | set(CLIENT_VARIABLES)
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """The variable that sets `field`."""
+        shared = field in RoleSettings.model_fields
+        return f"{PREFIX if shared else cls.role_prefix}{field}".upper()
+
+    @classmethod
+    def _ours(cls, environ: Mapping[str, str]) -> list[str]:
+        """The variables that this role must know: ours, less those of the other roles."""
+        others = tuple(p for p in ROLE_PREFIXES if p != cls.role_prefix)
+        return [n for n in environ if n.startswith(PREFIX) and not n.startswith(others)]
+
+    @classmethod
+    def _values(cls, environ: Mapping[str, str]) -> dict[str, str]:
+        values = {f: environ[v] for f in cls.model_fields if (v := cls.variable(f)) in environ}
+        if "REDIS_URL" in environ:
+            values.setdefault("redis_url", environ["REDIS_URL"])
+        return values

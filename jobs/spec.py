@@ -1,0 +1,175 @@
+"""What was asked: the request as a client may write it, and the spec it becomes.
+
+Owns `JobRequest` (optional fields, strict types, unknown keys refused with the nearest known
+one) and `JobSpec` (canonical: every value needed to make the same pictures again). Knows no
+Redis, HTTP or torch. Invariant: a JobSpec never changes; `jobs/resolve.py` makes it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+)
+
+from jobs.errors import InvalidRequest, Problem
+
+MAX_SEED = 2**32 - 1
+HARD_MAX_N = 64
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+
+
+class Frozen(BaseModel):
+    """Immutable and strict: no bool is an int, no '20' is 20, no NaN is a number."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+class Priority(StrEnum):
+    """Which of a model's three waiting lists a job joins."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Reproducibility(StrEnum):
+    """`exact`: the same bits alone or in company. `fast`: free batch widths, rounding may differ."""
+
+    EXACT = "exact"
+    FAST = "fast"
+
+
+class Output(Frozen):
+    """How the pixels are written to a file."""
+
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None  # jpeg, webp; None: 90
+    metadata: bool = True  # write seed, settings and fingerprint into the file
+
+
+class JobRequest(Frozen):
+    """A generation request as a client may send it. What is left out is resolved, and recorded."""
+
+    model: Name | None = Field(None, description="A model's ID; left out: the first of the model file.")
+    prompt: str = Field(description="What the picture shows.", min_length=1, max_length=20_000)
+    negative_prompt: str = Field("", description="What it should not show.", max_length=20_000)
+    width: int | None = Field(None, description="Width in px; goes with `height`.")
+    height: int | None = Field(None, description="Height in px; goes with `width`.")
+    size: str | None = Field(None, description='"WIDTHxHEIGHT" in px, instead of width and height.', max_length=32)
+    aspect_ratio: str | None = Field(
+        None,
+        description='"W:H", such as "3:2": the legal size of that shape nearest to the model\'s own area.',
+        max_length=32,
+    )
+    steps: int | None = Field(None, description="Denoising steps: more refine, with diminishing returns.")
+    guidance_scale: float | None = Field(
+        None, description="How closely to follow the prompt; 1 or less switches guidance off."
+    )
+    seed: Seed | Annotated[list[Seed], Field(min_length=1, max_length=HARD_MAX_N)] | None = Field(
+        None, description="Image k uses seed + k, or the k-th of a list. Left out: drawn, and recorded."
+    )
+    n: int | None = Field(None, description="How many images; 1 unless `seed` is a list.")
+    sampler: Name | None = Field(None, description="See GET /v1/samplers; left out: the model's default.")
+    output: Output = Output()
+    priority: Priority = Field(Priority.NORMAL, strict=False)
+    deadline_s: Annotated[float, Field(gt=0, le=7 * 86_400)] | None = Field(
+        None, description="Seconds from now by which it must be done; later it expires."
+    )
+    retention_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
+        None, description="Seconds that pictures and record are kept after the end."
+    )
+    reproducibility: Reproducibility = Field(Reproducibility.EXACT, strict=False)
+    metadata: dict[str, JsonValue] = Field(
+        {}, description="Yours, echoed in the record; at most 1 KiB of JSON."
+    )
+
+
+class JobSpec(Frozen):
+    """One accepted request, every value definite. The same spec gives the same pictures."""
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int  # px
+    height: int  # px
+    steps: int
+    guidance_scale: float
+    seeds: tuple[Seed, ...] = Field(min_length=1)  # one an image
+    sampler: str
+    output: Output
+    priority: Priority = Field(strict=False)
+    deadline_s: float | None
+    retention_s: int
+    reproducibility: Reproducibility = Field(strict=False)
+    metadata: dict[str, JsonValue]
+
+    @property
+    def n(self) -> int:
+        """How many images."""
+        return len(self.seeds)
+
+    @property
+    def size_class(self) -> str:
+        """Jobs of one class can share a model call."""
+        return f"{self.width}x{self.height}"
+
+    @property
+    def cost(self) -> float:
+        """Work in megapixel-rows: images x steps x rows a step x megapixels."""
+        rows = 2 if self.guidance_scale > 1 else 1
+        return self.n * self.steps * rows * self.width * self.height / 1e6
+
+
+def parse_request(body: bytes | str | dict[str, Any]) -> JobRequest:
+    """Strictly read a request. Raises InvalidRequest with every problem, never echoing input."""
+    try:
+        if isinstance(body, dict):
+            return JobRequest.model_validate(body)
+        return JobRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest(problems_of(error, JobRequest)) from None
+    except (UnicodeError, RecursionError, ValueError):
+        # RecursionError: JSON nested a thousand deep; UnicodeError: a lone surrogate in a str
+        raise InvalidRequest([Problem("", "invalid_json", "the body is not valid JSON")]) from None
+
+
+MAX_PROBLEMS = 20  # a body can break in thousands of places; the answer stays short
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """A pydantic error as our problems: pointer, stable code, a sentence; no input echoed."""
+    known = list(model.model_fields)
+    problems: list[Problem] = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        pointer = "".join(f"/{_escape(part)}" for part in item["loc"])[:200]
+        if item["type"] == "extra_forbidden":
+            problems.append(Problem(pointer, "unknown_field", _unknown(str(item["loc"][-1]), known)))
+        elif item["type"] == "json_invalid":
+            problems.append(Problem("", "invalid_json", item["msg"][:200]))
+        else:
+            problems.append(Problem(pointer, item["type"], item["msg"][:300]))
+    return problems[:MAX_PROBLEMS]
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(known)}"
+    return f"unknown field; {hint}"
+
+
+def _escape(part: str | int) -> str:
+    """One reference token of a JSON pointer (RFC 6901 section 3)."""
+    text = str(part).replace("~", "~0").replace("/", "~1")
+    return text.encode("utf-8", "replace").decode()
