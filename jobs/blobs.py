@@ -7,7 +7,7 @@ BlobsUnavailable; a missing object is a BlobMissing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +72,7 @@ class Blobs:
             "aws_secret_access_key": secret.get_secret_value() if secret else None,
             "config": _CONFIG,
         }
-        session = boto3.session.Session()
+        session: Any = boto3.Session()
         public = settings.s3_public_endpoint or settings.s3_endpoint
         self.bucket = settings.s3_bucket
         self._client: Any = session.client("s3", endpoint_url=settings.s3_endpoint, **common)
@@ -132,7 +132,7 @@ class Blobs:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated() -> Generator[None]:
     """boto3's errors as ours: callers decide by class, never by botocore's strings."""
     try:
         yield

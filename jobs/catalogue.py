@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,14 +24,14 @@ class _Frozen(BaseModel):
 class Limits(_Frozen):
     """What a request for this model may ask for; sides in px, pixels of one image."""
 
-    min_side: int = Field(64, ge=8)
-    max_side: int = Field(2048, ge=8)
-    side_multiple: int = Field(8, ge=1)
-    max_pixels: int = Field(2048 * 2048, ge=64)
-    max_steps: int = Field(150, ge=1)
-    max_guidance: float = Field(30.0, ge=0)
-    max_n: int = Field(8, ge=1)
-    max_prompt_chars: int = Field(2000, ge=1)
+    min_side: Annotated[int, Field(ge=8)] = 64
+    max_side: Annotated[int, Field(ge=8)] = 2048
+    side_multiple: Annotated[int, Field(ge=1)] = 8
+    max_pixels: Annotated[int, Field(ge=64)] = 2048 * 2048
+    max_steps: Annotated[int, Field(ge=1)] = 150
+    max_guidance: Annotated[float, Field(ge=0)] = 30.0
+    max_n: Annotated[int, Field(ge=1)] = 8
+    max_prompt_chars: Annotated[int, Field(ge=1)] = 2000
 
 
 class Defaults(_Frozen):
@@ -124,6 +124,6 @@ def load_catalogue(path: Path) -> Catalogue:
         raise SettingsError(f"model file {path}: {error}") from error
 
 
-def _tuples(entry: dict[str, object]) -> dict[str, object]:
+def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
     """TOML has arrays only; strict validation wants the tuple that the field is."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return {k: tuple(cast("list[Any]", v)) if isinstance(v, list) else v for k, v in entry.items()}

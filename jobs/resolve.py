@@ -90,7 +90,9 @@ def _size(request: JobRequest, entry: ModelEntry, problems: list[Problem]) -> tu
     default = (entry.defaults.width, entry.defaults.height)
     if len(used) > 1:
         problems.append(
-            Problem(used[1], "conflict", "give width and height, or size, or aspect_ratio: one of them")
+            Problem(
+                used[1], "conflict", "give width and height, or size, or aspect_ratio: one of them"
+            )
         )
         return default
     if not used:
@@ -105,7 +107,9 @@ def _asked(request: JobRequest, way: str, problems: list[Problem]) -> tuple[int,
         match = _SIZE.fullmatch(request.size or "")
         if match:
             return int(match[1]), int(match[2])
-        problems.append(Problem("/size", "invalid_size", 'write it as "WIDTHxHEIGHT", such as "128x128"'))
+        problems.append(
+            Problem("/size", "invalid_size", 'write it as "WIDTHxHEIGHT", such as "128x128"')
+        )
         return None
     if request.width is None or request.height is None:
         missing = "/width" if request.width is None else "/height"
@@ -147,7 +151,9 @@ def _of_ratio(ratio: str, entry: ModelEntry, problems: list[Problem]) -> tuple[i
     match = _RATIO.fullmatch(ratio)
     default = (entry.defaults.width, entry.defaults.height)
     if not match or not float(match[1]) or not float(match[2]):
-        problems.append(Problem("/aspect_ratio", "invalid_ratio", 'write it as "W:H", such as "3:2"'))
+        problems.append(
+            Problem("/aspect_ratio", "invalid_ratio", 'write it as "W:H", such as "3:2"')
+        )
         return default
     wanted = float(match[1]) / float(match[2])
     best = min(_shaped(wanted, entry.limits), key=lambda size: _distance(size, wanted, default))
@@ -184,7 +190,9 @@ def _seeds(
         return [0]
     if listed is not None:
         if len(listed) != n:
-            problems.append(Problem("/seed", "wrong_length", f"a list of seeds has one an image: {n}"))
+            problems.append(
+                Problem("/seed", "wrong_length", f"a list of seeds has one an image: {n}")
+            )
         return listed
     first = request.seed if isinstance(request.seed, int) else draw() % (MAX_SEED + 2 - n)
     if first + n - 1 > MAX_SEED:
@@ -193,22 +201,27 @@ def _seeds(
     return [first + k for k in range(n)]
 
 
-def _within(
-    pointer: str, value: float, low: float, high: float, problems: list[Problem]
-) -> None:
+def _within(pointer: str, value: float, low: float, high: float, problems: list[Problem]) -> None:
     if not low <= value <= high:
-        problems.append(Problem(pointer, "out_of_range", f"from {low:g} to {high:g} for this model"))
+        problems.append(
+            Problem(pointer, "out_of_range", f"from {low:g} to {high:g} for this model")
+        )
 
 
 def _check_texts(request: JobRequest, entry: ModelEntry, problems: list[Problem]) -> None:
     longest = entry.limits.max_prompt_chars
-    for field in ("prompt", "negative_prompt"):
-        if len(getattr(request, field)) > longest:
-            problems.append(Problem(f"/{field}", "too_long", f"at most {longest} characters"))
+    texts = {"/prompt": request.prompt, "/negative_prompt": request.negative_prompt}
+    problems.extend(
+        Problem(pointer, "too_long", f"at most {longest} characters")
+        for pointer, text in texts.items()
+        if len(text) > longest
+    )
     if not request.prompt.strip():
         problems.append(Problem("/prompt", "empty", "say what the picture shows"))
     if len(json.dumps(request.metadata).encode()) > MAX_METADATA_BYTES:
-        problems.append(Problem("/metadata", "too_large", f"at most {MAX_METADATA_BYTES} bytes of JSON"))
+        problems.append(
+            Problem("/metadata", "too_large", f"at most {MAX_METADATA_BYTES} bytes of JSON")
+        )
 
 
 def _check_sampler(sampler: str, entry: ModelEntry, problems: list[Problem]) -> None:
@@ -221,4 +234,6 @@ def _check_sampler(sampler: str, entry: ModelEntry, problems: list[Problem]) -> 
 
 def _check_output(request: JobRequest, problems: list[Problem]) -> None:
     if request.output.format == "png" and request.output.quality is not None:
-        problems.append(Problem("/output/quality", "conflict", "png is lossless: it has no quality"))
+        problems.append(
+            Problem("/output/quality", "conflict", "png is lossless: it has no quality")
+        )

@@ -43,7 +43,10 @@ class RoleSettings(BaseModel):
     s3_secret_key: SecretStr | None = Field(None, description="goes with the access key")
     models_file: Path = Field(ROOT / "models" / "models.toml", description="the model file")
     retention_s: int = Field(
-        86_400, ge=60, le=30 * 86_400, description="seconds that a finished job and its pictures are kept"
+        86_400,
+        ge=60,
+        le=30 * 86_400,
+        description="seconds that a finished job and its pictures are kept",
     )
 
     @classmethod

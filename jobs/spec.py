@@ -45,7 +45,7 @@ class Priority(StrEnum):
 
 
 class Reproducibility(StrEnum):
-    """`exact`: the same bits alone or in company. `fast`: free batch widths, rounding may differ."""
+    """`exact`: the same bits alone or in company. `fast`: free widths, rounding may differ."""
 
     EXACT = "exact"
     FAST = "fast"
@@ -62,26 +62,35 @@ class Output(Frozen):
 class JobRequest(Frozen):
     """A generation request as a client may send it. What is left out is resolved, and recorded."""
 
-    model: Name | None = Field(None, description="A model's ID; left out: the first of the model file.")
+    model: Name | None = Field(
+        None, description="A model's ID; left out: the first of the model file."
+    )
     prompt: str = Field(description="What the picture shows.", min_length=1, max_length=20_000)
     negative_prompt: str = Field("", description="What it should not show.", max_length=20_000)
     width: int | None = Field(None, description="Width in px; goes with `height`.")
     height: int | None = Field(None, description="Height in px; goes with `width`.")
-    size: str | None = Field(None, description='"WIDTHxHEIGHT" in px, instead of width and height.', max_length=32)
+    size: str | None = Field(
+        None, description='"WIDTHxHEIGHT" in px, instead of width and height.', max_length=32
+    )
     aspect_ratio: str | None = Field(
         None,
-        description='"W:H", such as "3:2": the legal size of that shape nearest to the model\'s own area.',
+        description='"W:H", such as "3:2": the legal size nearest to that shape.',
         max_length=32,
     )
-    steps: int | None = Field(None, description="Denoising steps: more refine, with diminishing returns.")
+    steps: int | None = Field(
+        None, description="Denoising steps: more refine, with diminishing returns."
+    )
     guidance_scale: float | None = Field(
         None, description="How closely to follow the prompt; 1 or less switches guidance off."
     )
     seed: Seed | Annotated[list[Seed], Field(min_length=1, max_length=HARD_MAX_N)] | None = Field(
-        None, description="Image k uses seed + k, or the k-th of a list. Left out: drawn, and recorded."
+        None,
+        description="Image k uses seed + k, or the k-th of a list. Left out: drawn, and recorded.",
     )
     n: int | None = Field(None, description="How many images; 1 unless `seed` is a list.")
-    sampler: Name | None = Field(None, description="See GET /v1/samplers; left out: the model's default.")
+    sampler: Name | None = Field(
+        None, description="See GET /v1/samplers; left out: the model's default."
+    )
     output: Output = Output()
     priority: Priority = Field(Priority.NORMAL, strict=False)
     deadline_s: Annotated[float, Field(gt=0, le=7 * 86_400)] | None = Field(
@@ -155,7 +164,9 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         pointer = "".join(f"/{_escape(part)}" for part in item["loc"])[:200]
         if item["type"] == "extra_forbidden":
-            problems.append(Problem(pointer, "unknown_field", _unknown(str(item["loc"][-1]), known)))
+            problems.append(
+                Problem(pointer, "unknown_field", _unknown(str(item["loc"][-1]), known))
+            )
         elif item["type"] == "json_invalid":
             problems.append(Problem("", "invalid_json", item["msg"][:200]))
         else:
