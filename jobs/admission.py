@@ -1,0 +1,54 @@
+"""What admission is asked and what it answers: limits, idempotency, the admitted job.
+
+Owns the values that go into and come out of `admit.lua`. Knows no connection. Invariant: an
+idempotency digest never contains the key itself, so that a dump of Redis gives none away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Self
+
+from jobs.record import JobRecord
+from jobs.spec import JobRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmitLimits:
+    """How much may wait: of one model in all, and of one tenant. None: no limit."""
+
+    max_jobs: int | None = 10_000  # waiting jobs of the model (about 2.2 KB of Redis each)
+    max_cost: float | None = None  # their work, in megapixel-rows (JobSpec.cost)
+    tenant_jobs: int | None = 1_000  # jobs of this tenant, of any model, that are not final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """A client's Idempotency-Key, made safe to store, and what it was used for."""
+
+    digest: str  # SHA-256 of scope and key, hex
+    fingerprint: str  # SHA-256 of the request as the client wrote it, canonical JSON, hex
+
+    @classmethod
+    def of(cls, key: str, *, scope: str, request: JobRequest) -> Self:
+        """`scope` says whose key it is and for what, such as `tenant POST /v1/jobs`.
+
+        The fingerprint is over what was asked, not over what was filled in: a seed drawn by the
+        server differs between two sendings of the same request.
+        """
+        asked = request.model_dump(mode="json", exclude_unset=True)
+        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+        return cls(
+            digest=hashlib.sha256(f"{scope}\0{key}".encode()).hexdigest(),
+            fingerprint=hashlib.sha256(canonical.encode()).hexdigest(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The job that a request made, or, when `replayed`, the one that it made before."""
+
+    record: JobRecord
+    replayed: bool
