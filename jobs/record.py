@@ -64,6 +64,7 @@ RQ_STATUS: dict[str, Status] = {
     "queued": Status.QUEUED,
     "deferred": Status.QUEUED,
     "scheduled": Status.QUEUED,
+    "rate_limited": Status.QUEUED,
     "ready_to_enqueue": Status.QUEUED,
     "started": Status.RUNNING,
     "finished": Status.SUCCEEDED,
