@@ -1,0 +1,249 @@
+"""Every error as `application/problem+json` (RFC 9457): one table, one handler.
+
+Owns the HTTP status, title and headers of each class of `jobs/errors.py`, and the few classes
+that only HTTP has. Must not know: routes. Invariant: whatever goes wrong, the answer is a short
+problem that never echoes what was sent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from jobs import errors as jobs_errors
+from jobs.blobs import BlobMissing
+from jobs.errors import InvalidRequest, NotAdmitted, PrintworksError, Problem
+
+log = logging.getLogger(__name__)
+MEDIA_TYPE = "application/problem+json"
+MAX_RETRY_AFTER_S = 60
+
+
+class HttpError(PrintworksError):
+    """What only HTTP can get wrong. `status` and `title` stand on the class."""
+
+    status = 500
+    title = "Internal error"
+
+
+class Unauthorized(HttpError):
+    """No key, or one that we do not know."""
+
+    code, status, title = "unauthorized", 401, "A key is needed"
+
+
+class Forbidden(HttpError):
+    """A good key that may not do this."""
+
+    code, status, title = "forbidden", 403, "This key may not do that"
+
+
+class RouteMissing(HttpError):
+    """There is nothing at this path."""
+
+    code, status, title = "not_found", 404, "There is nothing here"
+
+
+class ImageMissing(HttpError):
+    """The job has no such image, or not yet."""
+
+    code, status, title = "image_not_found", 404, "There is no such image"
+
+
+class ModelMissing(HttpError):
+    """There is no such model."""
+
+    code, status, title = "model_not_found", 404, "There is no such model"
+
+
+class MethodNotAllowed(HttpError):
+    """The path is right, the verb is not."""
+
+    code, status, title = "method_not_allowed", 405, "Another method is needed"
+
+
+class BodyTimeout(HttpError):
+    """The client took too long to send its body."""
+
+    code, status, title, retryable = "body_timeout", 408, "The body came too slowly", True
+
+
+class PayloadTooLarge(HttpError):
+    """The body is larger than the limit."""
+
+    code, status, title = "payload_too_large", 413, "The body is too large"
+
+
+class UnsupportedMediaType(HttpError):
+    """The body is not declared as JSON."""
+
+    code, status, title = "unsupported_media_type", 415, "The body must be JSON"
+
+
+class RangeNotSatisfiable(HttpError):
+    """The range lies outside of the picture."""
+
+    code, status, title = "range_not_satisfiable", 416, "The range is outside of the picture"
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        super().__init__(f"the picture has {total_bytes} bytes")
+
+
+class HostNotAllowed(HttpError):
+    """Without keys, only the names of this machine are answered to."""
+
+    code, status, title = "host_not_allowed", 421, "Not a name of this machine"
+
+
+class HeadersTooLarge(HttpError):
+    """The request's headers are larger than the limit."""
+
+    code, status, title = "headers_too_large", 431, "The headers are too large"
+
+
+class TooManyStreams(NotAdmitted):
+    """As many event streams and waits are open as may be; polling still works."""
+
+    code = "too_many_streams"
+
+
+class BadRequest(HttpError):
+    """The request is not HTTP as we know it."""
+
+    code, status, title = "bad_request", 400, "The request cannot be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a class of error looks over HTTP."""
+
+    status: int
+    title: str
+
+
+# 429: the caller has too much; 503: the service has. The SDKs people use retry both.
+TABLE: dict[type[PrintworksError], Shown] = {
+    InvalidRequest: Shown(422, "The request cannot be carried out"),
+    jobs_errors.IdempotencyMismatch: Shown(422, "The idempotency key was used for another request"),
+    jobs_errors.TenantLimit: Shown(429, "You have as many jobs under way as you may"),
+    TooManyStreams: Shown(429, "Too many open streams"),
+    jobs_errors.QueueFull: Shown(503, "The queue is full"),
+    NotAdmitted: Shown(503, "The job cannot be taken now"),
+    jobs_errors.JobGone: Shown(410, "The job was deleted or has expired"),
+    jobs_errors.JobMissing: Shown(404, "There is no such job"),
+    jobs_errors.StorageFull: Shown(503, "The store is full"),
+    jobs_errors.StoreUnavailable: Shown(503, "The store is away"),
+    BlobMissing: Shown(410, "The picture is no longer stored"),
+    jobs_errors.BlobsUnavailable: Shown(503, "The picture store is away"),
+}
+_BY_STATUS: dict[int, type[HttpError]] = {404: RouteMissing, 405: MethodNotAllowed}
+
+
+def shown(kind: type[PrintworksError]) -> Shown:
+    """Status and title of a class: its own, or of the nearest class above it."""
+    if issubclass(kind, HttpError):
+        return Shown(kind.status, kind.title)
+    return next((TABLE[base] for base in kind.__mro__ if base in TABLE), Shown(500, "Internal error"))
+
+
+def problem_body(error: PrintworksError, *, path: str, request_id: str) -> dict[str, Any]:
+    """The members of RFC 9457, and ours: code, request_id, retryable, errors."""
+    look = shown(type(error))
+    problems: Sequence[Problem] = getattr(error, "problems", ())
+    detail = str(error) if look.status != 500 else "the service failed; the request_id finds the cause"
+    body: dict[str, Any] = {
+        "type": f"urn:printworks:problem:{error.code}",
+        "title": look.title,
+        "status": look.status,
+        "detail": detail[:1000],
+        "instance": path[:200],
+        "code": error.code,
+        "request_id": request_id,
+        "retryable": error.retryable,
+    }
+    if problems:
+        body["errors"] = [
+            {"pointer": p.pointer, "code": p.code, "detail": p.detail} for p in problems
+        ]
+    return body
+
+
+def problem_response(error: PrintworksError, *, path: str, request_id: str) -> Response:
+    """The answer to a request that failed with `error`."""
+    body = problem_body(error, path=path, request_id=request_id)
+    return Response(
+        json.dumps(body, separators=(",", ":")),
+        status_code=body["status"],
+        media_type=MEDIA_TYPE,
+        headers=_headers(error, body["status"]),
+    )
+
+
+def _headers(error: PrintworksError, status: int) -> dict[str, str]:
+    headers = {"cache-control": "no-store"}
+    if status in {429, 503}:
+        wait_s = max(1.0, getattr(error, "retry_after_s", 1.0))
+        headers["retry-after"] = str(math.ceil(min(wait_s, MAX_RETRY_AFTER_S)))
+    elif status >= 400 and not error.retryable:
+        headers["x-should-retry"] = "false"  # the openai SDK sends 408, 409, 429 again otherwise
+    if isinstance(error, Unauthorized):
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, RangeNotSatisfiable):
+        headers["content-range"] = f"bytes */{error.total_bytes}"
+    return headers
+
+
+def install(app: FastAPI) -> None:
+    """Let every error end here."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        ours = translate(error)
+        if shown(type(ours)).status == 500:
+            log.error("api.failed", exc_info=error, extra={"path": request.url.path})
+        request_id = request.scope.get("request_id", "")
+        response = problem_response(ours, path=request.url.path, request_id=request_id)
+        for name, value in _kept_headers(error).items():
+            response.headers[name] = value
+        return response
+
+    for kind in (PrintworksError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, answer)
+
+
+def translate(error: Exception) -> PrintworksError:
+    """Any exception as one of ours."""
+    match error:
+        case PrintworksError():
+            return error
+        case RequestValidationError():
+            return InvalidRequest([_of_parameter(item) for item in error.errors()[:20]])
+        case HTTPException():
+            kind = _BY_STATUS.get(error.status_code, BadRequest if error.status_code < 500 else HttpError)
+            return kind(str(error.detail))
+        case ClientDisconnect():
+            return BadRequest("the client went away")
+        case _:
+            return HttpError(type(error).__name__)
+
+
+def _of_parameter(item: Mapping[str, Any]) -> Problem:
+    """A problem with a path, query or header parameter: `?limit`, `Prefer`."""
+    where, *names = [str(part) for part in item["loc"]]
+    name = names[0] if names else ""
+    pointer = f"?{name}" if where == "query" else name
+    return Problem(pointer[:100], str(item["type"]), str(item["msg"])[:300])
+
+
+def _kept_headers(error: Exception) -> Mapping[str, str]:
+    """A 405 says which methods there are."""
+    return (error.headers or {}) if isinstance(error, HTTPException) else {}

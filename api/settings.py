@@ -1,0 +1,68 @@
+"""Settings of the API process: where it listens, what it bounds, who may come in.
+
+Owns the variables that start with PRINTWORKS_API_. Read once, in `api/__main__.py`, and passed
+down; nothing else in `api/` looks at the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from jobs.settings import RoleSettings
+
+
+class ApiSettings(RoleSettings):
+    """What one API process needs to know."""
+
+    role_prefix: ClassVar[str] = "PRINTWORKS_API_"
+
+    host: str = Field("127.0.0.1", description="the address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="the port to listen on; 0: any free one")
+    public_url: str | None = Field(
+        None, description="how clients reach the service, for the URLs in answers; unset: as asked"
+    )
+    anonymous: Literal["on-loopback", "never", "from-anywhere"] = Field(
+        "on-loopback",
+        description="who may come without a key; from-anywhere opens the service to all who reach it",
+    )
+    max_body_bytes: int = Field(65_536, ge=1024, description="the largest request body")
+    body_timeout_s: float = Field(10, gt=0, description="seconds a client has to send its body")
+    max_queued: int = Field(10_000, ge=1, description="jobs the whole queue may hold")
+    max_open_jobs: int = Field(
+        1_000, ge=1, description="unfinished jobs one tenant may have, where its key says nothing"
+    )
+    max_wait_s: int = Field(60, ge=0, le=60, description="the longest wait of Prefer: wait=N")
+    max_streams: int = Field(2_000, ge=1, description="event streams and waits held at once")
+    max_tenant_streams: int = Field(200, ge=1, description="the same, of one tenant")
+    cors_origins: str = Field(
+        "", description="origins, separated by commas, whose pages may call the API in a browser"
+    )
+    grace_s: int = Field(20, ge=1, description="seconds that open requests have after SIGTERM")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least that is logged"
+    )
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def key_needed(self) -> bool:
+        """Whether a request without a key is refused."""
+        if self.anonymous == "on-loopback":
+            return not self.on_loopback
+        return self.anonymous == "never"
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """`cors_origins`, taken apart."""
+        return tuple(o.strip() for o in self.cors_origins.split(",") if o.strip())
