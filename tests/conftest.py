@@ -1,0 +1,108 @@
+"""The servers that tests run on, all real: one Valkey and one SeaweedFS for each test process.
+
+A test asks for `redis` (empty at its start), `s3_settings` or `settings`; what it does not ask
+for is not started. Invariant: a test that leaves a Redis key without a TTL fails.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from deploy import servers
+from jobs.blobs import Blobs
+from jobs.settings import RoleSettings
+from tests.helpers import keys_without_ttl, tool_missing
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Valkey]:
+    """The process's own Valkey: AOF, noeviction, a password. A test may `kill` and `start` it."""
+    try:
+        server = servers.valkey(tmp_path_factory.mktemp("valkey"), password=secrets.token_hex(8))
+    except servers.ToolMissing as missing:
+        tool_missing(str(missing))
+    server.start()
+    server.wait_ready()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.SeaweedFS]:
+    """The process's own SeaweedFS: ready in about a second."""
+    try:
+        server = servers.seaweedfs(
+            tmp_path_factory.mktemp("s3") / "data", access_key="tests", secret_key="tests-secret"
+        )
+    except servers.ToolMissing as missing:
+        tool_missing(str(missing))
+    server.start()
+    server.wait_ready()
+    yield server
+    server.kill()  # its data is the test's: 2.3 s of an orderly end buy nothing
+
+
+@pytest.fixture
+def redis_url(valkey_server: servers.Valkey) -> str:
+    """The URL of an empty Valkey."""
+    if not valkey_server.ready():  # the test before this one killed it
+        valkey_server.kill()
+        valkey_server.start()
+        valkey_server.wait_ready()
+    with Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """A client of the empty Valkey; answers are bytes, as RQ wants them."""
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def no_key_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a key without a TTL: in a year such keys are what fills Redis."""
+    if "redis_url" not in request.fixturenames:
+        yield
+        return
+    url: str = request.getfixturevalue("redis_url")
+    yield
+    with Redis.from_url(url) as client:
+        leaked = keys_without_ttl(client)
+    assert not leaked, f"keys without a TTL, and not in jobs.keys.ALLOWED_WITHOUT_TTL: {leaked}"
+
+
+@pytest.fixture(scope="session")
+def s3_settings(seaweedfs_server: servers.SeaweedFS) -> dict[str, str]:
+    """The settings of the picture store, as RoleSettings takes them."""
+    return {
+        "s3_endpoint": seaweedfs_server.endpoint,
+        "s3_bucket": seaweedfs_server.bucket,
+        "s3_access_key": seaweedfs_server.access_key,
+        "s3_secret_key": seaweedfs_server.secret_key,
+    }
+
+
+@pytest.fixture
+def settings(redis_url: str, s3_settings: dict[str, str]) -> RoleSettings:
+    """Shared settings that point at this process's servers."""
+    return RoleSettings.model_validate({"redis_url": redis_url, **s3_settings})
+
+
+@pytest.fixture(scope="session")
+def blobs(s3_settings: dict[str, str]) -> Blobs:
+    """The picture store of this process."""
+    return Blobs(RoleSettings.model_validate(s3_settings))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's folder."""
+    return Path(__file__).resolve().parent.parent
