@@ -12,12 +12,15 @@ is compressed and Lua cannot read it.
 | pw:idempotency:{digest} | string: job, fingerprint | OPEN_TTL_S; retention + 1 day at the end | replays |
 | pw:worker:{name} | string: JSON | WORKER_TTL_S | what a worker runs and how fast: readiness, ETA |
 | pw:backlog:{model} | string: JSON | BACKLOG_TTL_S | the janitor's sum of queued work, for ETA |
+| pw:api-keys | hash: key ID to JSON | none: until revoked and removed | who may come in; only digests |
 | pw:events:{job} | channel | - | progress and status as they happen (lossy: the record is the truth) |
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+API_KEYS = "pw:api-keys"
 
 DAY_S = 86_400
 GONE_TTL_S = 30 * DAY_S
