@@ -1,0 +1,355 @@
+"""The engine: many images, each in its own unmodified pipeline call, stepped together.
+
+Owns the loop that the project is about:
+
+    every live image is a pipeline call parked at a model call (gates, call)
+    a tick admits waiting images, picks the parked calls that may meet, runs them as one
+    (packing, lanes), and hands each its own rows, upon which it runs on to its next model call
+
+Knows no process, no file and no family. One thread, no locks. Invariant: whatever one image
+does (raise, turn to NaN, be canceled), its neighbours get the bits they would get alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from worker.engine.admission import WaitingLine, urgency
+from worker.engine.call import ImageCall
+from worker.engine.errors import (
+    DeadlinePassed,
+    DeviceMemoryFull,
+    Dropped,
+    EngineError,
+    NanOutput,
+    PipelineFailed,
+    Unservable,
+)
+from worker.engine.gates import Kind
+from worker.engine.model import Model
+from worker.engine.packing import Packed, company, run_together, take_apart
+from worker.engine.prompts import PromptCache
+from worker.messages import (
+    Canceled,
+    Failed,
+    Finished,
+    ImageEvent,
+    ImageRequest,
+    Progress,
+    Started,
+)
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 0.25  # four times a second is all that a person sees
+
+
+class _Live:
+    """A started image: its call, its model, and what it is parked at."""
+
+    def __init__(self, model: Model, call: ImageCall, since_s: float) -> None:
+        self.model = model
+        self.call = call
+        self.since_s = since_s  # when it was submitted
+        self.packed: Packed | None = None
+        self.told_s = 0.0  # when progress was last reported
+
+    @property
+    def kind(self) -> Kind:
+        parked = self.call.parked
+        assert parked is not None, "a live call is parked between ticks"
+        return parked.gate.kind
+
+
+class Engine:
+    """Submit, cancel, tick. Every submitted image ends in one Finished, Failed or Canceled."""
+
+    def __init__(
+        self,
+        models: Iterable[Model],
+        *,
+        max_live: int = 32,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._models = {model.entry.id: model for model in models}
+        self._max_live = max_live
+        self._clock = clock
+        self._waiting = WaitingLine(self._work)
+        self._live: dict[str, _Live] = {}
+        self._events: list[ImageEvent] = []
+        self._prompts = PromptCache()
+        self._pace_s = 0.01  # seconds a megapixel-row, learned as it goes
+        self.step_ms: float | None = None  # of the last model call, for the watchdog
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, nothing runs, nothing is left to report."""
+        return not (self._waiting or self._live or self._events)
+
+    @property
+    def live(self) -> int:
+        """Images under way."""
+        return len(self._live)
+
+    @property
+    def waiting(self) -> int:
+        """Images submitted and not started."""
+        return len(self._waiting)
+
+    def submit(self, request: ImageRequest) -> None:
+        """Take an image in; it starts at one of the next ticks. Never raises."""
+        if request.id in self._live or request.id in self._waiting:
+            log.warning("engine.submitted_twice", extra={"image": request.id})
+            return
+        if request.model not in self._models:
+            self._fail(request.id, Unservable(f"model {request.model!r} is not loaded"))
+            return
+        self._waiting.add(request, self._clock())
+
+    def cancel(self, request_id: str) -> None:
+        """Drop an image wherever it is; unknown IDs are ignored."""
+        if self._waiting.remove(request_id):
+            self._events.append(Canceled(id=request_id, calls=0))
+        elif request_id in self._live:
+            self._throw(self._live[request_id], Dropped())
+
+    def tick(self) -> list[ImageEvent]:
+        """Admit, run one group of model calls, move its images on; what came of it."""
+        with torch.no_grad():  # outermost: each pipeline's own no_grad then restores the same
+            self._drop_late()
+            self._admit()
+            if group := self._next_group():
+                self._step(group)
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """Drop everything, so that every pipeline call's `finally` blocks have run."""
+        for request in list(self._waiting):
+            self.cancel(request.id)
+        for request_id in list(self._live):
+            self.cancel(request_id)
+
+    # --- who
+
+    def _drop_late(self) -> None:
+        now_s = self._clock()
+        late = DeadlinePassed("its deadline passed before it was done")
+        for request in self._waiting:
+            if request.deadline_s is not None and request.deadline_s < now_s:
+                self._waiting.remove(request.id)
+                self._fail(request.id, late)
+        for live in list(self._live.values()):
+            deadline_s = live.call.request.deadline_s
+            if deadline_s is not None and deadline_s < now_s:
+                self._throw(live, late)
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._live) < self._max_live:
+            now_s = self._clock()
+            request, since_s = self._waiting.take(now_s, self._pace_s)
+            self._start(request, since_s, now_s)
+
+    def _start(self, request: ImageRequest, since_s: float, now_s: float) -> None:
+        model = self._models[request.model]
+        try:
+            call = model.call_for(request)
+        except EngineError as error:
+            self._fail(request.id, error)
+            return
+        self._events.append(Started(id=request.id))
+        live = self._live[request.id] = _Live(model, call, since_s)
+        call.start(now_s)
+        self._settle(live)
+
+    def _next_group(self) -> list[_Live]:
+        """Encoding first (it brings company), decoding next (it lets one go), then rows."""
+        for kind in (Kind.ENCODE, Kind.DECODE):
+            for live in self._live.values():
+                if live.kind is kind:
+                    return [live]
+        groups: dict[object, list[_Live]] = {}
+        for live in sorted(self._live.values(), key=self._urgency):
+            groups.setdefault(self._meeting_place(live), []).append(live)
+        # Dicts keep order: the first group holds the most urgent image of all.
+        return next((self._capped(group) for group in groups.values()), [])
+
+    def _urgency(self, live: _Live) -> tuple[float, float]:
+        call, now_s = live.call, self._clock()
+        left = max(1, call.expected_calls - call.calls) / call.expected_calls
+        return urgency(
+            call.request,
+            remaining_s=self._work(call.request) * left * self._pace_s,
+            waited_s=now_s - live.since_s,
+        )
+
+    def _meeting_place(self, live: _Live) -> object:
+        packed = live.packed
+        if packed is None or live.model.reproducibility == "unpacked":
+            return live.call.request.id
+        return packed.signature, live.call.request.exact
+
+    def _capped(self, group: list[_Live]) -> list[_Live]:
+        """The most urgent that fit the model's cap; two-row calls first, so none is cut apart."""
+        rows, chosen = 0, []
+        for live in group:
+            assert live.packed is not None
+            rows += live.packed.rows
+            if chosen and rows > live.model.cap_rows:
+                break
+            chosen.append(live)
+        return sorted(chosen, key=lambda live: -live.packed.rows if live.packed else 0)
+
+    # --- what
+
+    def _step(self, group: list[_Live]) -> None:
+        """Run one group and let each of its images go on."""
+        started_s = self._clock()
+        if group[0].kind is Kind.ROWS:
+            answers = self._run_rows(group)
+            self._learn(group, self._clock() - started_s)
+        else:
+            answers = [(live, self._run_alone(live), 1) for live in group]
+        for live, result, met in answers:
+            if isinstance(result, BaseException):
+                live.call.throw(result)
+            else:
+                live.call.answer(result, company=met)
+            self._settle(live)
+
+    def _run_rows(self, group: list[_Live]) -> list[tuple[_Live, Any, int]]:
+        calls = [live.packed for live in group if live.packed is not None]
+        widths = self._widths(group[0], calls)
+        try:
+            results = run_together(calls, widths)
+        except torch.AcceleratorError:
+            raise  # the device itself is broken: the process ends, the link hands all back
+        except Exception as error:  # noqa: BLE001 - the fence around one model call
+            if len(group) == 1:
+                return [(group[0], _as_engine_error(error), 1)]
+            # Somebody's rows did this. Each alone, in lanes as before, finds out whose.
+            log.warning("engine.group_failed", extra={"images": len(group), "error": repr(error)})
+            return [answer for live in group for answer in self._run_rows([live])]
+        return list(zip(group, results, company(calls, widths), strict=True))
+
+    def _widths(self, first: _Live, calls: Sequence[Packed]) -> tuple[int, ...]:
+        rows = sum(packed.rows for packed in calls)
+        if first.model.reproducibility == "unpacked" or not first.call.request.exact:
+            return (rows,)
+        return first.model.lanes.cut(rows)
+
+    def _run_alone(self, live: _Live) -> Any:
+        """A text encoding or a decoding: one at a time, exact in any company and least memory."""
+        parked = live.call.parked
+        assert parked is not None
+        try:
+            result = parked.gate.run(**parked.arguments)
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the fence around one model call
+            return _as_engine_error(error)
+        if parked.gate.kind is Kind.ENCODE:
+            self._prompts.keep(parked, result)
+        return result
+
+    def _settle(self, live: _Live) -> None:
+        """After an image ran on: it is parked again, or it ended."""
+        call = live.call
+        while not call.ended and call.parked and call.parked.gate.kind is Kind.ENCODE:
+            known = self._prompts.find(call.parked)
+            if known is None:
+                break
+            call.answer(known, company=1)
+        if not call.ended and call.looks_dead():
+            call.throw(NanOutput(f"NaN or infinity in the latents after {call.calls} model calls"))
+        if call.ended:
+            self._retire(live)
+            return
+        assert call.parked is not None
+        is_rows = call.parked.gate.kind is Kind.ROWS
+        live.packed = take_apart(call.parked, live.model.profile, call.memo) if is_rows else None
+        self._tell(live)
+
+    def _throw(self, live: _Live, error: BaseException) -> None:
+        live.call.throw(error)
+        self._retire(live)
+
+    # --- telling
+
+    def _tell(self, live: _Live) -> None:
+        call, now_s = live.call, self._clock()
+        if not call.enter_stage(now_s) and now_s - live.told_s < PROGRESS_EVERY_S:
+            return
+        live.told_s = now_s
+        done = min(1.0, call.calls / call.expected_calls)
+        self._events.append(
+            Progress(
+                id=call.request.id,
+                calls=call.calls,
+                expected_calls=call.expected_calls,
+                steps=int(done * call.request.steps),
+                stage=call.stage,
+            )
+        )
+
+    def _retire(self, live: _Live) -> None:
+        call = live.call
+        del self._live[call.request.id]
+        if call.pixels is not None:
+            self._events.append(self._finished(live))
+        elif isinstance(call.error, EngineError):
+            self._fail(call.request.id, call.error)
+        else:
+            self._events.append(Canceled(id=call.request.id, calls=call.calls))
+
+    def _finished(self, live: _Live) -> Finished:
+        call, model, now_s = live.call, live.model, self._clock()
+        assert call.pixels is not None
+        return Finished(
+            id=call.request.id,
+            pixels=call.pixels,
+            encode_ms=call.stage_ms("encoding", now_s),
+            denoise_ms=call.stage_ms("denoising", now_s),
+            decode_ms=call.stage_ms("decoding", now_s),
+            batch_size_mean=call.company / max(1, call.calls),
+            calls=call.calls,
+            fingerprint=model.fingerprint_for(call.request.sampler),
+            reproducibility=model.reproducibility if call.request.exact else "free",
+        )
+
+    def _fail(self, request_id: str, error: EngineError) -> None:
+        self._events.append(
+            Failed(id=request_id, code=error.code, message=str(error), retryable=error.retryable)
+        )
+
+    # --- learning
+
+    def _work(self, request: ImageRequest) -> float:
+        """Megapixel-rows of all model calls of one image."""
+        profile = self._models[request.model].profile
+        calls = request.steps * profile.calls_per_step(request) * profile.rows(request)
+        return calls * request.width * request.height / 1e6
+
+    def _learn(self, group: Sequence[_Live], took_s: float) -> None:
+        request = group[0].call.request
+        rows = sum(live.packed.rows for live in group if live.packed)
+        pace_s = took_s / (rows * request.width * request.height / 1e6)
+        self._pace_s += 0.1 * (pace_s - self._pace_s)
+        took_ms = took_s * 1000
+        self.step_ms = took_ms if self.step_ms is None else 0.9 * self.step_ms + 0.1 * took_ms
+
+
+def _as_engine_error(error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return DeviceMemoryFull("the device's memory is full even for this image alone")
+    failed = PipelineFailed(f"{type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed

@@ -1,0 +1,72 @@
+"""Gates: where a pipeline call stops and the engine takes over.
+
+Owns the replacement of a module's `forward` (or a VAE's `decode`) by a gate, and the greenlet
+that parks there. Knows no batch and no model family. Invariant: a call that is not ours (a
+plain `pipeline(...)` in the same process) passes every gate as if it were not there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from greenlet import getcurrent, greenlet
+
+
+class Kind(Enum):
+    """What is behind a gate; `ROWS` may meet other images, the rest run one at a time."""
+
+    ENCODE = "encode"
+    ROWS = "rows"
+    DECODE = "decode"
+
+
+class Parker(Protocol):
+    """One image's call as its gates see it."""
+
+    def park(self, call: ModelCall) -> Any: ...
+
+
+class CallGreenlet(greenlet):
+    """The greenlet of one image's pipeline call; `image_call` is how a gate finds it."""
+
+    image_call: Parker | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelCall:
+    """One call that a pipeline wants made; it waits until the engine has the result."""
+
+    gate: Gate
+    arguments: dict[str, Any]  # by name, without those that the pipeline left out
+
+
+class Gate:
+    """Stands in for one method of one module."""
+
+    def __init__(self, owner: Any, method: str, kind: Kind) -> None:
+        self.owner = owner
+        self.kind = kind
+        self._method = method
+        self.run: Callable[..., Any] = getattr(owner, method)
+        parameters = inspect.signature(self.run).parameters.values()
+        self._names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    def open(self) -> None:
+        """Take the method's place, on this one module."""
+        # Through __dict__: nn.Module's own __setattr__ is for parameters and submodules.
+        self.owner.__dict__[self._method] = self
+
+    def close(self) -> None:
+        """Give the method back."""
+        self.owner.__dict__.pop(self._method, None)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        image_call = getattr(getcurrent(), "image_call", None)
+        if image_call is None:
+            return self.run(*args, **kwargs)
+        kwargs.update(zip(self._names, args, strict=False))
+        return image_call.park(ModelCall(self, kwargs))

@@ -1,0 +1,53 @@
+"""Lanes: the fixed widths in which rows go through a model.
+
+Owns which widths give the same bits (found by the self-test) and how a number of rows is cut
+into them. Knows no module and no tensor. Invariant: an exact call only ever runs in a width of
+`widths`, whatever the load; which one is chosen changes its time, never its bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+POWERS = (1, 2, 4, 8, 16)  # with 3 or 6 rows two threads cut the batch unevenly: other bits
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRule:
+    """The widths whose bits agree, ascending, and what a call of each costs in ms."""
+
+    widths: tuple[int, ...]
+    cost_ms: tuple[float, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        assert self.widths, "a lane rule needs a width"
+        assert list(self.widths) == sorted(set(self.widths)), f"widths {self.widths}"
+
+    def cut(self, rows: int) -> tuple[int, ...]:
+        """The cheapest lanes that hold `rows` rows, widest first; the last may have padding."""
+        return _cheapest(rows, self.widths, self.cost_ms or _guessed_ms(self.widths))
+
+    @property
+    def widest(self) -> int:
+        """Rows of the largest single model call."""
+        return self.widths[-1]
+
+
+def _guessed_ms(widths: tuple[int, ...]) -> tuple[float, ...]:
+    """Before anything is measured: half of a two-row call is overhead, the rest is rows."""
+    return tuple(2.0 + width for width in widths)
+
+
+@lru_cache(maxsize=4096)
+def _cheapest(rows: int, widths: tuple[int, ...], cost_ms: tuple[float, ...]) -> tuple[int, ...]:
+    """Least total cost to cover `rows`: best[r] = min over widths of cost + best[r - width]."""
+    best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for need in range(1, rows + 1):
+        best.append(
+            min(
+                (cost + best[max(0, need - width)][0], (*best[max(0, need - width)][1], width))
+                for width, cost in zip(widths, cost_ms, strict=True)
+            )
+        )
+    return tuple(sorted(best[rows][1], reverse=True))

@@ -1,0 +1,77 @@
+"""What the engine must know of a family of pipelines, as plain data.
+
+Owns the shape of a profile and its defaults, which serve any text-to-image pipeline that calls
+`self.unet(...)` or `self.transformer(...)`. Knows no model and no batch. Invariant: a profile
+describes a pipeline, it never re-implements one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.messages import ImageRequest
+
+# Arguments that say when, not what: rows of one model call may differ in them freely.
+TIMES = frozenset({"timestep", "timesteps", "t"})
+# Positional tables that belong to the whole call: two calls may meet only if theirs are equal.
+SHARED = frozenset({"img_ids", "txt_ids", "image_rotary_emb"})
+
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A family: which modules meet in a batch, and how a request becomes a pipeline call."""
+
+    name: str
+    pipelines: tuple[str, ...] = ()  # names of the pipeline classes it serves
+    denoisers: tuple[str, ...] = ("unet", "transformer", "controlnet")
+    encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    decoder: str = "vae"
+    times: frozenset[str] = TIMES
+    shared: frozenset[str] = SHARED
+    guidance: str = "guidance_scale"  # what the pipeline calls it; Qwen-Image: true_cfg_scale
+    guided_in_one_call: bool = True  # False: guidance is a second model call, not a second row
+    needs_sigmas: bool = False  # the pipeline passes its own sigmas to the sampler
+    fixed: Mapping[str, object] = field(default_factory=dict)  # passed to every call
+    load: Mapping[str, object] = field(default_factory=dict)  # passed to from_pretrained
+    image_to_image: str | None = None  # "module:class" below diffusers.pipelines
+    inpaint: str | None = None
+
+    def arguments(self, request: ImageRequest, pipeline: Any) -> Arguments:
+        """The keyword arguments of `pipeline(...)` for one image; unknown ones are left out."""
+        wanted: Arguments = {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt or None,
+            "width": request.width,
+            "height": request.height,
+            "num_inference_steps": request.steps,
+            self.guidance: request.guidance_scale,
+            **self.fixed,
+        }
+        return {name: value for name, value in wanted.items() if self.takes(pipeline, name)}
+
+    def takes(self, pipeline: Any, name: str) -> bool:
+        """Whether the pipeline's call has an argument of that name."""
+        return name in _parameters(type(pipeline).__call__)
+
+    def calls_per_step(self, request: ImageRequest) -> int:
+        """Model calls for one step of the sampler."""
+        guided = request.guidance_scale > 1
+        return 2 if guided and not self.guided_in_one_call else 1
+
+    def rows(self, request: ImageRequest) -> int:
+        """Rows of one model call of one image."""
+        return 2 if request.guidance_scale > 1 and self.guided_in_one_call else 1
+
+
+_seen: dict[Callable[..., object], frozenset[str]] = {}
+
+
+def _parameters(function: Callable[..., object]) -> frozenset[str]:
+    if function not in _seen:
+        _seen[function] = frozenset(inspect.signature(function).parameters)
+    return _seen[function]
