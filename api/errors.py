@@ -153,14 +153,15 @@ def shown(kind: type[PrintworksError]) -> Shown:
     """Status and title of a class: its own, or of the nearest class above it."""
     if issubclass(kind, HttpError):
         return Shown(kind.status, kind.title)
-    return next((TABLE[base] for base in kind.__mro__ if base in TABLE), Shown(500, "Internal error"))
+    bases = (TABLE[base] for base in kind.__mro__ if base in TABLE)
+    return next(bases, Shown(500, "Internal error"))
 
 
 def problem_body(error: PrintworksError, *, path: str, request_id: str) -> dict[str, Any]:
     """The members of RFC 9457, and ours: code, request_id, retryable, errors."""
     look = shown(type(error))
     problems: Sequence[Problem] = getattr(error, "problems", ())
-    detail = str(error) if look.status != 500 else "the service failed; the request_id finds the cause"
+    detail = str(error) if look.status != 500 else "our fault; the request_id finds the cause"
     body: dict[str, Any] = {
         "type": f"urn:printworks:problem:{error.code}",
         "title": look.title,
@@ -216,7 +217,8 @@ def install(app: FastAPI) -> None:
             response.headers[name] = value
         return response
 
-    for kind in (PrintworksError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
+    framework = (HTTPException, RequestValidationError, ClientDisconnect)
+    for kind in (PrintworksError, *framework, Exception):
         app.add_exception_handler(kind, answer)
 
 
@@ -228,8 +230,8 @@ def translate(error: Exception) -> PrintworksError:
         case RequestValidationError():
             return InvalidRequest([_of_parameter(item) for item in error.errors()[:20]])
         case HTTPException():
-            kind = _BY_STATUS.get(error.status_code, BadRequest if error.status_code < 500 else HttpError)
-            return kind(str(error.detail))
+            other = BadRequest if error.status_code < 500 else HttpError
+            return _BY_STATUS.get(error.status_code, other)(str(error.detail))
         case ClientDisconnect():
             return BadRequest("the client went away")
         case _:

@@ -26,7 +26,7 @@ class ApiSettings(RoleSettings):
     )
     anonymous: Literal["on-loopback", "never", "from-anywhere"] = Field(
         "on-loopback",
-        description="who may come without a key; from-anywhere opens the service to all who reach it",
+        description="who may come without a key; from-anywhere: all who reach the service",
     )
     max_body_bytes: int = Field(65_536, ge=1024, description="the largest request body")
     body_timeout_s: float = Field(10, gt=0, description="seconds a client has to send its body")

@@ -1,0 +1,110 @@
+"""`python -m api`: serve HTTP until SIGTERM. `python -m api keys ...`: API keys.
+
+Owns the command line, the listening socket and the way down: on SIGTERM no new connection is
+taken, waits and streams end at once, and open requests have the grace time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import socket
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+
+from api import keys_cli, logs
+from api.app import create_app
+from api.keystore import open_keystore
+from api.settings import ApiSettings
+from api.state import check_before_start
+from jobs.errors import SettingsError
+from jobs.store import AsyncJobStore
+
+log = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn waits for open answers: streams must be ended first, or it waits for ever."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End streams and waits, then do as uvicorn does."""
+        services = getattr(self._app.state, "services", None)
+        if services:
+            services.readiness.draining = True
+            services.following.drain()
+        await super().shutdown(sockets)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0, or 2 with one line that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
+    parser.add_argument("--host", help="the address to listen on")
+    parser.add_argument("--port", type=int, help="the port to listen on; 0: any free one")
+    parser.add_argument("--uds", help="listen on this Unix socket instead")
+    parser.add_argument("--fd", type=int, help="listen on this open socket instead")
+    keys_cli.add_to(parser)
+    asked = parser.parse_args(argv)
+    try:
+        settings = ApiSettings.load()
+        if asked.command == "keys":
+            return asyncio.run(keys_cli.run(asked, settings))
+        return serve(settings, asked)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201  (before there is a log)
+        return 2
+
+
+def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    logs.set_up(settings.log_level)
+    told = {"host": asked.host, "port": asked.port}
+    settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
+    settings = settings.model_copy(update={"host": where(settings, asked)})
+    asyncio.run(_check(settings))
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        uds=asked.uds,
+        fd=asked.fd,
+        timeout_graceful_shutdown=settings.grace_s,  # without it one open stream blocks for ever
+        timeout_keep_alive=65,  # > the usual 60 s of a balancer, which must close first
+        h11_max_incomplete_event_size=32_768,
+        log_config=None,
+        access_log=False,  # our own has the request ID and no query
+        server_header=False,
+    )
+    server = DrainingServer(config, app)
+    server.run()
+    return 0 if server.started else 3
+
+
+def where(settings: ApiSettings, asked: argparse.Namespace) -> str:
+    """The address that others reach us at: what decides whether a key is needed."""
+    if asked.fd is not None:
+        with socket.socket(fileno=socket.dup(asked.fd)) as bound:  # type: ignore[attr-defined]
+            name = bound.getsockname()
+            return str(name[0]) if isinstance(name, tuple) else "unix"
+    return "unix" if asked.uds else settings.host
+
+
+async def _check(settings: ApiSettings) -> None:
+    """What would stop us, told in one line instead of uvicorn's traceback."""
+    store = AsyncJobStore(settings.redis_url)
+    try:
+        async with open_keystore(settings.redis_url) as keys:
+            await check_before_start(settings, store, keys)
+    finally:
+        await store.aclose()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The API, wired: middleware, errors, routes, lifespan.
+
+Owns the order of things and nothing else. Must not know how any of them works. Invariant: the
+whole of it is made by `create_app(settings)`; there is no module-level app and no global.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from api import errors, openapi
+from api.deps import known_query
+from api.middleware import Edge
+from api.routes import health, images, jobs, models
+from api.settings import ApiSettings
+from api.state import open_services
+
+DESCRIPTION = """Send a prompt, get a job at once; look at it, wait for it or follow it live;
+fetch the pictures. The same request with the same seed makes the same pixels. Every error is
+`application/problem+json` with a stable `code`."""
+TAGS = [
+    {"name": "jobs", "description": "One request and its life."},
+    {"name": "images", "description": "What a job made."},
+    {"name": "models", "description": "What there is to ask for, and how busy it is."},
+    {"name": "health", "description": "For balancers and orchestrators."},
+]
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The ASGI app; its lifespan opens and closes everything it needs."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with open_services(settings) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="Printworks",
+        version=own_version(),
+        summary="Text to pictures as a service.",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        openapi_url="/openapi.json",
+        redoc_url=None,
+        docs_url=None,
+        lifespan=lifespan,
+        dependencies=[Depends(known_query)],
+        # spans and metrics of the framework would carry bodies, which are prompts
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    for router in (jobs.router, images.router, models.router, health.router):
+        app.include_router(router)
+    errors.install(app)
+    openapi.install(app)
+    if settings.origins:
+        allow_listed_origins(app, settings)
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+def allow_listed_origins(app: FastAPI, settings: ApiSettings) -> None:
+    """Let listed pages call from a browser; no cookies, since there are none."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("authorization", "content-type", "idempotency-key", "prefer"),
+        expose_headers=("location", "retry-after", "x-request-id", "etag"),
+        max_age=600,
+    )
+
+
+def own_version() -> str:
+    """The installed version; a bare checkout has none."""
+    try:
+        return version("printworks-service")
+    except PackageNotFoundError:
+        return "0"

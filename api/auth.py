@@ -1,0 +1,101 @@
+"""Who is asking: every route gets a `Caller`, or the request ends here.
+
+Owns the reading of the Authorization header and the rule for requests without a key. Must not
+know routes. Invariant: no route runs without a caller whose scopes include the route's own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+
+from api.errors import Forbidden, HostNotAllowed, Unauthorized
+from api.keystore import EVERYTHING, ApiKey, Scope
+from api.settings import ApiSettings
+from api.state import ServicesDep
+from jobs.admission import AdmitLimits
+
+ANONYMOUS = "default"  # the tenant of those who need no key
+
+_bearer = HTTPBearer(
+    bearerFormat="pw_...",
+    scheme_name="key",
+    description="An API key. Without keys on a loopback address, none is needed.",
+    auto_error=False,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who is asking, and what they may do. `key` is None for those who need none."""
+
+    tenant: str
+    scopes: frozenset[Scope]
+    key: ApiKey | None = None
+
+    def limits(self, settings: ApiSettings) -> AdmitLimits:
+        """What admission allows this caller."""
+        own = self.key.max_open_jobs if self.key else None
+        return AdmitLimits(
+            max_jobs=settings.max_queued,
+            tenant_jobs=settings.max_open_jobs if own is None else own,
+        )
+
+
+async def caller(
+    request: Request,
+    needed: SecurityScopes,
+    services: ServicesDep,
+    header: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """The caller, or Unauthorized, or Forbidden."""
+    found = await _found(request, services, header)
+    missing = [scope for scope in needed.scopes if Scope(scope) not in found.scopes]
+    if missing:
+        raise Forbidden(f"this key lacks the scope {missing[0]}")
+    return found
+
+
+async def _found(
+    request: Request, services: ServicesDep, header: HTTPAuthorizationCredentials | None
+) -> Caller:
+    if header is not None:
+        key = await services.keys.find(header.credentials)
+        if key is None:
+            raise Unauthorized("this key is unknown or revoked")
+        return Caller(tenant=key.tenant, scopes=key.scopes, key=key)
+    if services.settings.key_needed or "authorization" in request.headers:
+        raise Unauthorized("send a key: Authorization: Bearer pw_...")
+    if services.settings.anonymous == "on-loopback":
+        check_host(request.headers.get("host", ""))
+    return Caller(tenant=ANONYMOUS, scopes=EVERYTHING)
+
+
+def check_host(host: str) -> None:
+    """Refuse names that are not this machine's.
+
+    A page in a browser here can have its own name point to 127.0.0.1 (DNS rebinding); the Host
+    header still says that name. With keys there is nothing to win; without, this is the door.
+    """
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    name = name.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        raise HostNotAllowed("without a key, ask for localhost or an IP address") from None
+
+
+def needs(scope: Scope) -> Any:
+    """The dependency of a route that only callers with `scope` may use."""
+    return Security(caller, scopes=[scope.value])
+
+
+Reader = Annotated[Caller, needs(Scope.JOBS_READ)]
+Writer = Annotated[Caller, needs(Scope.JOBS_WRITE)]
+Admin = Annotated[Caller, needs(Scope.ADMIN)]

@@ -1,0 +1,145 @@
+"""What routes ask for besides services and caller: the body, the wait, the known parameters.
+
+Owns the reading of a request, strictly. Must not know what a route does with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import math
+import re
+from typing import Annotated, Any, NoReturn
+
+from fastapi import Depends, Header, Path, Query, Request
+
+from api.errors import BodyTimeout, UnsupportedMediaType
+from api.state import ServicesDep
+from jobs.errors import InvalidRequest, JobMissing, Problem
+from jobs.ids import is_job_id
+from jobs.spec import JobRequest, parse_request
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
+
+
+async def read_body(request: Request, services: ServicesDep) -> bytes:
+    """The JSON body as it came. Its length is bounded by the edge, its time here."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        # also what keeps a page in a browser from posting here unasked: JSON needs a preflight
+        raise UnsupportedMediaType("send Content-Type: application/json")
+    try:
+        async with asyncio.timeout(services.settings.body_timeout_s):
+            return await request.body()
+    except TimeoutError:
+        raise BodyTimeout("the body came too slowly; send it again") from None
+
+
+Body = Annotated[bytes, Depends(read_body)]
+
+
+def read_request(body: Body) -> JobRequest:
+    """The body as a request, strictly: duplicate keys and non-numbers are refused as well."""
+    request = parse_request(body)
+    strict_json(body)
+    return request
+
+
+JobRequestBody = Annotated[JobRequest, Depends(read_request)]
+
+
+def strict_json(body: bytes) -> Any:
+    """The value in `body`; what JSON parsers disagree about is refused."""
+    try:
+        return json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_no_number,
+            parse_float=_finite,
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, ValueError):
+        raise InvalidRequest([Problem("", "invalid_json", "the body is not valid JSON")]) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        shown = twice.encode("ascii", "replace").decode()[:100]
+        raise InvalidRequest([Problem(f"/{shown}", "duplicate_key", "the same key stands twice")])
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise InvalidRequest([Problem("", "invalid_json", f"{text[:20]} is not a number of JSON")])
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)  # 1e999
+
+
+def job_id_of(
+    job_id: Annotated[
+        str, Path(description="The job's ID.", examples=["019a0000-0000-7000-8000-000000000000"])
+    ],
+) -> str:
+    """The ID in the path; what could not be one of ours never reaches Redis."""
+    if not is_job_id(job_id):
+        raise JobMissing("there is no such job")
+    return job_id
+
+
+JobId = Annotated[str, Depends(job_id_of)]
+
+
+def wait_of(
+    services: ServicesDep,
+    wait: Annotated[
+        int | None, Query(ge=0, description="Hold the answer for so many seconds, 60 at most.")
+    ] = None,
+    prefer: Annotated[
+        str | None, Header(description="`wait=N`: as the query parameter.", max_length=200)
+    ] = None,
+) -> int:
+    """Seconds the caller would wait for the end, from `?wait=N` or `Prefer: wait=N` (RFC 7240)."""
+    match = _WAIT.search(prefer or "")
+    asked = wait if wait is not None else int(match[1]) if match else 0
+    return min(asked, services.settings.max_wait_s)
+
+
+WaitSeconds = Annotated[int, Depends(wait_of)]
+
+
+def base_url(request: Request, services: ServicesDep) -> str:
+    """How the caller reaches us, without a last slash."""
+    return (services.settings.public_url or str(request.base_url)).rstrip("/")
+
+
+BaseUrl = Annotated[str, Depends(base_url)]
+
+
+def known_query(request: Request) -> None:
+    """Refuse a query parameter that the route's own documentation does not name."""
+    if not request.scope["query_string"]:
+        return
+    route = request.scope["route"]
+    known = documented_query(request.app.openapi(), route.path_format, request.method)
+    problems = [_unknown(name, known) for name in request.query_params if name not in known]
+    if problems:
+        raise InvalidRequest(problems[:20])
+
+
+def documented_query(document: dict[str, Any], path: str, method: str) -> list[str]:
+    """The query parameters that the OpenAPI document gives a route."""
+    operation = document["paths"].get(path, {}).get(method.lower(), {})
+    return [p["name"] for p in operation.get("parameters", []) if p["in"] == "query"]
+
+
+def _unknown(name: str, known: list[str]) -> Problem:
+    shown = name.encode("ascii", "replace").decode()[:60]
+    near = difflib.get_close_matches(shown, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none here'}"
+    return Problem(f"?{shown}", "unknown_parameter", f"unknown query parameter; {hint}")

@@ -1,0 +1,148 @@
+"""Following jobs live: one subscription for the whole process, any number of followers.
+
+Owns the listening task and the followers' bounded state (one flag and the latest progress each:
+a slow client costs no more than a quick one). Must not know HTTP. Invariant: a follower that
+missed something is told to read the record again; events only ever say "look".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from api.errors import TooManyStreams
+from jobs.errors import StoreUnavailable
+from jobs.events import ProgressEvent, StatusEvent
+from jobs.record import JobRecord
+from jobs.store import AsyncJobStore
+
+log = logging.getLogger(__name__)
+REREAD_S = 5.0  # pub/sub is lossy: nobody believes an old snapshot for longer than this
+RECONNECT_S = 0.5
+
+
+class Follower:
+    """One client's view of one job's events."""
+
+    def __init__(self, job_id: str, *, wants_progress: bool) -> None:
+        self.job_id = job_id
+        self.wants_progress = wants_progress
+        self.stale = False  # the record has changed since it was read
+        self.progress: ProgressEvent | None = None  # the latest not yet taken
+        self._news = asyncio.Event()
+
+    def tell(self, event: StatusEvent | ProgressEvent) -> None:
+        """Note an event; a newer progress replaces the older."""
+        if isinstance(event, StatusEvent):
+            self.look_again()
+        elif self.wants_progress:
+            self.progress = event
+            self._news.set()
+
+    def look_again(self) -> None:
+        """Have the follower read the record."""
+        self.stale = True
+        self._news.set()
+
+    async def news(self, timeout_s: float) -> bool:
+        """Wait for something new; False if there was nothing in that time."""
+        try:
+            async with asyncio.timeout(max(0.0, timeout_s)):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        self._news.clear()
+        return True
+
+
+class Following:
+    """All followers of this process, and the task that tells them."""
+
+    def __init__(self, store: AsyncJobStore, *, max_streams: int, max_tenant: int) -> None:
+        self._store = store
+        self._max_streams = max_streams
+        self._max_tenant = max_tenant
+        self._followers: defaultdict[str, set[Follower]] = defaultdict(set)
+        self._of_tenant: Counter[str] = Counter()
+        self._task: asyncio.Task[None] | None = None
+        self.draining = False
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._listen(), name="following")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.drain()
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    @property
+    def count(self) -> int:
+        """Followers now."""
+        return self._of_tenant.total()
+
+    @contextmanager
+    def follow(
+        self, job_id: str, *, tenant: str, wants_progress: bool = False
+    ) -> Generator[Follower]:
+        """A follower, told of what happens until the block ends. Raises TooManyStreams."""
+        if self.count >= self._max_streams or self._of_tenant[tenant] >= self._max_tenant:
+            raise TooManyStreams("too many streams are open; polling still works", retry_after_s=2)
+        follower = Follower(job_id, wants_progress=wants_progress)
+        self._followers[job_id].add(follower)
+        self._of_tenant[tenant] += 1
+        try:
+            yield follower
+        finally:
+            self._followers[job_id].discard(follower)
+            if not self._followers[job_id]:
+                del self._followers[job_id]
+            self._of_tenant[tenant] -= 1
+            if not self._of_tenant[tenant]:
+                del self._of_tenant[tenant]
+
+    async def until_final(self, record: JobRecord, wait_s: float) -> JobRecord:
+        """The record once it is final, or as it is after `wait_s` seconds."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + wait_s
+        with self.follow(record.id, tenant=record.tenant) as follower:
+            while not self.draining:
+                # read after following has begun: what happened in between is in the record
+                record = await self._store.read(record.id, tenant=record.tenant)
+                left_s = until - clock()
+                if record.status.final or left_s <= 0:
+                    break
+                await follower.news(min(left_s, REREAD_S))
+        return record
+
+    def drain(self) -> None:
+        """Send every follower home: the process is about to end."""
+        self.draining = True
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.look_again()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for event in self._store.subscribe():
+                    for follower in self._followers.get(event.job, ()):
+                        follower.tell(event)
+            except StoreUnavailable as error:
+                log.warning("api.following_broke", extra={"reason": str(error)})
+            self._wake_all()  # whatever was said meanwhile is lost
+            await asyncio.sleep(RECONNECT_S)

@@ -1,0 +1,73 @@
+"""`python -m api keys create|list|revoke`: the first key cannot be made over HTTP.
+
+Owns the words of these commands. Prints JSON, so that a script can read it; the secret is shown
+once, by `create`, and never again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from api.keystore import ApiKey, KeyMissing, Scope, make_key, open_keystore
+from api.settings import ApiSettings
+from jobs.errors import StoreUnavailable
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Add `keys` and its own commands."""
+    commands = parser.add_subparsers(dest="command")
+    keys = commands.add_parser("keys", help="make, list and revoke API keys")
+    verbs = keys.add_subparsers(dest="verb", required=True)
+    create = verbs.add_parser("create", help="make a key and show it once")
+    create.add_argument("--tenant", default="default", help="whose jobs it sees")
+    create.add_argument("--name", default="", help="what it is for")
+    create.add_argument(
+        "--scope",
+        action="append",
+        choices=[s.value for s in Scope],
+        help="what it may do, again for more; left out: jobs:read and jobs:write",
+    )
+    create.add_argument("--max-open-jobs", type=int, help="unfinished jobs it may have")
+    create.add_argument("--per-minute", type=int, help="requests a minute")
+    verbs.add_parser("list", help="show all keys, without their secrets")
+    verbs.add_parser("revoke", help="refuse a key from now on").add_argument("id")
+
+
+async def run(asked: argparse.Namespace, settings: ApiSettings) -> int:
+    """Do what was asked; the exit code."""
+    try:
+        _print(await _answer(asked, settings))
+    except (KeyMissing, StoreUnavailable, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _answer(asked: argparse.Namespace, settings: ApiSettings) -> Any:
+    async with open_keystore(settings.redis_url) as store:
+        if asked.verb == "create":
+            scopes = [Scope(s) for s in asked.scope or [Scope.JOBS_READ, Scope.JOBS_WRITE]]
+            new = make_key(
+                tenant=asked.tenant,
+                name=asked.name,
+                scopes=scopes,
+                max_open_jobs=asked.max_open_jobs,
+                per_minute=asked.per_minute,
+            )
+            await store.put(new.key)
+            return {"secret": new.secret, **shown(new.key)}
+        if asked.verb == "revoke":
+            return shown(await store.revoke(asked.id))
+        return [shown(key) for key in await store.list()]
+
+
+def shown(key: ApiKey) -> dict[str, Any]:
+    """A key without its digest."""
+    return key.model_dump(mode="json", exclude={"digest"})
+
+
+def _print(value: Any) -> None:
+    print(json.dumps(value, indent=2))  # noqa: T201  (this command's answer)

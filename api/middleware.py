@@ -1,0 +1,145 @@
+"""The edge: limits, request IDs, security headers, the access log. Pure ASGI, no buffering.
+
+Owns what is the same for every request before any route is known. Must not know Redis, jobs or
+routes. Invariant: every answer carries X-Request-Id, and no more than the limit is ever read.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import HeadersTooLarge, HttpError, PayloadTooLarge, problem_response
+
+log = logging.getLogger("api.access")
+MAX_HEADER_BYTES = 16_384
+MAX_HEADERS = 100
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
+request_id_now: ContextVar[str] = ContextVar("request_id", default="")
+
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+# answers are data: a browser that is led to show one must run nothing from it
+DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+
+Observe = Callable[[Scope, int, float], None]
+
+
+def ignore(scope: Scope, status: int, seconds: float) -> None:
+    """Observe nothing."""
+
+
+class Edge:
+    """The outermost middleware; `observe` is told of every answer, for metrics."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, observe: Observe = ignore) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+        self.observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(scope)
+        scope["request_id"] = request_id
+        request_id_now.set(request_id)
+        status = 500
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _mark(message, request_id)
+            await send(message)
+
+        refused = self._refusal(scope)
+        try:
+            if refused:
+                path = scope["path"]
+                response = problem_response(refused, path=path, request_id=request_id)
+                await response(scope, receive, send_marked)
+            else:
+                await self.app(scope, self._counted(receive), send_marked)
+        finally:
+            seconds = time.perf_counter() - started
+            self.observe(scope, status, seconds)
+            _log_access(scope, status, seconds)
+
+    def _refusal(self, scope: Scope) -> HttpError | None:
+        """What is wrong with the headers alone."""
+        headers = scope["headers"]
+        size = sum(len(name) + len(value) for name, value in headers)
+        if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+            return HeadersTooLarge(f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes")
+        length = _header(scope, b"content-length") or b"0"
+        if length.isdigit() and int(length[:20]) > self.max_body_bytes:
+            return self._too_large()
+        return None
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"at most {self.max_body_bytes} bytes")
+
+    def _counted(self, receive: Receive) -> Receive:
+        """`receive` that stops at the limit: a chunked body declares no length."""
+        total = 0
+
+        async def counted() -> Message:
+            nonlocal total
+            message = await receive()
+            if message["type"] == "http.request":
+                total += len(message.get("body", b""))
+                if total > self.max_body_bytes:
+                    raise self._too_large()
+            return message
+
+        return counted
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own ID if it is harmless, else a new one."""
+    given = _header(scope, b"x-request-id")
+    if given and REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return secrets.token_hex(16)
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    return next((v for n, v in scope["headers"] if n == name), None)
+
+
+def _mark(message: Message, request_id: str) -> None:
+    headers = message.setdefault("headers", [])
+    present = {name for name, _ in headers}
+    headers.append((b"x-request-id", request_id.encode("ascii")))
+    headers.extend(h for h in SECURITY_HEADERS if h[0] not in present)
+    if DATA_POLICY[0] not in present:
+        headers.append(DATA_POLICY)
+
+
+def _log_access(scope: Scope, status: int, seconds: float) -> None:
+    """One line a request, with the route's template: a path could carry what is private."""
+    if not log.isEnabledFor(logging.INFO):
+        return
+    route = getattr(scope.get("route"), "path", None)
+    log.info(
+        "api.request",
+        extra={
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        },
+    )

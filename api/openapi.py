@@ -1,0 +1,173 @@
+"""The OpenAPI document: what FastAPI derives, and what it cannot see.
+
+Owns the request schema of a job (its body is parsed by hand, strictly, so FastAPI does not know
+it), the problem answers, the examples. Must not know routes. Invariant: an answer that a route
+can give is declared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
+
+from api.errors import (
+    MEDIA_TYPE,
+    BodyTimeout,
+    Forbidden,
+    HeadersTooLarge,
+    HostNotAllowed,
+    PayloadTooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+    shown,
+)
+from jobs.errors import InvalidRequest, PrintworksError, StoreUnavailable
+from jobs.spec import JobRequest
+
+REF = "#/components/schemas/{model}"
+
+
+class FieldProblem(BaseModel):
+    """One thing wrong, and where."""
+
+    pointer: str = Field(description="JSON pointer into the body, ?parameter, or header.")
+    code: str
+    detail: str
+
+
+class ProblemView(BaseModel):
+    """An error (RFC 9457). `code` is stable; `detail` is for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    retryable: bool = Field(description="Whether the same request may succeed later.")
+    errors: list[FieldProblem] = []
+
+
+EXAMPLES: dict[str, Any] = {
+    "least": {"summary": "The least", "value": {"prompt": "a red bicycle on a cobblestone street"}},
+    "levers": {
+        "summary": "Every lever",
+        "value": {
+            "prompt": "a red bicycle on a cobblestone street",
+            "negative_prompt": "blurry",
+            "aspect_ratio": "3:2",
+            "steps": 30,
+            "guidance_scale": 5.5,
+            "seed": 42,
+            "n": 2,
+            "sampler": "dpmpp_2m",
+            "output": {"format": "webp", "quality": 90},
+            "metadata": {"order": "A-1001"},
+        },
+    },
+}
+JOB_REQUEST_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": REF.format(model="JobRequest")},
+                "examples": EXAMPLES,
+            }
+        },
+    }
+}
+
+
+def problems(*kinds: type[PrintworksError]) -> dict[int | str, dict[str, Any]]:
+    """`responses=` of a route: the errors it can give, by status."""
+    codes: dict[int | str, list[type[PrintworksError]]] = {}
+    for kind in kinds:
+        codes.setdefault(shown(kind).status, []).append(kind)
+    return {status: _declared(of_status) for status, of_status in codes.items()}
+
+
+def _declared(kinds: list[type[PrintworksError]]) -> dict[str, Any]:
+    first = kinds[0]
+    example = {
+        "type": f"urn:printworks:problem:{first.code}",
+        "title": shown(first).title,
+        "status": shown(first).status,
+        "detail": (first.__doc__ or "").split("\n")[0],
+        "instance": "/v1/jobs",
+        "code": first.code,
+        "request_id": "0f3e9d",
+        "retryable": first.retryable,
+    }
+    return {
+        "description": "; ".join(f"`{k.code}`: {shown(k).title}" for k in kinds),
+        "content": {
+            MEDIA_TYPE: {"schema": {"$ref": REF.format(model="Problem")}, "example": example}
+        },
+    }
+
+
+# What every route can answer: its parameters are strict, and Redis can be away.
+COMMON = problems(
+    Unauthorized, Forbidden, HostNotAllowed, InvalidRequest, HeadersTooLarge, StoreUnavailable
+)
+WITH_BODY = problems(BodyTimeout, PayloadTooLarge, UnsupportedMediaType)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` the whole document; built once, at the first asking."""
+
+    def build() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = document(app)
+        return app.openapi_schema
+
+    app.openapi = build  # type: ignore[method-assign]
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of `app`."""
+    whole = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+    )
+    schemas = whole.setdefault("components", {}).setdefault("schemas", {})
+    _, ours = models_json_schema(
+        [(JobRequest, "validation"), (ProblemView, "validation")], ref_template=REF
+    )
+    for name, schema in ours["$defs"].items():
+        schemas.setdefault("Problem" if name == "ProblemView" else name, schema)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for path in whole["paths"].values():
+        for operation in path.values():
+            _complete(operation)
+    return whole
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    """The answers that do not depend on the route, where it does not say otherwise."""
+    answers = operation["responses"]
+    framework = answers.get("422", {}).get("content", {}).get("application/json")
+    if framework:  # FastAPI's own 422 does not exist here: errors.py translates it
+        del answers["422"]
+    common = COMMON if operation.get("security") else problems(HeadersTooLarge, InvalidRequest)
+    if "requestBody" in operation:
+        common = common | WITH_BODY
+    for status, answer in common.items():
+        answers.setdefault(str(status), answer)
+    operation["responses"] = dict(sorted(answers.items()))
+    for answer in operation["responses"].values():
+        answer.setdefault("headers", {})["X-Request-Id"] = {
+            "description": "Yours if you sent one; quote it when you ask for help.",
+            "schema": {"type": "string"},
+        }

@@ -1,0 +1,146 @@
+"""A job's pictures: streamed through the API, or by a URL that needs no key.
+
+Owns Range, ETag and the file name. S3 is read in threads of its own, one chunk at a time, so that
+neither a slow store nor a slow client holds the loop. Invariant: one picture costs one read of
+the record and one of S3, and never more than a chunk of memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from api.answers import holds
+from api.auth import Reader
+from api.deps import JobId
+from api.errors import ImageMissing, RangeNotSatisfiable
+from api.openapi import problems
+from api.state import Services, ServicesDep
+from jobs.blobs import BlobStream
+from jobs.errors import BlobsUnavailable, JobGone, JobMissing
+from jobs.record import Image, JobRecord
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/images", tags=["images"])
+EXTENSIONS = {"image/png": ("png",), "image/jpeg": ("jpg", "jpeg"), "image/webp": ("webp",)}
+PRESIGNED_S = 600
+# A picture never changes while it is there, but it can be deleted: only its owner may keep it.
+CACHING = "private, max-age=3600"
+_NAME = re.compile(r"(\d{1,3})(?:\.([a-z]{1,5}))?")
+_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_PICTURE = {"content": dict.fromkeys(EXTENSIONS, _BYTES)}
+ANSWERS = {
+    200: {"description": "The picture", **_PICTURE},
+    206: {"description": "The range asked for", **_PICTURE},
+    302: {"description": "To a URL that needs no key and ends after 10 minutes"},
+    304: {"description": "As your ETag says"},
+} | problems(JobMissing, JobGone, RangeNotSatisfiable, BlobsUnavailable)
+
+
+@router.get("/{image}", summary="Get a picture", response_class=Response, responses=ANSWERS)
+async def picture(
+    request: Request,
+    services: ServicesDep,
+    caller: Reader,
+    job_id: JobId,
+    *,
+    image: Annotated[str, Path(description="Its index, with or without .png, .jpg or .webp.")],
+    redirect: Annotated[bool, Query(description="Answer with a URL that needs no key.")] = False,
+) -> Response:
+    """The bytes of one picture. Ranges and ETags work."""
+    record = await services.store.read(job_id, tenant=caller.tenant)
+    found = find_image(record, image)
+    if redirect:
+        return _redirect(services, found)
+    span = byte_range(request.headers.get("range"), found.bytes)
+    stream = await _open(services, found, span)
+    if_range = request.headers.get("if-range")
+    if span and if_range and if_range != stream.etag:
+        await _close(services, stream)  # another picture than the client has a part of: all of it
+        span, stream = None, await _open(services, found, None)
+    headers = _headers(job_id, found, stream)
+    if holds(request.headers.get("if-none-match"), stream.etag):
+        await _close(services, stream)
+        return Response(status_code=304, headers=headers)
+    headers["content-length"] = str(stream.length)
+    if stream.content_range:
+        headers["content-range"] = stream.content_range
+    return StreamingResponse(
+        _chunks(services, stream),
+        status_code=206 if span else 200,
+        media_type=found.content_type,
+        headers=headers,
+    )
+
+
+def find_image(record: JobRecord, name: str) -> Image:
+    """The image called `0` or `0.png`. Raises ImageMissing with what there is."""
+    match = _NAME.fullmatch(name)
+    index = int(match[1]) if match else -1
+    found = next((i for i in record.images if i.index == index), None)
+    if found is None and not record.status.final:
+        raise ImageMissing(f"the job is {record.status}: its pictures are there when it succeeded")
+    if found is None or match is None:
+        raise ImageMissing(f"this job ended {record.status} with {len(record.images)} pictures")
+    if match[2] and match[2] not in EXTENSIONS.get(found.content_type, ()):
+        raise ImageMissing(f"this picture is {found.content_type}")
+    return found
+
+
+def byte_range(header: str | None, total_bytes: int) -> str | None:
+    """The Range header as S3 takes it; None for the whole. Raises RangeNotSatisfiable.
+
+    A header with several ranges, or in another unit, may be ignored (RFC 9110 14.2), and is.
+    """
+    match = _RANGE.fullmatch((header or "").replace(" ", ""))
+    if not match or match[1] == match[2] == "":
+        return None
+    first, last = match[1], match[2]
+    if (first and int(first) >= total_bytes) or (not first and int(last) == 0):
+        raise RangeNotSatisfiable(total_bytes)
+    if first and last and int(last) < int(first):
+        return None  # not a range at all: as if it were not there
+    return f"bytes={first}-{last}"
+
+
+def _redirect(services: Services, image: Image) -> Response:
+    url = services.blobs.presign(image.key, content_type=image.content_type, expires_s=PRESIGNED_S)
+    return Response(status_code=302, headers={"location": url, "cache-control": "no-store"})
+
+
+def _headers(job_id: str, image: Image, stream: BlobStream) -> dict[str, str]:
+    extension = EXTENSIONS.get(image.content_type, ("bin",))[0]
+    return {
+        "etag": stream.etag,
+        "accept-ranges": "bytes",
+        "cache-control": CACHING,
+        # made of our own IDs only: a prompt never becomes a file name
+        "content-disposition": f'inline; filename="{job_id}-{image.index}.{extension}"',
+    }
+
+
+async def _open(services: Services, image: Image, span: str | None) -> BlobStream:
+    return await anyio.to_thread.run_sync(
+        services.blobs.open, image.key, span, limiter=services.blob_threads
+    )
+
+
+async def _close(services: Services, stream: BlobStream) -> None:
+    await anyio.to_thread.run_sync(stream.close, limiter=services.blob_threads)
+
+
+async def _chunks(services: Services, stream: BlobStream) -> AsyncGenerator[bytes]:
+    """The stream, each read in a thread; closed whatever happens to the client."""
+    chunks = stream.chunks()
+    try:
+        while chunk := await anyio.to_thread.run_sync(
+            next, chunks, b"", limiter=services.blob_threads
+        ):
+            yield chunk
+    finally:
+        stream.close()

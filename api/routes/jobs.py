@@ -1,0 +1,198 @@
+"""Jobs: send, look, list, cancel, repeat, delete.
+
+Owns the resource `job` of docs/api.md. Every call is one script or one read of the store; what
+is asked is validated and priced here, without torch. Must not know Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request, Response
+
+from api.answers import json_answer, pace, tagged_answer
+from api.auth import Caller, Reader, Writer
+from api.deps import BaseUrl, JobId, JobRequestBody, WaitSeconds
+from api.idempotency import IdempotencyKey, idempotency_of, replay_headers
+from api.openapi import JOB_REQUEST_BODY, problems
+from api.schemas import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
+from api.state import Services, ServicesDep
+from jobs.errors import (
+    BlobsUnavailable,
+    IdempotencyMismatch,
+    InvalidRequest,
+    JobGone,
+    JobMissing,
+    QueueFull,
+    StorageFull,
+    TenantLimit,
+)
+from jobs.ids import new_job_id
+from jobs.record import JobRecord, Status
+from jobs.resolve import resolve
+from jobs.spec import JobRequest, JobSpec
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+REFUSALS = problems(InvalidRequest, IdempotencyMismatch, TenantLimit, QueueFull, StorageFull)
+NO_JOB = problems(JobMissing, JobGone)
+
+
+def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
+    """What `request` comes to. The seed is drawn here, so that a second sending changes nothing."""
+    return resolve(
+        request,
+        services.catalogue,
+        draw_seed=lambda: secrets.randbelow(2**32),
+        default_retention_s=services.settings.retention_s,
+    )
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=Job,
+    summary="Send a job",
+    responses={200: {"model": Job, "description": "Done within the wait, or a dry run's Quote"}}
+    | REFUSALS,
+    openapi_extra=JOB_REQUEST_BODY,
+)
+async def submit(
+    services: ServicesDep,
+    caller: Writer,
+    asked: JobRequestBody,
+    base: BaseUrl,
+    wait_s: WaitSeconds,
+    key: IdempotencyKey,
+    *,
+    dry_run: Annotated[bool, Query(description="Validate, price and estimate only.")] = False,
+) -> Response:
+    """Accepted jobs are never lost. The answer comes at once, or after `wait` seconds at most."""
+    spec = resolved_spec(asked, services)
+    if dry_run:
+        return json_answer(await _quote(services, spec))
+    return await admit(services, caller, spec, asked, base=base, wait_s=wait_s, key=key)
+
+
+async def admit(
+    services: Services,
+    caller: Caller,
+    spec: JobSpec,
+    asked: JobRequest,
+    *,
+    base: str,
+    wait_s: int,
+    key: tuple[str, str] | None,
+) -> Response:
+    """Have `spec` admitted, wait if asked to, and answer with the job."""
+    admitted = await services.store.admit(
+        spec,
+        tenant=caller.tenant,
+        job_id=new_job_id(),
+        idempotency=idempotency_of(key, caller.tenant, asked),
+        limits=caller.limits(services.settings),
+    )
+    record = admitted.record
+    headers = replay_headers(record, replayed=admitted.replayed) if key else {}
+    if wait_s:
+        record = await services.following.until_final(record, wait_s)
+        headers["preference-applied"] = f"wait={wait_s}"
+    job = job_of(record, base)
+    headers |= {"location": job.urls.self, **pace(job)}
+    done = wait_s > 0 and job.status.final
+    return json_answer(job, status=200 if done else 202, headers=headers)
+
+
+async def _quote(services: Services, spec: JobSpec) -> Quote:
+    (queue,) = await services.store.queue_state([spec.model])
+    return quote_of(resolved_of(spec), cost=spec.cost, queue=queue)
+
+
+@router.get("", response_model=JobPage, summary="List your jobs")
+async def listing(
+    services: ServicesDep,
+    caller: Reader,
+    base: BaseUrl,
+    status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
+    model: Annotated[str | None, Query(description="Only of this model.", max_length=63)] = None,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the page before.", max_length=200)
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs a page.")] = 20,
+) -> Response:
+    """Newest first."""
+    page = await services.store.list(
+        caller.tenant, status=status, model=model, cursor=cursor, limit=limit
+    )
+    return json_answer(page_of(page, base))
+
+
+@router.get(
+    "/{job_id}",
+    response_model=Job,
+    summary="Look at a job",
+    responses={304: {"description": "As your ETag says"}} | NO_JOB,
+)
+async def look(
+    request: Request,
+    services: ServicesDep,
+    caller: Reader,
+    job_id: JobId,
+    base: BaseUrl,
+    wait_s: WaitSeconds,
+) -> Response:
+    """The job as it stands, or as it stands when it ends within `wait` seconds."""
+    record = await services.store.read(job_id, tenant=caller.tenant)
+    headers: dict[str, str] = {}
+    if wait_s:
+        headers["preference-applied"] = f"wait={wait_s}"
+        if not record.status.final:
+            record = await services.following.until_final(record, wait_s)
+    job = job_of(record, base)
+    return tagged_answer(request, job, headers | pace(job))
+
+
+@router.post("/{job_id}/cancel", response_model=Job, summary="Cancel a job", responses=NO_JOB)
+async def cancel(services: ServicesDep, caller: Writer, job_id: JobId, base: BaseUrl) -> Response:
+    """At once, whatever it is doing; a job that has ended stays as it is.
+
+    `progress.step` says how many model calls were spent.
+    """
+    record = await services.store.cancel(job_id, tenant=caller.tenant)
+    return json_answer(job_of(record, base))
+
+
+@router.post(
+    "/{job_id}/rerun",
+    status_code=202,
+    response_model=Job,
+    summary="Repeat a job",
+    responses={200: {"model": Job, "description": "Done within the wait"}} | NO_JOB | REFUSALS,
+)
+async def rerun(
+    services: ServicesDep,
+    caller: Writer,
+    job_id: JobId,
+    base: BaseUrl,
+    wait_s: WaitSeconds,
+    key: IdempotencyKey,
+) -> Response:
+    """A new job with the same resolved values: the same seeds, so the same pictures."""
+    record: JobRecord = await services.store.read(job_id, tenant=caller.tenant)
+    asked = JobRequest.model_validate_json(resolved_of(record.spec).model_dump_json())
+    spec = resolved_spec(asked, services)  # the model's limits may have changed since
+    return await admit(services, caller, spec, asked, base=base, wait_s=wait_s, key=key)
+
+
+@router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=NO_JOB)
+async def delete(services: ServicesDep, caller: Writer, job_id: JobId) -> Response:
+    """Cancel it, erase its prompt and its pictures. It is gone (410) from now on."""
+    blobs = await services.store.delete(job_id, tenant=caller.tenant)
+    try:
+        await anyio.to_thread.run_sync(services.blobs.delete, blobs, limiter=services.blob_threads)
+    except BlobsUnavailable:
+        log.warning("api.blobs_left", extra={"job_id": job_id})  # the janitor erases them
+    return Response(status_code=204)

@@ -1,0 +1,114 @@
+"""What there is to ask for: models, samplers, and how busy they are.
+
+Owns the resources `model`, `sampler` and `queue`. The lists come from the model file, the
+numbers from the store. Must not know torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from api.answers import json_answer
+from api.auth import needs
+from api.errors import ModelMissing
+from api.keystore import Scope
+from api.openapi import problems
+from api.schemas import (
+    ModelList,
+    ModelQueueView,
+    ModelView,
+    QueueList,
+    SamplerList,
+    SamplerView,
+    model_of,
+)
+from api.state import Services, ServicesDep
+from jobs.catalogue import ModelEntry
+from jobs.samplers import SAMPLERS
+
+router = APIRouter(prefix="/v1", tags=["models"], dependencies=[needs(Scope.JOBS_READ)])
+
+
+@router.get("/models", response_model=ModelList, summary="List the models")
+async def models(services: ServicesDep) -> Response:
+    """The first is used where a request names none."""
+    return json_answer(ModelList(models=await _views(services, services.catalogue.models)))
+
+
+@router.get(
+    "/models/{model_id}",
+    response_model=ModelView,
+    summary="Look at a model",
+    responses=problems(ModelMissing),
+)
+async def model(
+    services: ServicesDep,
+    model_id: Annotated[str, Path(description="The model's ID.", examples=["demo"])],
+) -> Response:
+    """Its limits, defaults and samplers, and how busy it is."""
+    entry = services.catalogue.get(model_id)
+    if entry is None:
+        known = ", ".join(m.id for m in services.catalogue.models)
+        raise ModelMissing(f"there is no such model; there are: {known}")
+    (view,) = await _views(services, (entry,))
+    return json_answer(view)
+
+
+async def _views(services: Services, entries: tuple[ModelEntry, ...]) -> list[ModelView]:
+    queues = await services.store.queue_state([entry.id for entry in entries])
+    kept = await _reproducibility(services)
+    default = services.catalogue.default.id
+    return [
+        model_of(e, default=e.id == default, queue=q, reproducibility=kept.get(e.id))
+        for e, q in zip(entries, queues, strict=True)
+    ]
+
+
+async def _reproducibility(services: Services) -> dict[str, str]:
+    """What the workers keep, by model; the weakest where they differ."""
+    strength = ("unpacked", "tolerance", "exact")
+    kept: dict[str, str] = {}
+    for report in await services.store.workers():
+        for pace in report.models:
+            said = [kept.get(pace.model, "exact"), pace.reproducibility]
+            kept[pace.model] = min(said, key=lambda s: strength.index(s) if s in strength else -1)
+    return kept
+
+
+@router.get("/samplers", response_model=SamplerList, summary="List the samplers")
+async def samplers() -> Response:
+    """What each is good for and what a step of it costs."""
+    views = [
+        SamplerView(
+            id=name,
+            title=sampler.title,
+            good_for=sampler.good_for,
+            predictions=list(sampler.predictions),
+            adds_noise=sampler.adds_noise,
+            calls_per_step=sampler.calls_per_step,
+        )
+        for name, sampler in SAMPLERS.items()
+    ]
+    return json_answer(SamplerList(samplers=views))
+
+
+@router.get("/queue", response_model=QueueList, summary="How busy it is")
+async def queue(services: ServicesDep) -> Response:
+    """Jobs waiting and running, and the expected wait, by model."""
+    states = await services.store.queue_state([m.id for m in services.catalogue.models])
+    views = [
+        ModelQueueView(
+            model=s.model,
+            queued=s.queued,
+            running=s.running,
+            eta_seconds=s.eta_s,
+            workers=s.workers,
+        )
+        for s in states
+    ]
+    total = QueueList(
+        queued=sum(s.queued for s in states), running=sum(s.running for s in states), models=views
+    )
+    return json_answer(total)

@@ -1,0 +1,93 @@
+"""What one API process holds: its settings and its doors to Redis and S3.
+
+Owns the opening and closing of all of them, in order. Routes get it as `ServicesDep`.
+Invariant: it is whole before the first request and closed after the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import anyio
+from fastapi import Depends, Request
+
+from api.following import Following
+from api.keystore import KeyStore, open_keystore
+from api.readiness import Readiness
+from api.settings import ApiSettings
+from jobs.blobs import Blobs
+from jobs.catalogue import Catalogue, load_catalogue
+from jobs.errors import SettingsError, StoreUnavailable
+from jobs.store import AsyncJobStore
+
+log = logging.getLogger(__name__)
+BLOB_THREADS = 32  # as many as boto3 keeps connections; other threads stay free for other work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything a route may need."""
+
+    settings: ApiSettings
+    catalogue: Catalogue
+    store: AsyncJobStore
+    blobs: Blobs
+    blob_threads: anyio.CapacityLimiter
+    keys: KeyStore
+    following: Following
+    readiness: Readiness
+
+
+@asynccontextmanager
+async def open_services(settings: ApiSettings) -> AsyncGenerator[Services]:
+    """All services, open. Raises SettingsError if this must not run as it is set."""
+    async with AsyncExitStack() as stack:
+        catalogue = load_catalogue(settings.models_file)
+        store = AsyncJobStore(settings.redis_url)
+        stack.push_async_callback(store.aclose)
+        keys = await stack.enter_async_context(open_keystore(settings.redis_url))
+        await check_before_start(settings, store, keys)
+        blobs = await asyncio.to_thread(Blobs, settings)
+        blob_threads = anyio.CapacityLimiter(BLOB_THREADS)
+        following = Following(
+            store, max_streams=settings.max_streams, max_tenant=settings.max_tenant_streams
+        )
+        await stack.enter_async_context(following)
+        yield Services(
+            settings=settings,
+            catalogue=catalogue,
+            store=store,
+            blobs=blobs,
+            blob_threads=blob_threads,
+            keys=keys,
+            following=following,
+            readiness=Readiness(store, blobs, blob_threads),
+        )
+
+
+async def check_before_start(settings: ApiSettings, store: AsyncJobStore, keys: KeyStore) -> None:
+    """Refuse to start where jobs could be lost, or where anybody could come in unseen."""
+    try:
+        await store.check_server()
+        if settings.anonymous != "from-anywhere" and settings.key_needed and not await keys.any():
+            raise SettingsError(
+                f"listening on {settings.host} needs a key and there is none: make one with "
+                "`python -m api keys create`, or set PRINTWORKS_API_ANONYMOUS=from-anywhere"
+            )
+    except StoreUnavailable as error:
+        # Redis may come later than we do: start, and say so in /readyz
+        log.warning("api.store_away", extra={"reason": str(error)})
+
+
+def services_of(request: Request) -> Services:
+    """The services of the app that serves this request."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
