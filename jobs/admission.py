@@ -22,6 +22,7 @@ class AdmitLimits:
     max_jobs: int | None = 10_000  # waiting jobs of the model (about 2.2 KB of Redis each)
     max_cost: float | None = None  # their work, in megapixel-rows (JobSpec.cost)
     tenant_jobs: int | None = 1_000  # jobs of this tenant, of any model, that are not final
+    tenant_line: int = 8  # of these, how many stand in one line at a time; the rest wait aside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,12 +6,19 @@ is compressed and Lua cannot read it.
 
 | key | type | TTL | what |
 |---|---|---|---|
-| pw:gone:{job} | string: tenant | GONE_TTL_S | a job that ended and was there: 410, not 404 |
-| pw:tenant:{tenant}:jobs | zset: job by ms made | LISTING_TTL_S, renewed | for listing, newest first |
-| pw:tenant:{tenant}:open | zset: job by s made | OPEN_TTL_S, renewed | jobs not yet final: the quota counts them |
-| pw:idempotency:{digest} | string: job, fingerprint | OPEN_TTL_S; retention + 1 day at the end | replays |
-| pw:worker:{name} | string: JSON | WORKER_TTL_S | what a worker runs and how fast: readiness, ETA |
-| pw:backlog:{model} | string: JSON | BACKLOG_TTL_S | the janitor's sum of queued work, for ETA |
+| pw:gone:{job} | string: tenant | record's + GONE_TTL_S | a job that ended and was there: 410, not 404 |
+| pw:tenant:{tenant}:jobs | zset by ID, scores 0 | LISTING_TTL_S, renewed | for listing, newest first |
+| pw:tenant:{tenant}:open | zset by s made | OPEN_TTL_S, renewed | jobs not yet final: the quota counts them |
+| pw:idempotency:{digest} | string: job, fingerprint | OPEN_TTL_S; record's + 1 day at the end | replays |
+| pw:line:{queue}:{tenant} | set of jobs | none: empties itself | the tenant's jobs that stand in RQ's list |
+| pw:aside:{queue}:{tenant} | list of jobs | none: empties itself | those beyond its share, in order |
+| pw:asides:{queue} | hash: tenant, jobs aside | none: empties itself | who waits aside |
+| pw:backlog:{model} | hash: jobs, cost | OPEN_TTL_S, renewed | what waits, for limits and ETA |
+| pw:worker:{name} | string: JSON WorkerReport | WORKER_TTL_S | what a worker runs: readiness |
+| pw:fleet:{model} | hash: worker; time, cost/s, work held | WORKER_TTL_S | how fast a model's workers are: ETA |
+| pw:probe | string | PROBE_TTL_S | written to see that Redis takes writes |
+| pw:deadlines | zset: job by Redis time, s | trimmed at each end | what may have to expire |
+| pw:erase | zset: tenant/job/n.ext by Redis time, s | trimmed by the janitor | pictures to erase, and when |
 | pw:api-keys | hash: key ID to JSON | none: until revoked and removed | who may come in; only digests |
 | pw:events:{job} | channel | - | progress and status as they happen (lossy: the record is the truth) |
 """
@@ -20,6 +27,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from rq.defaults import RQ_KEY_PREFIX
+
 API_KEYS = "pw:api-keys"
 
 DAY_S = 86_400
@@ -27,7 +36,31 @@ GONE_TTL_S = 30 * DAY_S
 LISTING_TTL_S = 31 * DAY_S
 OPEN_TTL_S = 8 * DAY_S  # > the longest deadline
 WORKER_TTL_S = 60
-BACKLOG_TTL_S = 60
+PROBE_TTL_S = 60
+PROBE = "pw:probe"
+DEADLINES = "pw:deadlines"
+ERASE = "pw:erase"
+RQ_WORKERS = f"{RQ_KEY_PREFIX}:workers"
+RQ_SUSPENDED = f"{RQ_KEY_PREFIX}:suspended"
+
+# The only keys that may live without a TTL, and why. Everything else without one is a leak.
+ALLOWED_WITHOUT_TTL: dict[str, str] = {
+    f"{RQ_KEY_PREFIX}:job:*": "only while the job is open: an expiry would lose an accepted job",
+    f"{RQ_KEY_PREFIX}:queue:*": "RQ's lists of waiting jobs; an empty list is no key",
+    f"{RQ_KEY_PREFIX}:queues": "RQ's set of queue names: one a model and priority",
+    f"{RQ_KEY_PREFIX}:wip:*": "RQ's registry of running jobs: reaped when a lease is over",
+    f"{RQ_KEY_PREFIX}:finished:*": "RQ's registry, trimmed by the janitor as records expire",
+    f"{RQ_KEY_PREFIX}:failed:*": "RQ's registry, trimmed by the janitor as records expire",
+    f"{RQ_KEY_PREFIX}:canceled:*": "RQ's registry, trimmed by the janitor as records expire",
+    f"{RQ_KEY_PREFIX}:workers*": "RQ's sets of live workers: left at death, cleaned by maintenance",
+    f"{RQ_KEY_PREFIX}:suspended": "an operator's `rq suspend` lasts until `rq resume`",
+    API_KEYS: "until revoked and removed",
+    "pw:line:*": "members leave with their jobs; an empty set is no key",
+    "pw:aside:*": "waiting jobs: an expiry would lose them; an empty list is no key",
+    "pw:asides:*": "fields leave with their jobs; an empty hash is no key",
+    DEADLINES: "members leave when their job ends",
+    ERASE: "members leave when the pictures are erased",
+}
 
 
 class Field(StrEnum):
@@ -56,6 +89,14 @@ class Field(StrEnum):
     METRICS = "x_metrics"  # JSON
     FINGERPRINT = "x_fingerprint"  # JSON
     CLASS_KEPT = "x_repro"  # exact, tolerance or unpacked
+    IDEMPOTENCY = "x_idem"  # digest of the key that made it
+    N = "x_n"  # images asked for
+    EXTENSION = "x_ext"  # of its picture files
+    WAITING = "x_waiting"  # the cost it is counted with in the backlog; absent: not counted
+    STARTED = "x_started"  # Redis time, s
+    ENDED = "x_ended"  # Redis time, s
+    ENDED_BY = "x_ended_by"  # the execution that wrote the end
+    QUEUE_MS = "x_queue_ms"  # from acceptance to the first claim
     END = "x_end"  # "expired" where RQ's status can only say canceled
 
 
@@ -79,9 +120,22 @@ READ_FIELDS: tuple[Field, ...] = (
 )
 
 
+PRIORITIES = ("high", "normal", "low")  # in the order in which their lines are served
+
+
 def queue_name(model: str, priority: str) -> str:
     """The RQ queue of a model's jobs of one priority."""
     return f"{model}.{priority}"
+
+
+def queue_names(model: str) -> tuple[str, ...]:
+    """All RQ queues of a model, first served first."""
+    return tuple(queue_name(model, priority) for priority in PRIORITIES)
+
+
+def rq_key(kind: str, name: str) -> str:
+    """One of RQ's own keys: job, queue, wip, finished, failed, canceled, results, worker ..."""
+    return f"{RQ_KEY_PREFIX}:{kind}:{name}"
 
 
 def gone(job_id: str) -> str:

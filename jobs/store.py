@@ -1,26 +1,55 @@
-"""The job store as the API uses it: admit, read, list, cancel, delete; all of it async.
+"""The job store: every call of a client as one script, async for the API, sync for the rest.
 
-Owns the async connection and the translation of its errors. Every mutating call is one
-idempotent Lua script, so a lost reply and a second sending are harmless. Invariant: whatever
-Redis does, a call ends within CALL_BUDGET_S, in a value or in one of `jobs.errors`.
+Owns the connection and the time limit of a call. Every mutating call is one idempotent script,
+so a lost reply and a second sending are harmless. Invariant: whatever Redis does, an async call
+ends within CALL_BUDGET_S, in a value or in one of `jobs.errors`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
-from jobs.admission import Admitted, AdmitLimits, Idempotency
-from jobs.events import ProgressEvent, StatusEvent
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+from jobs import keys
+from jobs.admission import AdmitLimits, Admitted, Idempotency
+from jobs.connection import CALL_BUDGET_S, check_info, connect, connect_async, translated
+from jobs.errors import StoreUnavailable
+from jobs.events import ProgressEvent, StatusEvent, parse_event
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import JobRecord, Status
+from jobs.scripts import Call, client_calls, text
 from jobs.spec import JobSpec
+
+T = TypeVar("T")
 
 
 class AsyncJobStore:
     """All jobs, for one event loop. Make one a process; `aclose` it at the end."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis_url = redis_url
+        self._redis: Any = connect_async(redis_url)
+
+    async def run(self, call: Call[T]) -> T:
+        """Run one script; the script cache of a restarted server is filled again on the way."""
+        try:
+            with translated():
+                async with asyncio.timeout(CALL_BUDGET_S):
+                    reply = await self._evaluate(call)
+        except TimeoutError as error:
+            raise StoreUnavailable("Redis did not answer in time") from error
+        return call.parse(reply)
+
+    async def _evaluate(self, call: Call[Any]) -> Any:
+        script, count, rest = call.script, len(call.keys), (*call.keys, *call.args)
+        try:
+            return await self._redis.evalsha(script.sha, count, *rest)
+        except NoScriptError:
+            return await self._redis.eval(script.text, count, *rest)
 
     async def admit(
         self,
@@ -35,11 +64,15 @@ class AsyncJobStore:
 
         Raises QueueFull, TenantLimit, IdempotencyMismatch, JobGone (a replay whose job is gone).
         """
-        raise NotImplementedError
+        return await self.run(
+            client_calls.admit(
+                spec, tenant=tenant, job_id=job_id, idempotency=idempotency, limits=limits
+            )
+        )
 
     async def read(self, job_id: str, *, tenant: str) -> JobRecord:
         """One job, in one round trip. Raises JobMissing (another tenant's is missing), JobGone."""
-        raise NotImplementedError
+        return await self.run(client_calls.read(job_id, tenant=tenant))
 
     async def list(
         self,
@@ -50,41 +83,146 @@ class AsyncJobStore:
         cursor: str | None = None,
         limit: int = 20,
     ) -> Page:
-        """The tenant's jobs, newest first. `cursor`: the one that the page before gave."""
-        raise NotImplementedError
+        """The tenant's jobs, newest first, without their places in the queue.
+
+        `cursor`: the one that the page before gave. A filtered page may be short, or empty, and
+        still have a next one.
+        """
+        return await self.run(
+            client_calls.list_jobs(tenant, status=status, model=model, cursor=cursor, limit=limit)
+        )
 
     async def cancel(self, job_id: str, *, tenant: str) -> JobRecord:
         """End a job at once, whatever it is doing; a final one stays as it is."""
-        raise NotImplementedError
+        return await self.run(client_calls.cancel(job_id, tenant=tenant))
 
     async def delete(self, job_id: str, *, tenant: str) -> tuple[str, ...]:
         """Cancel and forget a job; JobGone from now on. The blobs to erase, which the janitor
-        erases too if nobody else does."""
-        raise NotImplementedError
+        erases too, two minutes later: a picture on its way then has arrived."""
+        return await self.run(client_calls.delete(job_id, tenant=tenant))
 
     async def queue_state(self, models: Sequence[str]) -> tuple[ModelQueue, ...]:
         """How busy each of `models` is."""
-        raise NotImplementedError
+        return tuple([await self.run(client_calls.queue_state(m)) for m in models])
 
     async def workers(self) -> tuple[WorkerReport, ...]:
         """The workers that spoke within the last minute."""
-        raise NotImplementedError
+        names = await self._command("smembers", keys.RQ_WORKERS)
+        if not names:
+            return ()
+        reports = await self._command("mget", [keys.worker(_name(n)) for n in sorted(names)])
+        return tuple(WorkerReport.model_validate_json(r) for r in reports if r)
 
     async def ping(self) -> None:
         """Raise StoreUnavailable, with the reason, unless Redis answers and takes writes."""
-        raise NotImplementedError
+        await self._command("set", keys.PROBE, "1", ex=keys.PROBE_TTL_S)
 
     async def check_server(self, *, waived: Collection[str] = ()) -> None:
         """Raise SettingsError unless the server keeps what it is given.
 
-        `waived`: faults that the operator accepts, in words: "no-aof", "eviction", "old-version".
+        `waived`: faults that the operator accepts, in words: no-aof, eviction, old-version.
         """
-        raise NotImplementedError
+        check_info(await self._command("info"), waived)
 
-    def subscribe(self) -> AsyncIterator[StatusEvent | ProgressEvent]:
-        """Every job's events over one connection; ends with StoreUnavailable if it breaks."""
-        raise NotImplementedError
+    async def subscribe(self) -> AsyncIterator[StatusEvent | ProgressEvent]:
+        """Every job's events over one connection; raises StoreUnavailable when it breaks."""
+        with translated():
+            async with self._redis.pubsub() as channel:
+                await channel.psubscribe(keys.events("*"))
+                while True:
+                    message = await channel.get_message(
+                        ignore_subscribe_messages=True, timeout=None
+                    )
+                    if message is not None:
+                        yield parse_event(message["data"])
 
     async def aclose(self) -> None:
         """Give all connections back."""
-        raise NotImplementedError
+        await self._redis.aclose()
+
+    async def _command(self, name: str, *args: Any, **options: Any) -> Any:
+        try:
+            with translated():
+                async with asyncio.timeout(CALL_BUDGET_S):
+                    return await getattr(self._redis, name)(*args, **options)
+        except TimeoutError as error:
+            raise StoreUnavailable("Redis did not answer in time") from error
+
+
+class JobStore:
+    """The same calls where there is no event loop: workers, the janitor, tools."""
+
+    def __init__(self, redis: Redis | str) -> None:
+        self.redis: Redis = connect(redis) if isinstance(redis, str) else redis
+
+    def run(self, call: Call[T]) -> T:
+        """Run one script. Raises StoreUnavailable or StorageFull, or what the script's answer
+        means."""
+        with translated():
+            reply = self._evaluate(call)
+        return call.parse(reply)
+
+    def _evaluate(self, call: Call[Any]) -> Any:
+        script, count, rest = call.script, len(call.keys), (*call.keys, *call.args)
+        try:
+            return self.redis.evalsha(script.sha, count, *rest)
+        except NoScriptError:
+            return self.redis.eval(script.text, count, *rest)
+
+    def admit(
+        self,
+        spec: JobSpec,
+        *,
+        tenant: str,
+        job_id: str,
+        idempotency: Idempotency | None = None,
+        limits: AdmitLimits | None = None,
+    ) -> Admitted:
+        """See AsyncJobStore."""
+        return self.run(
+            client_calls.admit(
+                spec,
+                tenant=tenant,
+                job_id=job_id,
+                idempotency=idempotency,
+                limits=limits or AdmitLimits(),
+            )
+        )
+
+    def read(self, job_id: str, *, tenant: str) -> JobRecord:
+        """See AsyncJobStore."""
+        return self.run(client_calls.read(job_id, tenant=tenant))
+
+    def cancel(self, job_id: str, *, tenant: str) -> JobRecord:
+        """See AsyncJobStore."""
+        return self.run(client_calls.cancel(job_id, tenant=tenant))
+
+    def delete(self, job_id: str, *, tenant: str) -> tuple[str, ...]:
+        """See AsyncJobStore."""
+        return self.run(client_calls.delete(job_id, tenant=tenant))
+
+    def check_server(self, *, waived: Collection[str] = ()) -> None:
+        """See AsyncJobStore."""
+        with translated():
+            info: Any = self.redis.info()
+        check_info(info, waived)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.redis.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _name(worker_key: Any) -> str:
+    """RQ keeps the whole key of a worker in its set."""
+    return text(worker_key).removeprefix(keys.rq_key("worker", ""))

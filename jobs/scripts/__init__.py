@@ -1,0 +1,72 @@
+"""The Lua scripts, loaded once, and the typed calls that fill their keys and arguments.
+
+Owns how a `.lua` file becomes a script (its `uses:` line, its @CONSTANTS@) and what a `Call` is.
+Knows no connection: the stores run a Call, async or sync. Invariant: every change of a job's
+state is one script, so that there is no moment between two halves of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rq.defaults import RQ_KEY_PREFIX
+
+from jobs import keys
+
+T = TypeVar("T")
+_HERE = Path(__file__).parent
+_USES = re.compile(r"^-- uses: ([a-z, ]+)$", re.MULTILINE)
+_CONSTANTS = {
+    "RQ": RQ_KEY_PREFIX,
+    "OPEN_TTL_S": str(keys.OPEN_TTL_S),
+    "GONE_TTL_S": str(keys.GONE_TTL_S),
+    "LISTING_TTL_S": str(keys.LISTING_TTL_S),
+    "READ_FIELDS": ", ".join(f"'{field}'" for field in keys.READ_FIELDS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One command: its source as Redis gets it, and the SHA-1 by which it is called."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A script with its keys and arguments, and how to read the answer."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[str | bytes | int | float, ...]
+    parse: Callable[[Any], T]
+
+
+@functools.cache
+def load(name: str) -> Script:
+    """The script in `name`.lua, with what it uses put before it."""
+    own = (_HERE / f"{name}.lua").read_text(encoding="utf-8")
+    used = _USES.search(own)
+    parts = [p.strip() for p in used[1].split(",")] if used else []
+    text = "\n".join([(_HERE / f"{p}.lua").read_text(encoding="utf-8") for p in parts] + [own])
+    for constant, value in _CONSTANTS.items():
+        text = text.replace(f"@{constant}@", value)
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def text(value: Any) -> str:
+    """A reply as text, whether or not the connection decodes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def maybe(value: Any) -> str | None:
+    """A reply that may be nil."""
+    return None if value is None else text(value)

@@ -1,0 +1,44 @@
+-- beat: a worker lives, and so do its leases. One step for the worker and all that it runs.
+-- uses: common
+-- KEYS  1 worker's RQ hash  2 worker's set of executions  3 worker's own report
+--       4 RQ's flag that workers are suspended
+-- ARGV  1 worker_ttl_s  2 lease_s  3 report as JSON  4 report's TTL in s  5 worker's name
+--       6 number of models  then of each: model, megapixel-rows a second, work held
+--       then of each execution: its queue, job:execution
+-- returns {worker hash was there: 1 or 0, suspended: 1 or 0, {lost}, {strangers}}; both lists
+--         of job:execution. Lost: its lease is gone. Stranger: leased to us, unknown to us.
+
+local now, known = clock(), {}
+local ttl, lease, models = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[6])
+local there = redis.call('EXISTS', KEYS[1])
+redis.call('HSET', KEYS[1], 'last_heartbeat', iso(now))
+redis.call('EXPIRE', KEYS[1], ttl)
+redis.call('EXPIRE', KEYS[2], ttl)
+redis.call('SET', KEYS[3], ARGV[3], 'EX', ARGV[4])
+for i = 7, 6 + 3 * models, 3 do
+  local fleet = PW .. 'fleet:' .. ARGV[i]
+  redis.call('HSET', fleet, ARGV[5], exact(now) .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2])
+  redis.call('EXPIRE', fleet, ARGV[4])
+end
+
+local lost, strangers = {}, {}
+for i = 7 + 3 * models, #ARGV, 2 do
+  local queue, both = ARGV[i], ARGV[i + 1]
+  local id, eid = string.match(both, '^(.*):(.*)$')
+  known[both] = true
+  if redis.call('ZSCORE', RQ .. 'wip:' .. queue, both) then
+    redis.call('ZADD', RQ .. 'wip:' .. queue, exact(now + lease), both)
+    redis.call('HSET', RQ .. 'execution:' .. both, 'last_heartbeat', exact(now))
+    redis.call('EXPIRE', RQ .. 'execution:' .. both, lease + 60)
+    redis.call('ZADD', RQ .. 'executions:' .. id, exact(now + lease + 60), eid)
+    redis.call('EXPIRE', RQ .. 'executions:' .. id, lease + 60)
+    redis.call('HSET', job_key(id), 'last_heartbeat', iso(now))
+  else
+    lost[#lost + 1] = both
+    redis.call('SREM', KEYS[2], both)
+  end
+end
+for _, both in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  if not known[both] then strangers[#strangers + 1] = both end
+end
+return {there, redis.call('EXISTS', KEYS[4]), lost, strangers}

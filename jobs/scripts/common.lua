@@ -1,0 +1,98 @@
+-- common: the clock, RQ's key names, and the line that waiting jobs stand in.
+-- Included by the scripts whose header says so. Invariant: no other clock than Redis's own.
+
+local RQ, PW = '@RQ@:', 'pw:'
+local OPEN_TTL, GONE_TTL = @OPEN_TTL_S@, @GONE_TTL_S@
+
+local function clock()  -- Unix time in s, with microseconds
+  local t = redis.call('TIME')
+  return tonumber(t[1]) + tonumber(t[2]) / 1e6
+end
+
+local function exact(seconds)  -- Lua's own tostring keeps only 14 digits
+  return string.format('%.6f', seconds)
+end
+
+local function iso(seconds)  -- as RQ writes times; days to a date after H. Hinnant
+  local whole = math.floor(seconds)
+  local micro = math.min(999999, math.floor((seconds - whole) * 1e6))
+  local z = math.floor(whole / 86400) + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524)
+    - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local s = whole % 86400
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day,
+    math.floor(s / 3600), math.floor(s % 3600 / 60), s % 60, micro)
+end
+
+local function job_key(id) return RQ .. 'job:' .. id end
+local function list_key(queue) return RQ .. 'queue:' .. queue end
+local function model_of(queue) return string.match(queue, '^(.*)%.') or queue end
+local function final(status)
+  return status == 'finished' or status == 'failed' or status == 'stopped' or status == 'canceled'
+end
+
+local function tell(id, status)  -- followers; lossy, the hash is the truth
+  redis.call('PUBLISH', PW .. 'events:' .. id,
+    cjson.encode({type = 'status', job = id, status = status}))
+end
+
+-- The backlog counts what waits. x_waiting holds what a job was counted with, so that no path,
+-- RQ's own included, can subtract it twice.
+local function count_in(id, queue, cost)
+  if redis.call('HSETNX', job_key(id), 'x_waiting', cost) == 0 then return end
+  local key = PW .. 'backlog:' .. model_of(queue)
+  redis.call('HINCRBY', key, 'jobs', 1)
+  redis.call('HINCRBYFLOAT', key, 'cost', cost)
+  redis.call('EXPIRE', key, OPEN_TTL)
+end
+
+local function count_out(id, queue)
+  local cost = redis.call('HGET', job_key(id), 'x_waiting')
+  if not cost then return end
+  local key = PW .. 'backlog:' .. model_of(queue)
+  redis.call('HDEL', job_key(id), 'x_waiting')
+  redis.call('HINCRBY', key, 'jobs', -1)
+  redis.call('HINCRBYFLOAT', key, 'cost', '-' .. cost)
+end
+
+-- A tenant has a few jobs in the line (RQ's list) at a time; the rest wait aside, in order. That
+-- is the whole of fair share: whoever comes stands behind a few of each, not behind a flood.
+local function line_key(queue, tenant) return PW .. 'line:' .. queue .. ':' .. tenant end
+local function aside_key(queue, tenant) return PW .. 'aside:' .. queue .. ':' .. tenant end
+
+local function join_line(id, queue, tenant, end_of_line)
+  redis.call('SADD', line_key(queue, tenant), id)
+  redis.call(end_of_line and 'RPUSH' or 'LPUSH', list_key(queue), id)
+end
+
+local function stand_aside(id, queue, tenant)
+  redis.call('RPUSH', aside_key(queue, tenant), id)
+  redis.call('HINCRBY', PW .. 'asides:' .. queue, tenant, 1)
+end
+
+local function left_aside(queue, tenant)
+  if redis.call('HINCRBY', PW .. 'asides:' .. queue, tenant, -1) <= 0 then
+    redis.call('HDEL', PW .. 'asides:' .. queue, tenant)
+  end
+end
+
+local function leave_line(id, queue, tenant)
+  count_out(id, queue)
+  if redis.call('LREM', list_key(queue), 1, id) == 0
+      and redis.call('LREM', aside_key(queue, tenant), 1, id) == 1 then
+    return left_aside(queue, tenant)
+  end
+  redis.call('SREM', line_key(queue, tenant), id)
+  local next_id = redis.call('LPOP', aside_key(queue, tenant))
+  if next_id then
+    left_aside(queue, tenant)
+    join_line(next_id, queue, tenant, true)
+  end
+end

@@ -1,0 +1,14 @@
+-- queue: how busy one model is. Writes nothing.
+-- uses: common, viewing
+-- ARGV  1 model  2... its queues
+-- returns {queued, running, cost, megapixel-rows a second, work held, workers}
+
+local queued, running = 0, 0
+for i = 2, #ARGV do
+  queued = queued + redis.call('LLEN', list_key(ARGV[i]))
+  local aside = redis.call('HVALS', PW .. 'asides:' .. ARGV[i])
+  for _, n in ipairs(aside) do queued = queued + tonumber(n) end
+  running = running + redis.call('ZCARD', RQ .. 'wip:' .. ARGV[i])
+end
+local cost = redis.call('HGET', PW .. 'backlog:' .. ARGV[1], 'cost') or '0'
+return {tostring(queued), tostring(running), cost, pace(ARGV[1], clock())}

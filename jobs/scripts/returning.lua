@@ -1,0 +1,42 @@
+-- returning: how a running job goes back to the head of its queue, or fails for good.
+-- Included after common and endings. Invariant: only the holder of the wip entry is sent back,
+-- and a crash never costs a retry: crashes are counted apart.
+
+local function fail_crashed(id, queue, worker, now, crashes, verdict)
+  redis.call('HSET', job_key(id), 'status', 'failed', 'x_error', verdict.error)
+  local ttl = close(id, 'failed', now)
+  redis.call('ZADD', RQ .. 'failed:' .. queue, exact(now + ttl), id)
+  redis.call('XADD', RQ .. 'results:' .. id, 'MAXLEN', '~', 10, '*', 'type', 2,
+    'worker_name', worker, 'exc_string', verdict.trace)
+  redis.call('EXPIRE', RQ .. 'results:' .. id, ttl)
+end
+
+-- verdict: {crash = bool, retry = bool, solo_after, fail_after, error, trace}
+-- returns queued | failed | expired | lost | what the job had become meanwhile
+local function send_back(id, eid, queue, now, verdict)
+  if redis.call('ZREM', RQ .. 'wip:' .. queue, id .. ':' .. eid) == 0 then return 'lost' end
+  local f = redis.call('HMGET', job_key(id), 'status', 'worker_name', 'x_tenant', 'x_deadline',
+    'x_cost', 'retries_left')
+  drop_execution(id, eid, queue, f[2] or '')
+  if f[1] ~= 'started' then return f[1] or 'gone' end
+  if f[4] and tonumber(f[4]) <= now then
+    stop(id, 'expired', now)
+    return 'expired'
+  end
+  if verdict.crash then
+    local crashes = redis.call('HINCRBY', job_key(id), 'x_crashes', 1)
+    if crashes >= verdict.solo_after then redis.call('HSET', job_key(id), 'x_solo', '1') end
+    if crashes >= verdict.fail_after then
+      fail_crashed(id, queue, f[2] or '', now, crashes, verdict)
+      return 'failed'
+    end
+  elseif verdict.retry then
+    redis.call('HINCRBY', job_key(id), 'retries_left', -1)
+  end
+  redis.call('HSET', job_key(id), 'status', 'queued', 'started_at', '', 'worker_name', '',
+    'x_stage', 'waiting', 'x_step', 0)
+  join_line(id, queue, f[3] or '', false)
+  count_in(id, queue, f[5] or '0')
+  tell(id, 'queued')
+  return 'queued'
+end

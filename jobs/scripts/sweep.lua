@@ -1,0 +1,35 @@
+-- sweep: put right what RQ's own tools leave behind (`rq empty`, Job.cancel): places in the line
+-- held by jobs that do not wait, and a backlog that counts them. Trims RQ's registries.
+-- uses: common
+-- ARGV  1... queues of one model
+-- returns how many jobs entered the line
+
+local entered, waiting, now = 0, 0, clock()
+for _, queue in ipairs(ARGV) do
+  for _, tenant in ipairs(redis.call('HKEYS', PW .. 'asides:' .. queue)) do
+    local aside = aside_key(queue, tenant)
+    for _, id in ipairs(redis.call('SMEMBERS', line_key(queue, tenant))) do
+      if redis.call('HGET', job_key(id), 'status') ~= 'queued' then
+        redis.call('SREM', line_key(queue, tenant), id)
+        local next_id = redis.call('LPOP', aside)
+        if next_id then
+          join_line(next_id, queue, tenant, true)
+          entered = entered + 1
+        end
+      end
+    end
+    local left = redis.call('LLEN', aside)
+    waiting = waiting + left
+    if left > 0 then
+      redis.call('HSET', PW .. 'asides:' .. queue, tenant, left)
+    else
+      redis.call('HDEL', PW .. 'asides:' .. queue, tenant)
+    end
+  end
+  waiting = waiting + redis.call('LLEN', list_key(queue))
+  for _, registry in ipairs({'finished:', 'failed:', 'canceled:'}) do
+    redis.call('ZREMRANGEBYSCORE', RQ .. registry .. queue, '-inf', exact(now))
+  end
+end
+if waiting == 0 and #ARGV > 0 then redis.call('DEL', PW .. 'backlog:' .. model_of(ARGV[1])) end
+return entered
