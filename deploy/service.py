@@ -40,6 +40,8 @@ class Service:
     argv: Sequence[str | Path]
     log: Path
     ready: Callable[[], bool]
+    after: Sequence[str] = ()  # start once the services of these names are ready
+    cwd: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict[str, str])  # added to our own
     stop_s: float = 10.0  # from SIGTERM to SIGKILL
     process: subprocess.Popen[bytes] | None = None
@@ -51,6 +53,7 @@ class Service:
             self.process = subprocess.Popen(
                 [str(part) for part in self.argv],
                 env={**os.environ, **self.env},
+                cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -19,8 +19,6 @@ from jobs import keys
 
 T = TypeVar("T")
 POLL_S = 0.01
-# Patterns of keys that live without a TTL by design; until the map of Redis names them, RQ's own.
-ALLOWED_WITHOUT_TTL: tuple[str, ...] = getattr(keys, "ALLOWED_WITHOUT_TTL", ("rq:*",))
 
 
 def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = 10.0) -> T:
@@ -56,5 +54,5 @@ def keys_without_ttl(redis: Redis) -> list[str]:
     return sorted(
         name
         for name in names
-        if redis.ttl(name) == -1 and not any(fnmatchcase(name, p) for p in ALLOWED_WITHOUT_TTL)
+        if redis.ttl(name) == -1 and not any(fnmatchcase(name, p) for p in keys.ALLOWED_WITHOUT_TTL)
     )

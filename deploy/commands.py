@@ -1,0 +1,162 @@
+"""The commands of `python3 deploy`, and their help.
+
+Owns the command line. It runs twice: under the machine's Python, where it installs and hands
+over, then under that of `.venv`, where it does the work. Knows no service by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from deploy.bootstrap import ROOT, InstallFailed, ensure
+
+DESCRIPTION = """\
+Printworks on one machine, with nothing but Python installed.
+
+  python3 deploy up                 start everything, print the URLs, make a first picture
+  python3 deploy up --once "a red bicycle" -o bicycle.png
+                                    make one picture, stop everything
+  python3 deploy test               all tests, on real servers (arguments go to pytest)
+  python3 deploy check              style, types, import rules
+  python3 deploy chaos              kill things under load, and count what was lost
+
+The first run makes .venv and installs (about a minute, and 350 MB without a GPU).
+REDIS_URL and PRINTWORKS_S3_* are used, where set, instead of the embedded servers.
+"""
+CHECKS: dict[str, list[str]] = {
+    "ruff": ["-m", "ruff", "check", "."],
+    "format": ["-m", "ruff", "format", "--check", "."],
+    "types": ["-m", "basedpyright"],
+    "imports": ["-m", "importlinter.cli"],
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `up` was asked for."""
+
+    port: int | None  # None: 8000, or any free one where that is taken; 0: any free one
+    data: Path
+    workers: int
+    first_picture: bool
+    once: str | None
+    out: Path
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; the exit status."""
+    arguments, rest = _parser().parse_known_args(argv)
+    if rest and arguments.command not in ("test", "chaos"):
+        _parser().error(f"unknown argument: {rest[0]}")
+    try:
+        python = ensure(dev=arguments.command != "up")
+    except InstallFailed as failed:
+        print(failed, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the next run goes on with the installation", file=sys.stderr)
+        return 130
+    if Path(sys.prefix) != python.parent.parent:
+        _become(python, ROOT / "deploy", *argv)
+    run: dict[str, Callable[[], int]] = {
+        "up": lambda: _up(arguments),
+        "test": lambda: _test(rest),
+        "check": _check,
+        "chaos": lambda: _chaos(rest),
+    }
+    return run[arguments.command]()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 deploy",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="start everything", allow_abbrev=False)
+    up.add_argument("--port", type=_port, help="of the API; 0: any free one (default 8000)")
+    up.add_argument(
+        "--data", type=Path, default=ROOT / "data", metavar="DIR", help="where it keeps everything"
+    )
+    up.add_argument("--workers", type=_workers, default=1, metavar="N", help="GPU workers (1)")
+    up.add_argument("--no-first-picture", action="store_true", help="do not make one at the start")
+    up.add_argument("--once", metavar="PROMPT", help="make this one picture, then stop")
+    up.add_argument(
+        "-o", "--out", type=Path, default=Path("out.png"), metavar="FILE", help="with --once"
+    )
+    commands.add_parser("test", help="all tests; arguments go to pytest", add_help=False)
+    commands.add_parser("check", help="style, types, import rules")
+    commands.add_parser("chaos", help="kill things under load", add_help=False)
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise argparse.ArgumentTypeError("a port is from 0 to 65535")
+    return port
+
+
+def _workers(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 64:
+        raise argparse.ArgumentTypeError("from 1 to 64 workers")
+    return count
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    from deploy.up import up  # noqa: PLC0415 - needs what was just installed
+
+    return up(
+        Options(
+            port=arguments.port,
+            data=arguments.data.expanduser().resolve(),
+            workers=arguments.workers,
+            first_picture=not arguments.no_first_picture,
+            once=arguments.once,
+            out=arguments.out.expanduser().resolve(),
+        )
+    )
+
+
+def _test(rest: Sequence[str]) -> int:
+    """All tests, on as many processes as help: each brings up its own servers and torch."""
+    processes = min(4, os.cpu_count() or 1)
+    parallel = [] if "-n" in rest else ["-n", str(processes), "--dist", "loadgroup"]
+    os.chdir(ROOT)
+    _become(sys.executable, "-m", "pytest", *parallel, *rest)
+
+
+def _check() -> int:
+    """Every check, even after one has failed; 1 if any has."""
+    failed: list[str] = []
+    for name, argv in CHECKS.items():
+        started = time.monotonic()
+        code = subprocess.run([sys.executable, *argv], cwd=ROOT, check=False).returncode
+        print(f"{name}: {'failed' if code else 'passed'} in {time.monotonic() - started:.1f} s")
+        failed += [name] if code else []
+    print(f"failed: {', '.join(failed)}" if failed else "all checks passed")
+    return 1 if failed else 0
+
+
+def _chaos(rest: Sequence[str]) -> int:
+    if (ROOT / "tests" / "chaos.py").exists():
+        os.chdir(ROOT)
+        _become(sys.executable, "-m", "tests.chaos", *rest)
+    print("there is no tests/chaos.py yet", file=sys.stderr)
+    return 2
+
+
+def _become(program: str | Path, *arguments: str | Path) -> NoReturn:
+    """Go on as another program, under the same process ID: Ctrl-C and exit status are its own."""
+    os.execv(program, [str(program), *map(str, arguments)])  # noqa: S606

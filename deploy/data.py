@@ -1,0 +1,95 @@
+"""The data folder of one installation: secrets, ports, logs, `up.json`, and who may use it.
+
+Owns every file that the supervisor itself writes. Invariants: one `up` a folder; what holds a
+secret has mode 0600; `up.json` is there only while the services are, and never half written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from deploy.servers import seaweedfs_ports
+from deploy.service import ServiceError, free_port, port_is_free
+
+
+class FolderInUse(ServiceError):
+    """Another `up` runs on this folder."""
+
+
+class DataFolder:
+    """One folder, held by us alone until this process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.logs = path / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)  # pictures and prompts are in it
+        self._lock = (path / "lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse(_in_use(self.up_file)) from None
+        self.up_file.unlink(missing_ok=True)  # of an `up` that was killed
+
+    @property
+    def up_file(self) -> Path:
+        """What scripts read to find the services."""
+        return self.path / "up.json"
+
+    def log(self, name: str) -> Path:
+        """The log of one service."""
+        return self.logs / f"{name}.log"
+
+    def write_up(self, content: dict[str, Any]) -> None:
+        """Say where everything is."""
+        _write_private(self.up_file, content)
+
+    def close(self) -> None:
+        """Take `up.json` away and let the next one in."""
+        self.up_file.unlink(missing_ok=True)
+        self._lock.close()
+
+    def secrets(self) -> dict[str, str]:
+        """The passwords of the embedded servers: drawn once, since their data is kept too."""
+        file = self.path / "secrets.json"
+        names = ("redis_password", "s3_access_key", "s3_secret_key")
+        if not file.exists():
+            _write_private(file, {name: secrets.token_hex(16) for name in names})
+        return json.loads(file.read_text())
+
+    def ports(self) -> dict[str, int]:
+        """The ports of the embedded servers: those of last time, unless one has been taken."""
+        file = self.path / "ports.json"
+        with suppress(FileNotFoundError, ValueError):
+            kept: dict[str, int] = json.loads(file.read_text())
+            if all(map(port_is_free, kept.values())):
+                return kept
+        ports = {"valkey": free_port(), **seaweedfs_ports()}
+        _write_private(file, ports)
+        return ports
+
+
+def _in_use(up_file: Path) -> str:
+    """Who is there, and what to do about it."""
+    where = ""
+    with suppress(FileNotFoundError, ValueError, KeyError):
+        where = f" at {json.loads(up_file.read_text())['api_url']}"
+    return (
+        f"Printworks is running on {up_file.parent} already{where}.\n"
+        'Use it (.venv/bin/printworks generate "a red bicycle"), stop it, '
+        "or give another folder with --data."
+    )
+
+
+def _write_private(file: Path, content: object) -> None:
+    """The whole file or none of it, for this user only."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        json.dump(content, out, indent=2)
+    draft.replace(file)

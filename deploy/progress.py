@@ -1,0 +1,52 @@
+"""One line that says what is going on: live on a terminal, a line a change elsewhere.
+
+Owns the terminal's last line (stderr), so that stdout stays for results.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+CLEAR = "\r\x1b[2K"  # back to the first column, and erase the line
+
+
+class Progress:
+    """Say what is happening now (`show`), and what has happened (`say`)."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._since = time.monotonic()
+        self._shown = ""
+
+    @property
+    def seconds(self) -> float:
+        """Since this was made."""
+        return time.monotonic() - self._since
+
+    def show(self, text: str) -> None:
+        """What is happening now, with the seconds so far."""
+        if self._live:
+            line = f"{text}  ({self.seconds:.0f} s)"[: shutil.get_terminal_size().columns - 1]
+            self._write(f"{CLEAR}{line}")
+        elif text != self._shown:  # a log wants each thing once
+            self._write(f"{text}\n")
+        self._shown = text
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.clear()
+        self._write(f"{text}\n")
+
+    def clear(self) -> None:
+        """Take the live line away."""
+        if self._live and self._shown:
+            self._write(CLEAR)
+        self._shown = ""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()

@@ -1,0 +1,206 @@
+"""What runs on one machine: which services, with which settings, in which order.
+
+Owns the list and the settings handed down; knows nothing of starting or stopping. Invariant: a
+server that the environment names is used as it is, and none is started in its place.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from deploy import servers
+from deploy.bootstrap import ROOT
+from deploy.data import DataFolder
+from deploy.service import Service, ServiceError, free_port, port_is_free
+
+DEFAULT_PORT = 8000
+PROBE_S = 1.0
+WORKER_STOP_S = 45.0  # > the worker's own grace for finishing what fits
+REDIS_VARIABLES = ("PRINTWORKS_REDIS_URL", "REDIS_URL")
+S3_VARIABLES = ("PRINTWORKS_S3_ENDPOINT", "PRINTWORKS_S3_BUCKET", "PRINTWORKS_S3_ACCESS_KEY")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The services, in the order of their start, and how to reach what they offer."""
+
+    services: list[Service]
+    api_url: str
+    redis_url: str
+    s3: Mapping[str, str | None]  # endpoint, bucket, access_key, secret_key
+
+    def as_up_json(self, pids: Mapping[str, int], api_key: str | None) -> dict[str, Any]:
+        """What `up.json` says."""
+        return {
+            "api_url": self.api_url,
+            "api_key": api_key,
+            "redis_url": self.redis_url,
+            "s3": dict(self.s3),
+            "pids": {"supervisor": os.getpid(), **pids},
+        }
+
+
+def one_machine(
+    data: DataFolder, *, port: int | None, workers: int, environ: Mapping[str, str] = os.environ
+) -> Stack:
+    """API, workers and janitor, on the servers that `environ` names or on our own."""
+    services: list[Service] = []
+    redis_url = next((environ[name] for name in REDIS_VARIABLES if environ.get(name)), None)
+    if redis_url is None:
+        valkey = _valkey(data)
+        services.append(valkey)
+        redis_url = valkey.url
+    s3 = _s3_given(environ)
+    if s3 is None:
+        seaweedfs = _seaweedfs(data)
+        services.append(seaweedfs)
+        s3 = {
+            "endpoint": seaweedfs.endpoint,
+            "bucket": seaweedfs.bucket,
+            "access_key": seaweedfs.access_key,
+            "secret_key": seaweedfs.secret_key,
+        }
+    host = environ.get("PRINTWORKS_API_HOST", "127.0.0.1")
+    api_port = _api_port(port)
+    env = _settings(environ, redis_url, s3) | {"PRINTWORKS_API_PORT": str(api_port)}
+    # the workers first: importing torch is what everything else waits for
+    services += [_worker(data, env, redis_url, number + 1) for number in range(workers)]
+    services += [_api(data, env, api_port), _janitor(data, env)]
+    reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - theirs, read
+    return Stack(
+        services=services, api_url=f"http://{reachable}:{api_port}", redis_url=redis_url, s3=s3
+    )
+
+
+def _valkey(data: DataFolder) -> servers.Valkey:
+    return servers.valkey(
+        data.path / "valkey",
+        password=data.secrets()["redis_password"],
+        port=data.ports()["valkey"],
+        log=data.log("valkey"),
+    )
+
+
+def _seaweedfs(data: DataFolder) -> servers.SeaweedFS:
+    kept, ports = data.secrets(), data.ports()
+    return servers.seaweedfs(
+        data.path / "s3",
+        access_key=kept["s3_access_key"],
+        secret_key=kept["s3_secret_key"],
+        ports={part: ports[part] for part in servers.SEAWEEDFS_PARTS},
+        log=data.log("seaweedfs"),
+    )
+
+
+def _s3_given(environ: Mapping[str, str]) -> dict[str, str | None] | None:
+    """The picture store that the environment names, if it names one."""
+    if not any(environ.get(name) for name in S3_VARIABLES):
+        return None
+    names = ("endpoint", "bucket", "access_key", "secret_key")
+    return {name: environ.get(f"PRINTWORKS_S3_{name.upper()}") for name in names}
+
+
+def _settings(
+    environ: Mapping[str, str], redis_url: str, s3: Mapping[str, str | None]
+) -> dict[str, str]:
+    """The variables that every role gets, over those that are set already."""
+    env = {"PRINTWORKS_REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
+    env |= {f"PRINTWORKS_S3_{name.upper()}": value for name, value in s3.items() if value}
+    if models := environ.get("PRINTWORKS_MODELS_FILE"):
+        env["PRINTWORKS_MODELS_FILE"] = str(Path(models).resolve())  # roles run in ROOT
+    return env
+
+
+def _api_port(asked: int | None) -> int:
+    """The port asked for; unasked, 8000 or any free one; for 0, any free one."""
+    if asked == 0 or (asked is None and not port_is_free(DEFAULT_PORT)):
+        return free_port()
+    port = DEFAULT_PORT if asked is None else asked
+    if not port_is_free(port):
+        raise ServiceError(f"port {port} is in use; --port 0 takes any free one")
+    return port
+
+
+def _role(
+    name: str, *arguments: str, data: DataFolder, env: Mapping[str, str], **more: Any
+) -> Service:
+    """One of our own processes, run from the repository: `-m` finds the packages there."""
+    argv = [sys.executable, "-m", *arguments]
+    return Service(name=name, argv=argv, log=data.log(name), cwd=ROOT, env=env, **more)
+
+
+def _worker(data: DataFolder, env: Mapping[str, str], redis_url: str, number: int) -> Service:
+    """It needs S3 only when a picture is done: by then that is long up."""
+    service = _role(
+        f"worker-{number}",
+        "worker",
+        "gpu",
+        data=data,
+        env=env,
+        ready=lambda: False,
+        after=("valkey",),
+        stop_s=WORKER_STOP_S,
+    )
+    service.ready = _engine_ready(service, redis_url)
+    return service
+
+
+def _engine_ready(service: Service, redis_url: str) -> Callable[[], bool]:
+    """Whether the worker says, in Redis, that its engine takes jobs."""
+
+    def ready() -> bool:
+        # imported here: 0.4 s, to be spent while the workers import torch and not before
+        from redis import Redis, RedisError  # noqa: PLC0415
+
+        from jobs import keys  # noqa: PLC0415
+
+        with Redis.from_url(redis_url, socket_timeout=PROBE_S) as client:
+            try:
+                names = list(client.scan_iter(keys.worker("*"), count=1000))
+                said = [
+                    json.loads(report) for report in (client.mget(names) if names else ()) if report
+                ]
+            except RedisError:
+                return False
+        return any(one["pid"] == service.pid and one["engine_ready"] for one in said)
+
+    return ready
+
+
+def _api(data: DataFolder, env: Mapping[str, str], port: int) -> Service:
+    return _role(
+        "api",
+        "api",
+        data=data,
+        env=env,
+        ready=lambda: answers(port),
+        after=("valkey",),
+        stop_s=30.0,
+    )
+
+
+def _janitor(data: DataFolder, env: Mapping[str, str]) -> Service:
+    """It has nothing to tidy before there are jobs, and no probe: it is ready once it runs."""
+    return _role(
+        "janitor", "worker", "janitor", data=data, env=env, ready=lambda: True, after=("api",)
+    )
+
+
+def answers(port: int, path: str = "/livez") -> bool:
+    """Whether the API on this machine says yes."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,172 @@
+"""Keep a set of services running: start in order, restart what dies, stop in reverse order.
+
+Owns the life of services as a whole; knows none of them by name and nothing of their work.
+Invariant: when `stop` has returned, nothing that was started here is running.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from deploy.progress import Progress
+from deploy.service import Service, ServiceError
+
+START_S = 180.0  # a model of some GB on a slow disk is still being read after two minutes
+FIRST_TRIES = 3  # a service that ends three times before it was ever ready will not come up
+BACKOFF_S = 0.25  # doubled by every death in a row
+MAX_BACKOFF_S = 10.0
+STEADY_S = 30.0  # that long alive: the next death is the first again
+STARTING_POLL_S = 0.03
+STEADY_POLL_S = 0.1  # how late a death is noticed
+
+
+class State(Enum):
+    """Where a service is."""
+
+    WAITING = auto()  # for those it comes after, or for its backoff
+    STARTING = auto()
+    READY = auto()
+
+
+@dataclass
+class Kept:
+    """One service, and what became of it so far."""
+
+    service: Service
+    state: State = State.WAITING
+    since: float = 0.0  # of the last start, on the monotonic clock
+    not_before: float = 0.0
+    deaths: int = 0  # in a row
+    was_ready: bool = False
+
+
+class Supervisor:
+    """Runs `services`, in the order in which they are to be started."""
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        progress: Progress,
+        *,
+        changed: Callable[[Mapping[str, int]], None],
+    ) -> None:
+        self._kept = {service.name: Kept(service) for service in services}
+        self._progress = progress
+        self._changed = changed  # told all process IDs when one of them is another
+
+    def pids(self) -> dict[str, int]:
+        """The process IDs, by service."""
+        return {n: k.service.pid for n, k in self._kept.items() if k.service.process}
+
+    def start(self, interrupted: Callable[[], bool]) -> bool:
+        """Bring all up; False when interrupted. Raises ServiceError when one will not come."""
+        while not self.ready():
+            if interrupted():
+                return False
+            self.tick()
+            self._progress.show(self._waiting_for())
+            time.sleep(STARTING_POLL_S)  # noqa: TID251 - processes tell nobody when they are ready
+        self._progress.clear()
+        return True
+
+    def watch(self, interrupted: Callable[[], bool]) -> None:
+        """Keep all running until interrupted."""
+        while not interrupted():
+            self.tick()
+            time.sleep(STEADY_POLL_S)  # noqa: TID251 - a signal ends it early
+
+    def ready(self) -> bool:
+        """Whether every service is."""
+        return all(kept.state is State.READY for kept in self._kept.values())
+
+    def tick(self) -> None:
+        """Look at every service once, and do for it what is due."""
+        now = time.monotonic()
+        for kept in self._kept.values():
+            if kept.state is State.WAITING:
+                self._start_if_due(kept, now)
+            elif kept.service.exit_code() is not None:
+                self._note_death(kept, now)
+            elif kept.state is State.STARTING:
+                self._note_ready_or_late(kept, now)
+
+    def stop(self, *, at_once: Callable[[], bool]) -> None:
+        """Stop all, the last started first; those that come after the same ones together."""
+        running = [kept.service for kept in self._kept.values() if kept.service.running()]
+        while running:
+            needed = {name for service in running for name in service.after}
+            leaves = [service for service in running if service.name not in needed]
+            self._stop_together(leaves, at_once)
+            running = [service for service in running if service not in leaves]
+        self._progress.clear()
+
+    def _start_if_due(self, kept: Kept, now: float) -> None:
+        before = (self._kept[n] for n in kept.service.after if n in self._kept)
+        # once up, a service copes with the others being away: only the first start is in order
+        if now < kept.not_before:
+            return
+        if not kept.was_ready and not all(other.state is State.READY for other in before):
+            return
+        kept.service.start()
+        kept.state, kept.since = State.STARTING, now
+        if kept.was_ready:
+            self._changed(self.pids())
+
+    def _note_ready_or_late(self, kept: Kept, now: float) -> None:
+        if kept.service.ready():
+            if kept.was_ready:
+                self._progress.say(f"{kept.service.name} is back")
+            kept.state, kept.was_ready = State.READY, True
+        elif now - kept.since > START_S:
+            raise ServiceError(
+                f"{kept.service.name} is not ready after {START_S:.0f} s; the end of its log "
+                f"({kept.service.log}):\n{kept.service.log_tail()}"
+            )
+
+    def _note_death(self, kept: Kept, now: float) -> None:
+        service = kept.service
+        how = _how(service.exit_code() or 0)
+        kept.deaths = 1 if now - kept.since > STEADY_S else kept.deaths + 1
+        if not kept.was_ready and kept.deaths >= FIRST_TRIES:
+            raise ServiceError(
+                f"{service.name} {how}, {kept.deaths} times; the end of its log "
+                f"({service.log}):\n{service.log_tail()}"
+            )
+        service.kill()  # what it left in its session
+        delay = min(BACKOFF_S * 2 ** (kept.deaths - 1), MAX_BACKOFF_S)
+        self._progress.say(f"{service.name} {how}; starting it again in {delay:g} s")
+        kept.state, kept.not_before = State.WAITING, now + delay
+
+    def _stop_together(self, services: Sequence[Service], at_once: Callable[[], bool]) -> None:
+        for service in services:
+            service.terminate()
+        started = time.monotonic()
+        waiting = list(services)
+        while waiting:
+            self._progress.show(f"stopping {', '.join(service.name for service in waiting)}")
+            late = [s for s in waiting if at_once() or time.monotonic() - started > s.stop_s]
+            for service in late:
+                service.kill()
+            waiting = [service for service in waiting if service.running()]
+            time.sleep(STARTING_POLL_S)  # noqa: TID251 - as in start
+        for service in services:
+            service.kill()  # what it left in its session, and its own traces
+
+    def _waiting_for(self) -> str:
+        states = [
+            f"{name}{'' if kept.state is State.STARTING else ' (next)'}"
+            for name, kept in self._kept.items()
+            if kept.state is not State.READY
+        ]
+        return f"starting {', '.join(states)}" if states else "ready"
+
+
+def _how(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"ended with status {code}"
+    return f"was killed by {signal.Signals(-code).name}"
