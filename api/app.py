@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api import errors, openapi
 from api.deps import known_query
 from api.middleware import Edge
-from api.routes import health, images, jobs, models
+from api.routes import events, health, images, jobs, models
 from api.settings import ApiSettings
 from api.state import open_services
 
@@ -53,8 +53,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         dependencies=[Depends(known_query)],
         # spans and metrics of the framework would carry bodies, which are prompts
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call it
     )
-    for router in (jobs.router, images.router, models.router, health.router):
+    for router in (jobs.router, events.router, images.router, models.router, health.router):
         app.include_router(router)
     errors.install(app)
     openapi.install(app)

@@ -92,13 +92,17 @@ class Following:
         """Followers now."""
         return self._of_tenant.total()
 
+    def check_room(self, tenant: str) -> None:
+        """Raise TooManyStreams if no follower more may come."""
+        if self.count >= self._max_streams or self._of_tenant[tenant] >= self._max_tenant:
+            raise TooManyStreams("too many streams are open; polling still works", retry_after_s=2)
+
     @contextmanager
     def follow(
         self, job_id: str, *, tenant: str, wants_progress: bool = False
     ) -> Generator[Follower]:
         """A follower, told of what happens until the block ends. Raises TooManyStreams."""
-        if self.count >= self._max_streams or self._of_tenant[tenant] >= self._max_tenant:
-            raise TooManyStreams("too many streams are open; polling still works", retry_after_s=2)
+        self.check_room(tenant)
         follower = Follower(job_id, wants_progress=wants_progress)
         self._followers[job_id].add(follower)
         self._of_tenant[tenant] += 1

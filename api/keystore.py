@@ -20,12 +20,10 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from jobs import keys
-from jobs.errors import PrintworksError, StoreUnavailable
+from jobs.connection import connect_async, translated
+from jobs.errors import PrintworksError
 
 CACHE_S = 3.0  # revocation works within 5 s; one look-up in 3 s instead of one a request
 MAX_CACHED = 1_000
@@ -129,19 +127,19 @@ class KeyStore:
 
     async def get(self, key_id: str) -> ApiKey | None:
         """What is kept of a key, or None."""
-        async with _translated():
+        with translated():
             text = await self._redis.hget(keys.API_KEYS, key_id)
         return ApiKey.model_validate_json(text) if text else None
 
     async def put(self, key: ApiKey) -> None:
         """Keep a new key, or a change to one."""
-        async with _translated():
+        with translated():
             await self._redis.hset(keys.API_KEYS, key.id, key.model_dump_json())
         self._cache.pop(key.id, None)
 
     async def list(self) -> list[ApiKey]:
         """Every key, oldest first."""
-        async with _translated():
+        with translated():
             texts = await self._redis.hvals(keys.API_KEYS)
         return sorted((ApiKey.model_validate_json(t) for t in texts), key=lambda k: k.created_at)
 
@@ -163,13 +161,7 @@ class KeyStore:
 @asynccontextmanager
 async def open_keystore(redis_url: str) -> AsyncGenerator[KeyStore]:
     """A key store with a connection of its own, closed at the end."""
-    redis = Redis.from_url(
-        redis_url,
-        socket_timeout=1,
-        socket_connect_timeout=1,
-        retry=Retry(NoBackoff(), 1),  # redis-py's own ten would hold a request for 25 s
-        max_connections=64,
-    )
+    redis = connect_async(redis_url)
     try:
         yield KeyStore(redis)
     finally:
@@ -178,11 +170,3 @@ async def open_keystore(redis_url: str) -> AsyncGenerator[KeyStore]:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-@asynccontextmanager
-async def _translated() -> AsyncGenerator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(f"Redis is away ({type(error).__name__})") from error

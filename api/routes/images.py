@@ -43,7 +43,7 @@ ANSWERS = {
 
 
 @router.get("/{image}", summary="Get a picture", response_class=Response, responses=ANSWERS)
-async def picture(
+async def get_image(
     request: Request,
     services: ServicesDep,
     caller: Reader,

@@ -60,7 +60,7 @@ def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
     | REFUSALS,
     openapi_extra=JOB_REQUEST_BODY,
 )
-async def submit(
+async def send_job(
     services: ServicesDep,
     caller: Writer,
     asked: JobRequestBody,
@@ -112,7 +112,7 @@ async def _quote(services: Services, spec: JobSpec) -> Quote:
 
 
 @router.get("", response_model=JobPage, summary="List your jobs")
-async def listing(
+async def list_jobs(
     services: ServicesDep,
     caller: Reader,
     base: BaseUrl,
@@ -136,7 +136,7 @@ async def listing(
     summary="Look at a job",
     responses={304: {"description": "As your ETag says"}} | NO_JOB,
 )
-async def look(
+async def get_job(
     request: Request,
     services: ServicesDep,
     caller: Reader,
@@ -156,7 +156,9 @@ async def look(
 
 
 @router.post("/{job_id}/cancel", response_model=Job, summary="Cancel a job", responses=NO_JOB)
-async def cancel(services: ServicesDep, caller: Writer, job_id: JobId, base: BaseUrl) -> Response:
+async def cancel_job(
+    services: ServicesDep, caller: Writer, job_id: JobId, base: BaseUrl
+) -> Response:
     """At once, whatever it is doing; a job that has ended stays as it is.
 
     `progress.step` says how many model calls were spent.
@@ -172,7 +174,7 @@ async def cancel(services: ServicesDep, caller: Writer, job_id: JobId, base: Bas
     summary="Repeat a job",
     responses={200: {"model": Job, "description": "Done within the wait"}} | NO_JOB | REFUSALS,
 )
-async def rerun(
+async def rerun_job(
     services: ServicesDep,
     caller: Writer,
     job_id: JobId,
@@ -188,7 +190,7 @@ async def rerun(
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=NO_JOB)
-async def delete(services: ServicesDep, caller: Writer, job_id: JobId) -> Response:
+async def delete_job(services: ServicesDep, caller: Writer, job_id: JobId) -> Response:
     """Cancel it, erase its prompt and its pictures. It is gone (410) from now on."""
     blobs = await services.store.delete(job_id, tenant=caller.tenant)
     try:

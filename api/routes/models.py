@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["models"], dependencies=[needs(Scope.JOBS
 
 
 @router.get("/models", response_model=ModelList, summary="List the models")
-async def models(services: ServicesDep) -> Response:
+async def list_models(services: ServicesDep) -> Response:
     """The first is used where a request names none."""
     return json_answer(ModelList(models=await _views(services, services.catalogue.models)))
 
@@ -43,7 +43,7 @@ async def models(services: ServicesDep) -> Response:
     summary="Look at a model",
     responses=problems(ModelMissing),
 )
-async def model(
+async def get_model(
     services: ServicesDep,
     model_id: Annotated[str, Path(description="The model's ID.", examples=["demo"])],
 ) -> Response:
@@ -78,7 +78,7 @@ async def _reproducibility(services: Services) -> dict[str, str]:
 
 
 @router.get("/samplers", response_model=SamplerList, summary="List the samplers")
-async def samplers() -> Response:
+async def list_samplers() -> Response:
     """What each is good for and what a step of it costs."""
     views = [
         SamplerView(
@@ -95,7 +95,7 @@ async def samplers() -> Response:
 
 
 @router.get("/queue", response_model=QueueList, summary="How busy it is")
-async def queue(services: ServicesDep) -> Response:
+async def get_queue(services: ServicesDep) -> Response:
     """Jobs waiting and running, and the expected wait, by model."""
     states = await services.store.queue_state([m.id for m in services.catalogue.models])
     views = [

@@ -1,0 +1,129 @@
+"""A job, live: server-sent events.
+
+Owns the words of the stream: `snapshot` first, then `status`, `progress`, `image`, at last `done`
+(or `gone`, if it was deleted). Invariant: whoever connects, at whatever time and however often,
+knows everything after the snapshot; so there is nothing to resume, and events may be missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
+
+from api.auth import Reader
+from api.deps import BaseUrl, JobId
+from api.errors import TooManyStreams
+from api.following import REREAD_S, Follower
+from api.openapi import problems
+from api.schemas import Job, job_of
+from api.state import Services, ServicesDep
+from jobs.errors import JobGone, JobMissing, StoreUnavailable
+from jobs.record import JobRecord
+
+router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
+HEARTBEAT_S = 15.0  # proxies cut a connection that is silent for 30 to 60 s
+STREAM = "text/event-stream"
+EXAMPLE = (
+    'event: snapshot\ndata: {"id": "...", "status": "running", ...}\n\n'
+    'event: progress\ndata: {"stage": "denoising", "step": 7, "steps": 25, "fraction": 0.28}\n\n'
+    'event: image\ndata: {"index": 0, "url": "...", ...}\n\n'
+    'event: done\ndata: {"id": "...", "status": "succeeded", ...}\n\n'
+)
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "`snapshot`, `status` and `done` carry the Job; `image` one of its images.",
+        "content": {STREAM: {"schema": {"type": "string"}, "example": EXAMPLE}},
+    }
+} | problems(JobMissing, JobGone, TooManyStreams)
+
+
+@router.get("", summary="Follow a job live", response_class=Response, responses=ANSWERS)
+async def follow_job(
+    services: ServicesDep, caller: Reader, job_id: JobId, base: BaseUrl
+) -> Response:
+    """Server-sent events; a comment every 15 s keeps proxies from cutting it."""
+    services.following.check_room(caller.tenant)
+    record = await services.store.read(job_id, tenant=caller.tenant)
+    return StreamingResponse(
+        Stream(services, base).of(record),
+        media_type=STREAM,
+        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+    )
+
+
+class Stream:
+    """One stream: what has been said of the job so far."""
+
+    def __init__(self, services: Services, base: str) -> None:
+        self._services = services
+        self._base = base
+        self._said: Job | None = None
+        self._ended = False
+
+    async def of(self, record: JobRecord) -> AsyncGenerator[str]:
+        """The events of a job, until it ends or we do."""
+        following, clock = self._services.following, asyncio.get_running_loop().time
+        with following.follow(record.id, tenant=record.tenant, wants_progress=True) as follower:
+            yield "retry: 2000\n\n"
+            follower.stale = True  # it may have moved before we followed
+            spoke = clock()
+            while not self._ended:
+                for text in await self._look(follower, record):
+                    yield text
+                    spoke = clock()
+                if following.draining:
+                    yield ": this process is ending; connect again\n\n"
+                    return
+                if not self._ended and not await follower.news(REREAD_S):
+                    follower.stale = True  # nothing was said: look for what was missed
+                    if clock() - spoke >= HEARTBEAT_S:
+                        yield ": still here\n\n"
+                        spoke = clock()
+
+    async def _look(self, follower: Follower, record: JobRecord) -> list[str]:
+        """What there is to say now."""
+        told = follower.progress
+        follower.progress = None
+        if follower.stale:
+            follower.stale = False
+            try:
+                fresh = await self._services.store.read(record.id, tenant=record.tenant)
+            except StoreUnavailable:
+                return []  # Redis will be back; the next look is soon
+            except JobMissing:
+                self._ended = True
+                return [event("gone", {"id": record.id})]
+            return list(self._changes(job_of(fresh, self._base)))
+        if told is None:
+            return []
+        fraction = round(told.step / told.steps, 4) if told.steps else 0.0
+        shown = {"stage": told.stage, "step": told.step, "steps": told.steps, "fraction": fraction}
+        return [event("progress", shown)]
+
+    def _changes(self, job: Job) -> Iterator[str]:
+        """The events that lead from what was said to `job`."""
+        said, self._said = self._said, job
+        if said is None:
+            yield event("snapshot", job)
+        elif (said.status, said.stage, said.queue) != (job.status, job.stage, job.queue):
+            if not job.status.final:
+                yield event("status", job)
+        elif said.progress != job.progress:
+            yield event("progress", {"stage": job.stage, **job.progress.model_dump()})
+        known = len(said.images) if said else 0
+        for image in job.images[known:]:
+            yield event("image", image)
+        if job.status.final:
+            self._ended = True
+            yield event("done", job)
+
+
+def event(name: str, data: Any) -> str:
+    """One event. JSON has no line break outside of strings, so one data line holds it."""
+    text = data.model_dump_json() if hasattr(data, "model_dump_json") else json.dumps(data)
+    return f"event: {name}\ndata: {text}\n\n"

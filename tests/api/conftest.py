@@ -1,0 +1,37 @@
+"""One API for the whole process, on the process's own Valkey and SeaweedFS; Redis empty a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from api.settings import ApiSettings
+from deploy import servers
+from tests.api.serving import Served, serving
+
+
+@pytest.fixture(scope="session")
+def api_settings(valkey_server: servers.Valkey, s3_settings: dict[str, str]) -> ApiSettings:
+    """Settings of an API on this process's servers."""
+    return ApiSettings.model_validate({"redis_url": valkey_server.url, **s3_settings})
+
+
+@pytest.fixture(scope="session")
+def api_server(api_settings: ApiSettings) -> Iterator[Served]:
+    """The API that most tests share; `served` empties Redis before each."""
+    with serving(api_settings) as served:
+        yield served
+
+
+@pytest.fixture
+def served(redis_url: str, api_server: Served) -> Served:
+    """The shared API, on an empty Redis."""
+    return api_server
+
+
+@pytest.fixture
+def api(served: Served) -> httpx2.Client:
+    """A client of the shared API."""
+    return served.client

@@ -1,0 +1,67 @@
+"""The API as its clients meet it: real uvicorn on a real socket, in a thread of the test.
+
+Owns the start and end of such a server, and a client of it. Invariant: `serving` returns only
+when the server has ended as it does on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx2
+import uvicorn
+
+from api.__main__ import DrainingServer
+from api.app import create_app
+from api.settings import ApiSettings
+from api.state import Services
+from tests.helpers import wait_until
+
+
+@dataclass
+class Served:
+    """A running API."""
+
+    url: str
+    client: httpx2.Client
+    server: DrainingServer
+    services: Services
+    thread: threading.Thread
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for raw sockets."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+
+@contextmanager
+def serving(settings: ApiSettings) -> Iterator[Served]:
+    """An API of these settings, on a free port of 127.0.0.1."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=32_768,
+    )
+    server = DrainingServer(config, app)
+    thread = threading.Thread(target=server.run, name="api")
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), "the API has started")
+        assert server.started, "the API refused to start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        with httpx2.Client(base_url=url, timeout=30) as client:
+            yield Served(url, client, server, app.state.services, thread)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the API did not end"
