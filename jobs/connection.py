@@ -6,22 +6,15 @@ back: with its default of ten silent retries one lost reply ran an INCR twice (m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import redis.asyncio
 from redis import Redis
+from redis import exceptions as rex
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    ConnectionError,
-    OutOfMemoryError,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)
 from redis.retry import Retry
 
 from jobs.errors import SettingsError, StorageFull, StoreUnavailable
@@ -56,31 +49,33 @@ def connect(url: str, *, reply_s: float = REPLY_S) -> Redis:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated() -> Generator[None]:
     """Redis's errors as ours. A wrong call of a script stays what it is: a bug."""
     try:
         yield
-    except (OutOfMemoryError, BusyLoadingError) as error:
-        raise _of(error) from error
-    except (ConnectionError, TimeoutError, OSError) as error:
-        raise StoreUnavailable(f"Redis is away: {type(error).__name__}") from error
-    except ResponseError as error:
-        if (ours := _of(error)) is None:
+    except (rex.RedisError, OSError) as error:
+        ours = _refusal(str(error)) or _absence(error)
+        if ours is None:
             raise
         raise ours from error
 
 
-def _of(error: RedisError) -> StoreUnavailable | None:
-    """What a refusal means, by its first word; inside a script the word stands further on."""
-    said = str(error)
-    if isinstance(error, OutOfMemoryError) or "OOM " in said or "maxmemory" in said:
+def _absence(error: Exception) -> StoreUnavailable | None:
+    if isinstance(error, rex.ConnectionError | rex.TimeoutError | OSError):
+        return StoreUnavailable(f"Redis is away: {type(error).__name__}")
+    return None
+
+
+def _refusal(said: str) -> StoreUnavailable | None:
+    """What a refusal means, by its code; inside a script the code stands further on."""
+    if "OOM " in said or "maxmemory" in said:
         return StorageFull("Redis is at its memory limit and accepts nothing")
     if "MISCONF" in said:
         return StorageFull("Redis cannot write to its disk and accepts nothing")
-    if isinstance(error, BusyLoadingError) or said.startswith(("LOADING", "BUSY", "READONLY")):
-        return StoreUnavailable(f"Redis is not ready: {said.split(' ', 1)[0]}")
     if "READONLY" in said or "NOREPLICAS" in said:
         return StoreUnavailable("Redis refuses to write: it is no primary, or lacks replicas")
+    if said.startswith(("LOADING", "BUSY", "Redis is loading")):
+        return StoreUnavailable("Redis is not ready yet")
     return None
 
 

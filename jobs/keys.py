@@ -6,21 +6,21 @@ is compressed and Lua cannot read it.
 
 | key | type | TTL | what |
 |---|---|---|---|
-| pw:gone:{job} | string: tenant | record's + GONE_TTL_S | a job that ended and was there: 410, not 404 |
-| pw:tenant:{tenant}:jobs | zset by ID, scores 0 | LISTING_TTL_S, renewed | for listing, newest first |
-| pw:tenant:{tenant}:open | zset by s made | OPEN_TTL_S, renewed | jobs not yet final: the quota counts them |
-| pw:idempotency:{digest} | string: job, fingerprint | OPEN_TTL_S; record's + 1 day at the end | replays |
-| pw:line:{queue}:{tenant} | set of jobs | none: empties itself | the tenant's jobs that stand in RQ's list |
-| pw:aside:{queue}:{tenant} | list of jobs | none: empties itself | those beyond its share, in order |
-| pw:asides:{queue} | hash: tenant, jobs aside | none: empties itself | who waits aside |
-| pw:backlog:{model} | hash: jobs, cost | OPEN_TTL_S, renewed | what waits, for limits and ETA |
-| pw:worker:{name} | string: JSON WorkerReport | WORKER_TTL_S | what a worker runs: readiness |
-| pw:fleet:{model} | hash: worker; time, cost/s, work held | WORKER_TTL_S | how fast a model's workers are: ETA |
+| pw:gone:{job} | string: tenant | record's + GONE_TTL_S | it was there: 410, not 404 |
+| pw:tenant:{tenant}:jobs | zset by ID, scores 0 | LISTING_TTL_S, renewed | listing, newest first |
+| pw:tenant:{tenant}:open | zset by s made | OPEN_TTL_S, renewed | not yet final: the quota |
+| pw:idempotency:{digest} | string: job, fingerprint | OPEN_TTL_S; record's + 1 day | replays |
+| pw:line:{queue}:{tenant} | set of jobs | empties itself | its jobs that stand in RQ's list |
+| pw:aside:{queue}:{tenant} | list of jobs | empties itself | those beyond its share, in order |
+| pw:asides:{queue} | hash: tenant, jobs aside | empties itself | who waits aside |
+| pw:backlog:{model} | hash: jobs, cost | OPEN_TTL_S, renewed | what waits: limits and ETA |
+| pw:worker:{name} | string: JSON WorkerReport | WORKER_TTL_S | what a worker runs |
+| pw:fleet:{model} | hash: worker; time, cost/s, work held | WORKER_TTL_S | a model's pace: ETA |
 | pw:probe | string | PROBE_TTL_S | written to see that Redis takes writes |
 | pw:deadlines | zset: job by Redis time, s | trimmed at each end | what may have to expire |
-| pw:erase | zset: tenant/job/n.ext by Redis time, s | trimmed by the janitor | pictures to erase, and when |
-| pw:api-keys | hash: key ID to JSON | none: until revoked and removed | who may come in; only digests |
-| pw:events:{job} | channel | - | progress and status as they happen (lossy: the record is the truth) |
+| pw:erase | zset: tenant/job/n.ext by Redis time, s | by the janitor | what to erase, when |
+| pw:api-keys | hash: key ID to JSON | none: until revoked | who may come in; only digests |
+| pw:events:{job} | channel | - | progress and status; lossy: the record is the truth |
 """
 
 from __future__ import annotations

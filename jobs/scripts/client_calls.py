@@ -76,7 +76,8 @@ def _hash_fields(
     spec: JobSpec, tenant: str, job_id: str, queue: str, idempotency: Idempotency | None
 ) -> list[str | bytes | int | float]:
     """RQ's own fields, built by RQ, then ours; names and values in turn."""
-    fields: dict[str, Any] = _rq_job(job_id, queue, spec.retention_s).to_dict() | {
+    fields: dict[str, Any] = {
+        **_rq_job(job_id, queue, spec.retention_s).to_dict(),
         Field.SPEC: spec.model_dump_json(),
         Field.TENANT: tenant,
         Field.SIZE_CLASS: spec.size_class,
@@ -124,7 +125,7 @@ def _admitted(job_id: str, reply: list[Any]) -> Admitted:
             raise IdempotencyMismatch("this Idempotency-Key was used for another request")
         case "tenant":
             raise TenantLimit(
-                f"{text(reply[1])} of your jobs are under way, and no more may be: wait for one to end"
+                f"{text(reply[1])} of your jobs are under way: no more may be, wait for one to end"
             )
         case "full":
             raise QueueFull(f"{text(reply[1])} jobs wait for this model already: try again later")
@@ -201,7 +202,8 @@ def _found(job_id: str, reply: Sequence[Any]) -> JobRecord:
 
 
 def _record(job_id: str, snapshot: Sequence[Any]) -> JobRecord:
-    fields = dict(zip(READ_FIELDS, (maybe(v) for v in snapshot[0]), strict=True))
+    names: Sequence[str] = READ_FIELDS
+    fields: dict[str, str | None] = dict(zip(names, (maybe(v) for v in snapshot[0]), strict=True))
     return record_of(job_id, fields, queue=_place(snapshot[1]))
 
 
@@ -213,7 +215,7 @@ def _place(place: Sequence[Any]) -> QueuePlace | None:
 
 
 def _eta(ahead: float, rate: float, held: float) -> float | None:
-    """Seconds until a worker is free for what stands behind `ahead`; None: no worker's pace is known.
+    """Seconds until what stands behind `ahead` starts; None: no worker's pace is known.
 
     A job starts when a place in a batch is free, not when the batch is over: on average half of
     what the workers hold then is still to be done.
