@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 from jobs import errors as jobs_errors
 from jobs.blobs import BlobMissing
@@ -26,6 +27,8 @@ from jobs.errors import InvalidRequest, NotAdmitted, PrintworksError, Problem
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 MAX_RETRY_AFTER_S = 60
+MAX_DETAIL = 500
+MAX_PROBLEM_CHARS = 2_500  # with detail and the rest under 4 KiB
 
 
 class HttpError(PrintworksError):
@@ -161,22 +164,41 @@ def problem_body(error: PrintworksError, *, path: str, request_id: str) -> dict[
     """The members of RFC 9457, and ours: code, request_id, retryable, errors."""
     look = shown(type(error))
     problems: Sequence[Problem] = getattr(error, "problems", ())
-    detail = str(error) if look.status != 500 else "our fault; the request_id finds the cause"
     body: dict[str, Any] = {
         "type": f"urn:printworks:problem:{error.code}",
         "title": look.title,
         "status": look.status,
-        "detail": detail[:1000],
+        "detail": _detail(error, look.status)[:MAX_DETAIL],
         "instance": path[:200],
         "code": error.code,
         "request_id": request_id,
         "retryable": error.retryable,
     }
     if problems:
-        body["errors"] = [
-            {"pointer": p.pointer, "code": p.code, "detail": p.detail} for p in problems
-        ]
+        body["errors"] = _shortened(problems)
     return body
+
+
+def _detail(error: PrintworksError, status: int) -> str:
+    if status == 500:
+        return "our fault; the request_id finds the cause"
+    problems: Sequence[Problem] = getattr(error, "problems", ())
+    if len(problems) < 2:
+        return str(error)
+    first = problems[0]
+    return f"{len(problems)} problems; the first: {first.pointer or '/'}: {first.detail}"
+
+
+def _shortened(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    """As many as fit: a body can be wrong in thousands of places, the answer stays short."""
+    told: list[dict[str, str]] = []
+    left = MAX_PROBLEM_CHARS
+    for p in problems:
+        left -= len(p.pointer) + len(p.code) + len(p.detail) + 40  # 40: the JSON around them
+        if left < 0 and told:
+            break
+        told.append({"pointer": p.pointer, "code": p.code, "detail": p.detail})
+    return told
 
 
 def problem_response(error: PrintworksError, *, path: str, request_id: str) -> Response:
@@ -213,8 +235,8 @@ def install(app: FastAPI) -> None:
             log.error("api.failed", exc_info=error, extra={"path": request.url.path})
         request_id = request.scope.get("request_id", "")
         response = problem_response(ours, path=request.url.path, request_id=request_id)
-        for name, value in _kept_headers(error).items():
-            response.headers[name] = value
+        if isinstance(ours, MethodNotAllowed):
+            response.headers["allow"] = ", ".join(methods_at(request))
         return response
 
     framework = (HTTPException, RequestValidationError, ClientDisconnect)
@@ -246,6 +268,12 @@ def _of_parameter(item: Mapping[str, Any]) -> Problem:
     return Problem(pointer[:100], str(item["type"]), str(item["msg"])[:300])
 
 
-def _kept_headers(error: Exception) -> Mapping[str, str]:
-    """A 405 says which methods there are."""
-    return (error.headers or {}) if isinstance(error, HTTPException) else {}
+def methods_at(request: Request) -> list[str]:
+    """The methods that the path has; starlette names those of the first route only."""
+    documented: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    at = [verbs for path, verbs in documented.items() if _matches(path, request.url.path)]
+    return sorted({verb.upper() for verbs in at for verb in verbs})
+
+
+def _matches(template: str, path: str) -> bool:
+    return compile_path(template)[0].match(path) is not None

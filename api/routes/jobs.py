@@ -26,11 +26,12 @@ from jobs.errors import (
     InvalidRequest,
     JobGone,
     JobMissing,
+    Problem,
     QueueFull,
     StorageFull,
     TenantLimit,
 )
-from jobs.ids import new_job_id
+from jobs.ids import is_job_id, new_job_id
 from jobs.record import JobRecord, Status
 from jobs.resolve import resolve
 from jobs.spec import JobRequest, JobSpec
@@ -124,6 +125,8 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs a page.")] = 20,
 ) -> Response:
     """Newest first."""
+    if cursor is not None and not is_job_id(cursor):
+        raise InvalidRequest([Problem("?cursor", "invalid_cursor", "send `next_cursor` as it is")])
     page = await services.store.list(
         caller.tenant, status=status, model=model, cursor=cursor, limit=limit
     )
