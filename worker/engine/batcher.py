@@ -77,6 +77,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._models = {model.entry.id: model for model in models}
+        self._refused: dict[str, EngineError] = {}  # models that could not be loaded
         self._max_live = max_live
         self._clock = clock
         self._waiting = WaitingLine(self._work)
@@ -101,13 +102,26 @@ class Engine:
         """Images submitted and not started."""
         return len(self._waiting)
 
+    def has_model(self, model_id: str) -> bool:
+        """Whether requests for it can be served now."""
+        return model_id in self._models
+
+    def add_model(self, model: Model) -> None:
+        """Serve this model from now on."""
+        self._models[model.entry.id] = model
+
+    def refuse_model(self, model_id: str, error: EngineError) -> None:
+        """Fail this model's requests with the reason why it cannot be loaded."""
+        self._refused[model_id] = error
+
     def submit(self, request: ImageRequest) -> None:
         """Take an image in; it starts at one of the next ticks. Never raises."""
         if request.id in self._live or request.id in self._waiting:
             log.warning("engine.submitted_twice", extra={"image": request.id})
             return
         if request.model not in self._models:
-            self._fail(request.id, Unservable(f"model {request.model!r} is not loaded"))
+            unknown = Unservable(f"model {request.model!r} is not loaded")
+            self._fail(request.id, self._refused.get(request.model, unknown))
             return
         self._waiting.add(request, self._clock())
 

@@ -21,7 +21,7 @@ from worker.engine.gates import Gate, Kind
 from worker.engine.lanes import LaneRule
 from worker.engine.profiles.base import Profile
 from worker.engine.samplers import RECIPES, SamplerShelf
-from worker.messages import ImageRequest, Reproducibility
+from worker.messages import ImageRequest, ModelReport, Reproducibility
 
 
 class Model:
@@ -35,6 +35,8 @@ class Model:
         self.lanes = LaneRule((entry.lane_width or 2,))
         self.reproducibility: Reproducibility = "unpacked"
         self.fingerprint = ""
+        self.load_s = 0.0
+        self.image_steps_per_s: float | None = None
         self.cap_rows = self.lanes.widest
         self.gates = list(self._make_gates())
         pipeline.set_progress_bar_config(disable=True)
@@ -45,6 +47,18 @@ class Model:
         """Give the pipeline back as it was."""
         for gate in self.gates:
             gate.close()
+
+    def report(self) -> ModelReport:
+        """What it promises on this machine."""
+        return ModelReport(
+            model=self.entry.id,
+            load_s=self.load_s,
+            reproducibility=self.reproducibility,
+            lane_widths=self.lanes.widths,
+            samplers=self.samplers.names,
+            fingerprint=self.fingerprint,
+            image_steps_per_s=self.image_steps_per_s,
+        )
 
     def call_for(self, request: ImageRequest) -> ImageCall:
         """The image's own pipeline call, not started. Raises Unservable."""

@@ -1,0 +1,161 @@
+"""The engine's own process: read commands, tick, report; nothing else.
+
+Owns the pipe to the control process and the loop. Knows no batch (the engine does) and no job.
+Invariant: it never outlives its parent, and no signal but SIGKILL stops it in mid-tick: the
+parent says Stop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from worker.engine.batcher import Engine
+from worker.engine.errors import EngineError, Unservable
+from worker.engine.model import Model
+from worker.engine.residency import load_model, pick_device
+from worker.messages import (
+    Beat,
+    Cancel,
+    Command,
+    EngineConfig,
+    Event,
+    Fatal,
+    Loading,
+    Ready,
+    Stop,
+    Submit,
+)
+
+log = logging.getLogger(__name__)
+
+BEAT_EVERY_S = 0.5
+PR_SET_PDEATHSIG = 1
+
+if TYPE_CHECKING:
+    Pipe = Connection[Event, EngineConfig | Command]
+
+
+class EngineProcess:
+    """The loop: commands in, events out, one tick between."""
+
+    def __init__(self, pipe: Pipe, config: EngineConfig) -> None:
+        self._pipe = pipe
+        self._config = config
+        self._engine = Engine([], max_live=config.max_live)
+        self._device = pick_device(config.device)
+        self._told_s = 0.0
+        self._stopping = False
+
+    def run(self) -> None:
+        """Load, then serve until told to stop."""
+        models = [self._load(m.id) for m in self._config.catalogue.models if m.resident]
+        self._tell([Ready(models=tuple(model.report() for model in models))])
+        while not self._stopping:
+            self._obey()
+            self._tell(self._engine.tick())
+            self._beat()
+        self._engine.close()
+
+    def _load(self, model_id: str) -> Model:
+        entry = self._config.catalogue.get(model_id)
+        if entry is None:
+            raise Unservable(f"model {model_id!r} is not in the model file")
+        self._tell([Loading(model=model_id, fraction=0.0)])
+        model = load_model(entry, self._config.catalogue, self._device)
+        self._engine.add_model(model)
+        self._tell([Loading(model=model_id, fraction=1.0)])
+        return model
+
+    def _obey(self) -> None:
+        """All commands that came; sleeps on the pipe while there is nothing to do."""
+        timeout_s = BEAT_EVERY_S if self._engine.idle else 0.0
+        while not self._stopping and self._pipe.poll(timeout_s):
+            timeout_s = 0.0
+            match self._pipe.recv():
+                case Submit(request):
+                    self._ensure_loaded(request.model, request.id)
+                    self._engine.submit(request)
+                case Cancel(request_id):
+                    self._engine.cancel(request_id)
+                case Stop():
+                    self._stopping = True
+                case EngineConfig():
+                    raise AssertionError("the configuration comes once, first")
+
+    def _ensure_loaded(self, model_id: str, request_id: str) -> None:
+        if self._engine.has_model(model_id):
+            return
+        try:
+            self._load(model_id)
+        except EngineError as error:
+            log.warning("engine.model_not_loaded", extra={"image": request_id, "model": model_id})
+            self._tell([Loading(model=model_id, fraction=1.0)])
+            self._engine.refuse_model(model_id, error)
+
+    def _beat(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s < BEAT_EVERY_S:
+            return
+        self._told_s = now_s
+        engine = self._engine
+        beat = Beat(step_ms=engine.step_ms, live=engine.live, waiting=engine.waiting)
+        self._tell([beat])
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._pipe.send(event)
+
+
+def main(fd: int) -> int:
+    """Serve over the socket `fd` until told to stop; the exit code."""
+    _die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C reaches the whole terminal: the control process drains first, then says Stop.
+        signal.signal(number, signal.SIG_IGN)
+    _quiet()
+    pipe: Pipe = Connection(fd)
+    try:
+        config = pipe.recv()
+        assert isinstance(config, EngineConfig)
+        torch.set_num_threads(config.threads)
+        EngineProcess(pipe, config).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return 0  # the parent is gone
+    except EngineError as error:
+        pipe.send(Fatal(code=error.code, message=str(error)))
+        return 3
+    except Exception as error:  # the process edge: say why, then go
+        log.exception("engine.crashed")
+        pipe.send(Fatal(code="internal", message=f"{type(error).__name__}: {error}"))
+        return 4
+    return 0
+
+
+def _quiet() -> None:
+    """The libraries' bars and notices are for a person at a notebook, not for a service's log."""
+    warnings.filterwarnings("ignore", module="torchsde")  # a rounding notice at every step
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
+def _die_with_parent() -> None:
+    """Linux kills this process when the thread that spawned it ends: no orphan holds a GPU."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died between fork and here
+            os.kill(os.getpid(), signal.SIGKILL)
