@@ -9,6 +9,8 @@ import pytest
 
 from api.settings import ApiSettings
 from deploy import servers
+from jobs.blobs import Blobs
+from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served, serving
 
 
@@ -35,3 +37,11 @@ def served(redis_url: str, api_server: Served) -> Served:
 def api(served: Served) -> httpx2.Client:
     """A client of the shared API."""
     return served.client
+
+
+@pytest.fixture
+def worker(redis_url: str, blobs: Blobs) -> Iterator[HandWorker]:
+    """A worker that does what the test says."""
+    hand = HandWorker(redis_url, blobs)
+    yield hand
+    hand.store.close()
