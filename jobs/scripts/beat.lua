@@ -5,8 +5,8 @@
 -- ARGV  1 worker_ttl_s  2 lease_s  3 report as JSON  4 report's TTL in s  5 worker's name
 --       6 number of models  then of each: model, megapixel-rows a second, work held
 --       then of each execution: its queue, job:execution
--- returns {worker hash was there: 1 or 0, suspended: 1 or 0, {lost}, {strangers}}; both lists
---         of job:execution. Lost: its lease is gone. Stranger: leased to us, unknown to us.
+-- returns {worker hash was there: 1 or 0, suspended: 1 or 0, {job:execution whose lease is gone},
+--         {queue, job:execution of what is leased to us and unknown to us}}
 
 local now, known = clock(), {}
 local ttl, lease, models = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[6])
@@ -39,6 +39,9 @@ for i = 7 + 3 * models, #ARGV, 2 do
   end
 end
 for _, both in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  if not known[both] then strangers[#strangers + 1] = both end
+  if not known[both] then
+    strangers[#strangers + 1] = redis.call('HGET', job_key(string.match(both, '^(.*):')), 'origin') or ''
+    strangers[#strangers + 1] = both
+  end
 end
 return {there, redis.call('EXISTS', KEYS[4]), lost, strangers}

@@ -1,0 +1,88 @@
+"""The role `gpu`: one engine process, and the control loop that feeds it.
+
+Owns the wiring only. Whether there is a GPU is the engine's business: on a CPU the role is the
+same. Invariant: no job is taken before Redis keeps what it is given and the engine is ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+
+from jobs import keys
+from jobs.blobs import Blobs
+from jobs.catalogue import load_catalogue
+from jobs.connection import connect
+from jobs.errors import StoreUnavailable
+from jobs.store import JobStore
+from worker.control import Control
+from worker.engine_link import EngineLink
+from worker.finishing import Finishing, Spool
+from worker.main import Stop
+from worker.messages import EngineConfig
+from worker.rq_bridge import BatchWorker
+from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+WAIT_FOR_REDIS_S = 1.0
+MB = 1024 * 1024
+
+
+def run(settings: WorkerSettings, stop: Stop) -> None:
+    """Work until stopped."""
+    catalogue = load_catalogue(settings.models_file)
+    models = [entry.id for entry in catalogue.models]
+    if not wait_for_redis(settings, stop):
+        return
+    bridge = BatchWorker(
+        [queue for model in models for queue in keys.queue_names(model)],
+        name=settings.name or _new_name(),
+        connection=connect(settings.redis_url),
+        lease_s=settings.lease_s,
+    )
+    spool_dir = settings.spool_dir / bridge.name if settings.spool_dir else None
+    control = Control(
+        settings,
+        bridge=bridge,
+        link=EngineLink(
+            EngineConfig(
+                catalogue=catalogue,
+                threads=settings.threads,
+                max_live=max(32, settings.slots),
+                memory_bytes=settings.memory_mb * MB if settings.memory_mb else None,
+                state_dir=settings.state_dir,
+                device=settings.device,
+                self_test=settings.self_test,
+            )
+        ),
+        finishing=Finishing(
+            Blobs(settings),
+            threads=settings.finish_threads,
+            spool=Spool(spool_dir, max_bytes=settings.spool_mb * MB),
+        ),
+        models=models,
+    )
+    stop.listen(control.stop)
+    control.run()
+
+
+def wait_for_redis(settings: WorkerSettings, stop: Stop) -> bool:
+    """Wait until Redis is there and as it must be; False: told to stop. Raises SettingsError."""
+    with JobStore(settings.redis_url) as store:
+        while not stop.asked:
+            try:
+                store.check_server()
+            except StoreUnavailable as error:
+                log.warning("redis.awaited", extra={"reason": str(error)})
+                stop.wait(WAIT_FOR_REDIS_S)
+            else:
+                return True
+    return False
+
+
+def _new_name() -> str:
+    """Never used before: RQ refuses a name whose last bearer was killed less than a TTL ago."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

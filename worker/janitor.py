@@ -1,0 +1,101 @@
+"""The role `janitor`: what must happen though no worker is there. Needs no GPU and no torch.
+
+Owns the rhythm of reaping, expiring, erasing and sweeping; each is a script that any number of
+janitors may run at once. Invariant: what is due is done within seconds of a janitor living, and
+nothing is lost while none does.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from redis import Redis
+from rq.queue import Queue
+from rq.serializers import JSONSerializer
+from rq.worker_registration import clean_worker_registry
+
+from jobs import keys
+from jobs.blobs import Blobs
+from jobs.catalogue import load_catalogue
+from jobs.connection import connect, translated
+from jobs.errors import BlobsUnavailable, StoreUnavailable
+from jobs.scripts import worker_calls
+from jobs.store import JobStore
+from worker.main import Stop
+from worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+ERASE_MOST = 100
+ERASE_HIDE_S = 60.0  # a janitor that dies with members in hand: another gets them after this
+SWEEP_S = 10.0
+
+
+class Janitor:
+    """One look after the other; `tick` does what is due."""
+
+    def __init__(self, settings: WorkerSettings, *, redis: Redis, blobs: Blobs) -> None:
+        self._models = [m.id for m in load_catalogue(settings.models_file).models]
+        self._queues = [q for model in self._models for q in keys.queue_names(model)]
+        self._lease_s = settings.lease_s
+        self._store = JobStore(redis)
+        self._redis = redis
+        self._blobs = blobs
+        self._jobs: tuple[tuple[float, Callable[[], None]], ...] = (
+            (settings.reap_s, self.reap),
+            (settings.reap_s, self.expire),
+            (settings.reap_s, self.erase),
+            (SWEEP_S, self.sweep),
+        )
+        self._due = [0.0] * len(self._jobs)
+
+    def tick(self, now_s: float) -> None:
+        """Do what is due; what fails is tried again at its next time."""
+        for index, (period_s, job) in enumerate(self._jobs):
+            if now_s < self._due[index]:
+                continue
+            self._due[index] = now_s + period_s
+            try:
+                job()
+            except (StoreUnavailable, BlobsUnavailable) as error:
+                log.warning("janitor.waits", extra={"job": job.__name__, "reason": str(error)})
+
+    def reap(self) -> None:
+        """Return what dead workers held."""
+        for job_id, what in self._store.run(
+            worker_calls.reap(self._queues, lease_s=self._lease_s)
+        ).items():
+            log.warning("job.reaped", extra={"job_id": job_id, "became": what})
+
+    def expire(self) -> None:
+        """End what is over its deadline."""
+        for job_id in self._store.run(worker_calls.expire()):
+            log.info("job.expired", extra={"job_id": job_id})
+
+    def erase(self) -> None:
+        """Erase the pictures of expired, deleted and canceled jobs."""
+        members = self._store.run(worker_calls.erase(most=ERASE_MOST, hide_s=ERASE_HIDE_S))
+        if not members:
+            return
+        self._blobs.delete([blob for m in members for blob in worker_calls.blobs_of(m)])
+        self._store.run(worker_calls.erased(members))
+        log.info("pictures.erased", extra={"jobs": len(members)})
+
+    def sweep(self) -> None:
+        """Trim RQ's registries, and put right what its tools left."""
+        for model in self._models:
+            self._store.run(worker_calls.sweep(model))
+        with translated():
+            for name in self._queues:
+                queue = Queue(name, connection=self._redis, serializer=JSONSerializer)
+                clean_worker_registry(queue)
+
+
+def run(settings: WorkerSettings, stop: Stop) -> None:
+    """Look after everything until stopped."""
+    with connect(settings.redis_url) as redis:
+        janitor = Janitor(settings, redis=redis, blobs=Blobs(settings))
+        while not stop.wait(min(0.2, settings.reap_s)):
+            janitor.tick(time.monotonic())

@@ -1,0 +1,243 @@
+"""The worker as RQ sees it: the only room that knows RQ.
+
+Owns registration, RQ's command channel, and the calls that take, renew and end executions. Stock
+RQ runs one job a worker and loses some when it dies (facts: docs/queue.md); this one holds many
+and moves each with one script. Knows no engine and no pictures. Invariant: the hashes, registries
+and results it leaves are RQ's own, so that `rq info`, `rq requeue` and the rest stay true.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+from rq import worker_registration
+from rq.job import Job
+from rq.queue import Queue
+from rq.results import Result
+from rq.serializers import JSONSerializer
+from rq.timeouts import BaseDeathPenalty
+from rq.worker.base import BaseWorker
+
+from jobs.connection import translated
+from jobs.errors import StoreUnavailable
+from jobs.keys import Field
+from jobs.overview import WorkerReport
+from jobs.record import JobError
+from jobs.scripts import client_calls, worker_calls
+from jobs.scripts.worker_calls import (
+    Claimed,
+    ClaimRules,
+    Ending,
+    HandBackReason,
+    Heard,
+    Lease,
+)
+from jobs.spec import JobSpec
+from jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+WORKER_TTL_S = 60  # RQ's default keeps a dead worker in `rq info` for eight minutes
+RESUBSCRIBE_S = 1.0
+
+
+def generate(job_id: str) -> None:
+    """The function that every job names. It is a name only: no worker of RQ's own can run it."""
+    raise NotImplementedError(f"job {job_id} is for `python -m worker`, not for `rq worker`")
+
+
+class NoDeathPenalty(BaseDeathPenalty):
+    """No SIGALRM: there is one a process, and many jobs. The control loop watches the time."""
+
+    def setup_death_penalty(self) -> None:
+        """Nothing to set up."""
+
+    def cancel_death_penalty(self) -> None:
+        """Nothing to take back."""
+
+
+class BatchWorker(BaseWorker):
+    """A worker that holds many executions at once."""
+
+    death_penalty_class = NoDeathPenalty
+    log_job_description = False
+
+    def __init__(
+        self, queues: Sequence[str], *, name: str, connection: Redis, lease_s: int
+    ) -> None:
+        super().__init__(
+            [Queue(q, connection=connection, serializer=JSONSerializer) for q in queues],
+            name=name,
+            connection=connection,
+            worker_ttl=WORKER_TTL_S,
+            serializer=JSONSerializer,
+            log_job_description=False,
+        )
+        self.lease_s = lease_s
+        self.commands: deque[dict[str, Any]] = deque()
+        self._store = JobStore(connection)
+        self._gone = threading.Event()
+
+    # --- what RQ asks of a worker, answered so that many jobs can run and nothing blocks
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        """Keep our short timeouts: RQ would raise them to 415 s."""
+        return connection
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
+        """Our lease."""
+        return self.lease_s
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """Called in RQ's listener thread: only note it down for the loop."""
+        try:
+            self.commands.append(json.loads(message["data"]))
+        except ValueError:
+            log.warning("command.unreadable")
+
+    def _pubsub_exception_handler(
+        self,
+        exc: Exception,
+        pubsub: Any,  # noqa: ARG002 - RQ's signature
+        pubsub_thread: Any,  # noqa: ARG002
+    ) -> None:
+        """Redis is away: RQ's own handler lets the listener die of a timeout."""
+        if not self._gone.wait(RESUBSCRIBE_S):
+            log.debug("commands.away", extra={"reason": type(exc).__name__})
+
+    # --- the life of the worker
+
+    def enter(self) -> None:
+        """Register with RQ and listen for commands."""
+        with translated():
+            self.register_birth()
+            self.subscribe()
+            self.set_state("started")
+
+    def leave(self) -> None:
+        """Deregister; where Redis is away our keys run out by themselves."""
+        self._gone.set()
+        try:
+            with translated():
+                self.register_death()
+        except StoreUnavailable:
+            log.warning("worker.left_unregistered")
+        if self.pubsub_thread:
+            self.pubsub_thread.stop()
+            self.pubsub_thread.join(timeout=1)
+
+    def take_commands(self) -> list[dict[str, Any]]:
+        """What operators and canceled jobs have sent since the last call."""
+        return [self.commands.popleft() for _ in range(len(self.commands))]
+
+    # --- executions
+
+    def claim(self, rules: ClaimRules, queues: Sequence[str]) -> list[Claimed]:
+        """Take jobs; each is ours until finished, handed back or lost."""
+        execution_ids = [uuid4().hex for _ in range(rules.images)]
+        return self._store.run(
+            worker_calls.claim(self.name, rules, queues=queues, execution_ids=execution_ids)
+        )
+
+    def beat(self, report: WorkerReport, leases: Sequence[Lease]) -> Heard:
+        """Renew everything, and learn what is ours no more."""
+        heard = self._store.run(
+            worker_calls.beat(report, leases, worker_ttl_s=WORKER_TTL_S, lease_s=self.lease_s)
+        )
+        if not heard.registered:
+            self._register_again()
+        if heard.strangers:
+            self.hand_back(heard.strangers, "drain")
+        return heard
+
+    def progress(self, now_at: Sequence[tuple[Lease, str, int, int]]) -> None:
+        """Tell followers where jobs are."""
+        self._store.run(worker_calls.progress(now_at))
+
+    def finish(self, lease: Lease, ending: Ending) -> bool:
+        """Write the end of a job. False: it was not ours any more, and nothing is written."""
+        result = {**self._result(lease, ending), **ending.result}
+        complete = Ending(
+            word=ending.word, rq_status=ending.rq_status, result=result, fields=ending.fields
+        )
+        return self._store.run(worker_calls.finish(self.name, lease, complete)) != "lost"
+
+    def fail(self, lease: Lease, error: JobError) -> bool:
+        """Write a failure."""
+        fields: dict[str, str] = {Field.ERROR: error.model_dump_json()}
+        ending = Ending(word="failed", rq_status="failed", result={}, fields=fields)
+        return self.finish(lease, ending)
+
+    def stop(self, lease: Lease) -> bool:
+        """End a job on an operator's `stop-job`: RQ's own word for it is `stopped`."""
+        ending = Ending(word="canceled", rq_status="stopped", result={}, fields={})
+        return self.finish(lease, ending)
+
+    def hand_back(self, leases: Sequence[Lease], why: HandBackReason) -> dict[str, str]:
+        """Return jobs to the head of their queues; what became of each."""
+        return self._store.run(worker_calls.hand_back(leases, why))
+
+    def reap(self) -> dict[str, str]:
+        """Return what dead workers held to the queues."""
+        return self._store.run(worker_calls.reap(self.queue_names(), lease_s=self.lease_s))
+
+    def expire(self) -> list[str]:
+        """End the jobs whose deadline is over."""
+        return self._store.run(worker_calls.expire())
+
+    def _register_again(self) -> None:
+        """Redis forgot us (a restart without our keys, or a beat that came too late)."""
+        with translated(), self.connection.pipeline() as pipeline:
+            pipeline.hset(self.key, mapping=self.serialize())
+            pipeline.expire(self.key, WORKER_TTL_S)
+            worker_registration.register(self, pipeline)
+            pipeline.execute()
+
+    def _result(self, lease: Lease, ending: Ending) -> dict[str, Any]:
+        """The entry that RQ keeps of an execution, in RQ's own form."""
+        good = ending.rq_status == "finished"
+        result = Result(
+            job_id=lease.job_id,
+            type=Result.Type.SUCCESSFUL if good else Result.Type.FAILED,
+            connection=self.connection,
+            exc_string=None if good else _said(ending),
+            worker_name=self.name,
+            serializer=JSONSerializer,
+            execution_id=lease.execution_id,
+        )
+        return result.serialize()
+
+
+def _said(ending: Ending) -> str:
+    """What `rq` shows of a failure: code and message, never a trace with a prompt in it."""
+    said = ending.fields.get(Field.ERROR)
+    error = JobError.model_validate_json(said) if said else None
+    return f"{error.code}: {error.message}" if error else ending.rq_status
+
+
+def spec_in(claimed: Claimed, connection: Redis) -> JobSpec | None:
+    """The spec of a claimed job, or None where the hash is not one that we wrote.
+
+    Whoever writes to Redis can name any function: so none is imported, and anything but our one
+    name with the job's own ID is refused. Callbacks and webhooks in the hash are never looked at.
+    """
+    job_id = claimed.lease.job_id
+    job = Job(job_id, connection=connection, serializer=JSONSerializer)
+    try:
+        job.restore({name.encode(): value for name, value in claimed.fields.items()})
+        asked = (job.func_name, job.instance, list(job.args), job.kwargs)
+        spec = JobSpec.model_validate_json(claimed.fields[Field.SPEC])
+    except Exception as error:  # noqa: BLE001 - RQ raises anything on what it cannot read
+        log.warning("job.forged", extra={"job_id": job_id, "reason": type(error).__name__})
+        return None
+    if asked != (client_calls.FUNCTION, None, [job_id], {}):
+        log.warning("job.forged", extra={"job_id": job_id, "reason": "not our function"})
+        return None
+    return spec
