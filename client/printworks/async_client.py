@@ -1,0 +1,179 @@
+"""The client for asynchronous programs: `client.py`'s twin, method for method.
+
+    async with AsyncClient("http://127.0.0.1:8000") as printworks:
+        job = await printworks.generate("a red bicycle", steps=30, seed=7)
+
+Runs on asyncio and trio. A test holds its methods against those of `Client`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Self, Unpack
+
+import anyio
+import httpx2
+
+from printworks import protocol
+from printworks.errors import Gone
+from printworks.protocol import Call
+from printworks.types import (
+    Image,
+    Job,
+    JobOptions,
+    JobPage,
+    Model,
+    ModelList,
+    Quote,
+    Sampler,
+    SamplerList,
+)
+
+
+class AsyncClient:
+    """One service, one key. Close it, or use it in an `async with`."""
+
+    def __init__(
+        self,
+        url: str = protocol.DEFAULT_URL,
+        key: str | None = None,
+        *,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx2.AsyncClient(
+            base_url=self.url,
+            headers=protocol.headers(key),
+            timeout=protocol.TIMEOUT,
+            trust_env=protocol.obeys_proxies(self.url),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def generate(
+        self, prompt: str, *, timeout_s: float | None = None, **options: Unpack[JobOptions]
+    ) -> Job:
+        """Send a job and wait for its pictures. Raises JobNotSucceeded, WaitTimeout."""
+        job = await self.submit(prompt, **options)
+        return protocol.success_of(await self.wait(job.id, timeout_s=timeout_s))
+
+    async def submit(
+        self, prompt: str, *, idempotency_key: str | None = None, **options: Unpack[JobOptions]
+    ) -> Job:
+        """Send a job; it is accepted when this returns, once, however often it was sent."""
+        call = protocol.submit(prompt, options, idempotency_key=idempotency_key)
+        return protocol.read(Job, await self._send(call))
+
+    async def quote(self, prompt: str, **options: Unpack[JobOptions]) -> Quote:
+        """Validate and price a job, and send none."""
+        return protocol.read(Quote, await self._send(protocol.quote(prompt, options)))
+
+    async def get(self, job_id: str) -> Job:
+        """A job as it stands."""
+        return protocol.read(Job, await self._send(protocol.look(job_id)))
+
+    async def wait(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_look: Callable[[Job], None] | None = None,
+    ) -> Job:
+        """The job when it has ended, well or not. `on_look` is told how it stands, meanwhile."""
+        pace = protocol.Pace(timeout_s, watched=on_look is not None)
+        while True:
+            call = protocol.look(job_id, wait_s=pace.held_s())
+            job = protocol.read(Job, await self._send(call))
+            if on_look:
+                on_look(job)
+            if job.final:
+                return job
+            await anyio.sleep(pace.pause_s(job))
+
+    async def cancel(self, job_id: str) -> Job:
+        """End a job, whatever it is doing; one that has ended stays as it is."""
+        return protocol.read(Job, await self._send(protocol.cancel(job_id)))
+
+    async def delete(self, job_id: str) -> None:
+        """Cancel a job and erase its prompt and pictures; one that is gone stays so."""
+        with suppress(Gone):  # also the answer when the first attempt's answer was lost
+            await self._send(protocol.delete(job_id))
+
+    async def list(
+        self,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        cursor: str | None = None,
+        limit: int = 20,
+    ) -> JobPage:
+        """One page of your jobs, newest first."""
+        call = protocol.listing(status, model, cursor, limit)
+        return protocol.read(JobPage, await self._send(call))
+
+    async def jobs(
+        self, *, status: str | None = None, model: str | None = None
+    ) -> AsyncIterator[Job]:
+        """All your jobs, newest first, page after page."""
+        cursor: str | None = None
+        while True:
+            page = await self.list(status=status, model=model, cursor=cursor, limit=100)
+            for job in page.jobs:
+                yield job
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def models(self) -> tuple[Model, ...]:
+        """What can be asked for; the first is the default."""
+        answer = await self._send(Call(method="GET", path="/v1/models"))
+        return tuple(protocol.read(ModelList, answer).models)
+
+    async def samplers(self) -> tuple[Sampler, ...]:
+        """The samplers, and what each is good for."""
+        answer = await self._send(Call(method="GET", path="/v1/samplers"))
+        return tuple(protocol.read(SamplerList, answer).samplers)
+
+    async def image(self, image: Image) -> bytes:
+        """The bytes of a picture."""
+        return (await self._send(Call(method="GET", path=image.url))).content
+
+    async def save(self, image: Image, path: str | Path) -> Path:
+        """Write a picture to a file."""
+        path = Path(path)
+        await anyio.Path(path).write_bytes(await self.image(image))
+        return path
+
+    async def _send(self, call: Call) -> httpx2.Response:
+        """The good answer to a call, after as many attempts as that takes. Raises ApiError."""
+        attempt = 0
+        while True:
+            outcome = await self._attempt(call)
+            delay_s = protocol.delay_s(attempt, outcome)
+            if delay_s is None:
+                return protocol.answer_of(outcome, self.url)
+            await anyio.sleep(delay_s)
+            attempt += 1
+
+    async def _attempt(self, call: Call) -> httpx2.Response | httpx2.TransportError:
+        try:
+            return await self._http.request(
+                call.method,
+                call.path,
+                params=call.query or None,
+                json=call.body,
+                headers=call.headers,
+            )
+        except httpx2.TransportError as error:
+            return error

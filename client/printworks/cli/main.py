@@ -1,0 +1,158 @@
+"""The command line as a whole: its commands, and the options they share.
+
+Owns the tables of jobs, models and samplers. Everything else has a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from printworks.cli.connection import Options, connect, reported
+from printworks.cli.generate import deliver, follow, generate
+from printworks.protocol import success_of
+from printworks.types import Answer, Job
+
+EPILOG = (
+    "Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 3 no answer, 4 timeout, "
+    "5 not allowed, 6 no such job, 7 no jobs taken now, 8 the service's fault, 130 interrupted."
+)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    epilog=EPILOG,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(generate)
+
+
+@app.callback()
+def shared(
+    context: typer.Context,
+    url: Annotated[
+        str | None, typer.Option(envvar="PRINTWORKS_URL", help="The service; else a running `up`.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(envvar="PRINTWORKS_KEY", help="Your API key.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Answers and errors as JSON.")] = False,
+) -> None:
+    """Text to pictures, from the command line."""
+    context.obj = Options(url=url, key=key, as_json=as_json)
+
+
+@app.command()
+def jobs(
+    context: typer.Context,
+    job_id: Annotated[str | None, typer.Argument(help="One job, in full.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Save its pictures when it is done.")
+    ] = None,
+    status: Annotated[str | None, typer.Option(help="Only jobs of this status.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="With an ID: until it has ended.")] = False,
+) -> None:
+    """Your latest jobs, or one of them."""
+    options: Options = context.obj
+    with reported(options), connect(options) as client:
+        if job_id is None:
+            page = client.list(status=status, limit=limit)
+            rows = [
+                [j.id, j.status, _when(j), j.resolved.model, j.resolved.prompt] for j in page.jobs
+            ]
+            _table(options, ["job", "status", "made", "model", "prompt"], rows, page.jobs)
+            return
+        job = client.get(job_id)
+        if wait or out:
+            job = success_of(follow(client, job, None))
+        if out:
+            deliver(client, job, out, options)
+        else:
+            print(job.model_dump_json(indent=None if options.as_json else 2))
+
+
+@app.command()
+def cancel(context: typer.Context, job_id: Annotated[str, typer.Argument()]) -> None:
+    """End a job at once; one that has ended stays as it is."""
+    options: Options = context.obj
+    with reported(options), connect(options) as client:
+        job = client.cancel(job_id)
+        print(job.model_dump_json() if options.as_json else f"{job.id} {job.status}")
+
+
+@app.command()
+def models(context: typer.Context) -> None:
+    """What can be asked for; the first is the default."""
+    options: Options = context.obj
+    with reported(options), connect(options) as client:
+        found = client.models()
+        rows = [
+            [
+                m.id,
+                m.title,
+                f"{m.defaults.width}x{m.defaults.height}, at most {m.limits.max_side}",
+                f"{m.defaults.steps}, at most {m.limits.max_steps}",
+                str(m.workers),
+            ]
+            for m in found
+        ]
+        _table(options, ["model", "title", "size (px)", "steps", "workers"], rows, found)
+
+
+@app.command()
+def samplers(context: typer.Context) -> None:
+    """The ways from noise to picture, and what each is good for."""
+    options: Options = context.obj
+    with reported(options), connect(options) as client:
+        found = client.samplers()
+        rows = [[s.id, s.good_for, str(s.calls_per_step)] for s in found]
+        _table(options, ["sampler", "good for", "calls a step"], rows, found)
+
+
+def main() -> None:
+    """Run it. Errors of ours end in an exit code, usage errors in 2."""
+    app(args=shared_first(sys.argv[1:]), prog_name="printworks")
+
+
+def shared_first(arguments: Sequence[str]) -> list[str]:
+    """The shared options moved before the command: people write them where they think of them."""
+    front: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest += [word, *words]
+        elif word == "--json" or word.startswith(("--url=", "--key=")):
+            front.append(word)
+        elif word in ("--url", "--key"):
+            front += [word, *islice(words, 1)]
+        else:
+            rest.append(word)
+    return front + rest
+
+
+def _when(job: Job) -> str:
+    return job.created_at.astimezone().strftime("%d %b %H:%M") if job.created_at else ""
+
+
+def _table(
+    options: Options, head: Sequence[str], rows: Sequence[Sequence[str]], found: Sequence[Answer]
+) -> None:
+    """A table for people; JSON, whole, where that was asked for."""
+    if options.as_json:
+        print(json.dumps([one.model_dump(mode="json") for one in found]))
+        return
+    table = Table(*head, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    console.print(table, no_wrap=not console.is_terminal)

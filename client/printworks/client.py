@@ -1,0 +1,177 @@
+"""The client for programs that wait: one connection pool, retries, typed answers.
+
+    with Client("http://127.0.0.1:8000") as printworks:
+        job = printworks.generate("a red bicycle", steps=30, seed=7)
+        printworks.save(job.images[0], "bicycle.png")
+
+Knows the contract through `protocol` only. `async_client.py` is its twin.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Self, Unpack
+
+import httpx2
+
+from printworks import protocol
+from printworks.errors import Gone
+from printworks.protocol import Call
+from printworks.types import (
+    Image,
+    Job,
+    JobOptions,
+    JobPage,
+    Model,
+    ModelList,
+    Quote,
+    Sampler,
+    SamplerList,
+)
+
+
+class Client:
+    """One service, one key. Thread-safe; close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        url: str = protocol.DEFAULT_URL,
+        key: str | None = None,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(
+            base_url=self.url,
+            headers=protocol.headers(key),
+            timeout=protocol.TIMEOUT,
+            trust_env=protocol.obeys_proxies(self.url),
+            transport=transport,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._http.close()
+
+    def generate(
+        self, prompt: str, *, timeout_s: float | None = None, **options: Unpack[JobOptions]
+    ) -> Job:
+        """Send a job and wait for its pictures. Raises JobNotSucceeded, WaitTimeout."""
+        job = self.submit(prompt, **options)
+        return protocol.success_of(self.wait(job.id, timeout_s=timeout_s))
+
+    def submit(
+        self, prompt: str, *, idempotency_key: str | None = None, **options: Unpack[JobOptions]
+    ) -> Job:
+        """Send a job; it is accepted when this returns, once, however often it was sent."""
+        call = protocol.submit(prompt, options, idempotency_key=idempotency_key)
+        return protocol.read(Job, self._send(call))
+
+    def quote(self, prompt: str, **options: Unpack[JobOptions]) -> Quote:
+        """Validate and price a job, and send none."""
+        return protocol.read(Quote, self._send(protocol.quote(prompt, options)))
+
+    def get(self, job_id: str) -> Job:
+        """A job as it stands."""
+        return protocol.read(Job, self._send(protocol.look(job_id)))
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_look: Callable[[Job], None] | None = None,
+    ) -> Job:
+        """The job when it has ended, well or not. `on_look` is told how it stands, meanwhile."""
+        pace = protocol.Pace(timeout_s, watched=on_look is not None)
+        while True:
+            call = protocol.look(job_id, wait_s=pace.held_s())
+            job = protocol.read(Job, self._send(call))
+            if on_look:
+                on_look(job)
+            if job.final:
+                return job
+            time.sleep(pace.pause_s(job))  # noqa: TID251 - between two looks
+
+    def cancel(self, job_id: str) -> Job:
+        """End a job, whatever it is doing; one that has ended stays as it is."""
+        return protocol.read(Job, self._send(protocol.cancel(job_id)))
+
+    def delete(self, job_id: str) -> None:
+        """Cancel a job and erase its prompt and pictures; one that is gone stays so."""
+        with suppress(Gone):  # also the answer when the first attempt's answer was lost
+            self._send(protocol.delete(job_id))
+
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        model: str | None = None,
+        cursor: str | None = None,
+        limit: int = 20,
+    ) -> JobPage:
+        """One page of your jobs, newest first."""
+        call = protocol.listing(status, model, cursor, limit)
+        return protocol.read(JobPage, self._send(call))
+
+    def jobs(self, *, status: str | None = None, model: str | None = None) -> Iterator[Job]:
+        """All your jobs, newest first, page after page."""
+        cursor: str | None = None
+        while True:
+            page = self.list(status=status, model=model, cursor=cursor, limit=100)
+            yield from page.jobs
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def models(self) -> tuple[Model, ...]:
+        """What can be asked for; the first is the default."""
+        answer = self._send(Call(method="GET", path="/v1/models"))
+        return tuple(protocol.read(ModelList, answer).models)
+
+    def samplers(self) -> tuple[Sampler, ...]:
+        """The samplers, and what each is good for."""
+        answer = self._send(Call(method="GET", path="/v1/samplers"))
+        return tuple(protocol.read(SamplerList, answer).samplers)
+
+    def image(self, image: Image) -> bytes:
+        """The bytes of a picture."""
+        return self._send(Call(method="GET", path=image.url)).content
+
+    def save(self, image: Image, path: str | Path) -> Path:
+        """Write a picture to a file."""
+        path = Path(path)
+        path.write_bytes(self.image(image))
+        return path
+
+    def _send(self, call: Call) -> httpx2.Response:
+        """The good answer to a call, after as many attempts as that takes. Raises ApiError."""
+        attempt = 0
+        while True:
+            outcome = self._attempt(call)
+            delay_s = protocol.delay_s(attempt, outcome)
+            if delay_s is None:
+                return protocol.answer_of(outcome, self.url)
+            time.sleep(delay_s)  # noqa: TID251 - between two attempts
+            attempt += 1
+
+    def _attempt(self, call: Call) -> httpx2.Response | httpx2.TransportError:
+        try:
+            return self._http.request(
+                call.method,
+                call.path,
+                params=call.query or None,
+                json=call.body,
+                headers=call.headers,
+            )
+        except httpx2.TransportError as error:
+            return error

@@ -1,0 +1,225 @@
+"""The HTTP contract without any I/O: requests to send, what an answer means, when to try again.
+
+Owns everything that the two clients share; they only send, read and sleep. Invariant: a request
+that makes something carries an Idempotency-Key, so that trying again never makes it twice.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx2
+from pydantic import ValidationError
+
+from printworks.errors import (
+    ApiError,
+    Busy,
+    FieldProblem,
+    Gone,
+    InvalidRequest,
+    JobNotSucceeded,
+    NotAllowed,
+    NotFound,
+    ServiceFault,
+    Unreachable,
+    WaitTimeout,
+)
+from printworks.types import Answer, Job
+
+A = TypeVar("A", bound=Answer)
+DEFAULT_URL = "http://127.0.0.1:8000"
+ATTEMPTS = 5
+FIRST_DELAY_S = 0.25  # doubled each time: 0.25 + 0.5 + 1 + 2 outlasts the restart of an API
+MAX_DELAY_S = 30.0
+LONG_POLL_S = 30  # proxies cut a request that is silent for 60 s
+# Until the first answer a client looks often, since small jobs take a second; then less so.
+FIRST_LOOK_S, LAST_LOOK_S = 0.2, 1.0
+TIMEOUT = httpx2.Timeout(10.0, read=LONG_POLL_S + 15.0)
+_KINDS: dict[int, type[ApiError]] = {
+    400: InvalidRequest,
+    401: NotAllowed,
+    403: NotAllowed,
+    404: NotFound,
+    410: Gone,
+    413: InvalidRequest,
+    415: InvalidRequest,
+    421: NotAllowed,
+    422: InvalidRequest,
+    429: Busy,
+    503: Busy,
+}
+
+
+class Pace:
+    """How one `wait` spends its time. Raises WaitTimeout when there is none left."""
+
+    def __init__(self, timeout_s: float | None, *, watched: bool) -> None:
+        self._timeout_s = float("inf") if timeout_s is None else timeout_s
+        self._until = time.monotonic() + self._timeout_s
+        self._watched = watched
+        self._look_s = FIRST_LOOK_S
+
+    def held_s(self) -> int:
+        """Whoever watches wants to be told at once; whoever does not, waits at the service."""
+        return 0 if self._watched else int(max(0.0, min(self._left_s(), LONG_POLL_S)))
+
+    def pause_s(self, job: Job) -> float:
+        """Seconds until the next look at a job that has not ended."""
+        left_s = self._left_s()
+        if left_s <= 0:
+            raise WaitTimeout(job, self._timeout_s)
+        if not self._watched and left_s >= 1:
+            return 0.0  # the service held the answer
+        self._look_s = min(self._look_s * 1.1, LAST_LOOK_S)
+        return min(self._look_s, left_s)
+
+    def _left_s(self) -> float:
+        return self._until - time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request, as often as it has to be sent."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def submit(prompt: str, options: Mapping[str, Any], *, idempotency_key: str | None) -> Call:
+    """Send a job. The key is drawn here, once, and is the same in every attempt."""
+    key = idempotency_key or str(uuid.uuid4())
+    body = {"prompt": prompt, **{name: v for name, v in options.items() if v is not None}}
+    return Call(method="POST", path="/v1/jobs", body=body, headers={"Idempotency-Key": key})
+
+
+def quote(prompt: str, options: Mapping[str, Any]) -> Call:
+    """Price a job, and send none."""
+    call = submit(prompt, options, idempotency_key=None)
+    return Call(method="POST", path=call.path, body=call.body, query={"dry_run": "true"})
+
+
+def look(job_id: str, *, wait_s: int = 0) -> Call:
+    """Read a job; with `wait_s`, as it stands when it ends within that time."""
+    return Call(method="GET", path=_job(job_id), query={"wait": str(wait_s)} if wait_s else {})
+
+
+def listing(status: str | None, model: str | None, cursor: str | None, limit: int) -> Call:
+    """One page of jobs."""
+    asked = {"status": status, "model": model, "cursor": cursor, "limit": str(limit)}
+    query = {name: value for name, value in asked.items() if value is not None}
+    return Call(method="GET", path="/v1/jobs", query=query)
+
+
+def cancel(job_id: str) -> Call:
+    """End a job."""
+    return Call(method="POST", path=f"{_job(job_id)}/cancel")
+
+
+def delete(job_id: str) -> Call:
+    """Erase a job."""
+    return Call(method="DELETE", path=_job(job_id))
+
+
+def _job(job_id: str) -> str:
+    """The path of a job; what is not a plain ID cannot lead to another path."""
+    if not job_id or not all(c.isalnum() or c == "-" for c in job_id):
+        raise NotFound("that is not the ID of a job", status=404, code="not_found")
+    return f"/v1/jobs/{job_id}"
+
+
+def obeys_proxies(url: str) -> bool:
+    """Whether HTTP_PROXY and its kin hold: no proxy reaches the loopback of this machine."""
+    host = httpx2.URL(url).host
+    return not (host in {"localhost", "::1"} or host.startswith("127."))
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    """What every request carries."""
+    sent = {"User-Agent": "printworks-python", "Accept": "application/json, image/*;q=0.9"}
+    return sent | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+
+
+def delay_s(attempt: int, outcome: httpx2.Response | Exception) -> float | None:
+    """Seconds until the next attempt (the first is 0); None: this outcome is the last."""
+    if attempt + 1 >= ATTEMPTS:
+        return None
+    delay = FIRST_DELAY_S * 2**attempt * random.uniform(1.0, 1.25)  # noqa: S311 - spreads retries
+    if isinstance(outcome, Exception):
+        return delay
+    if outcome.status_code not in {408, 429, 500, 502, 503, 504}:
+        return None
+    # without a word of the service's own it is a proxy that speaks
+    if not _problem(outcome).get("retryable", outcome.status_code in {502, 503, 504}):
+        return None
+    asked = outcome.headers.get("retry-after", "")
+    return min(max(delay, float(asked) if asked.isdigit() else 0.0), MAX_DELAY_S)
+
+
+def answer_of(outcome: httpx2.Response | httpx2.TransportError, url: str) -> httpx2.Response:
+    """The last outcome of a call, if it is good. Raises Unreachable or an ApiError."""
+    if isinstance(outcome, Exception):
+        # with the address: the usual cause is that it is another one
+        raise Unreachable(f"no answer from {url} ({outcome or type(outcome).__name__})")
+    if not outcome.is_success:
+        raise refusal_of(outcome)
+    return outcome
+
+
+def read(kind: type[A], answer: httpx2.Response) -> A:
+    """The value in a good answer. Raises ServiceFault where something else answered."""
+    try:
+        return kind.model_validate_json(answer.content)
+    except ValidationError:
+        raise ServiceFault(
+            f"{answer.url} answered, but not as Printworks does: is it another service?",
+            status=answer.status_code,
+            code="not_printworks",
+        ) from None
+
+
+def refusal_of(answer: httpx2.Response) -> ApiError:
+    """The error that an answer stands for."""
+    problem = _problem(answer)
+    status = answer.status_code
+    kind = _KINDS.get(status, ServiceFault if status >= 500 else ApiError)
+    problems = _field_problems(problem)
+    detail = "; ".join(f"{p.pointer.lstrip('/')}: {p.detail}".lstrip(": ") for p in problems)
+    return kind(
+        detail or str(problem.get("detail") or f"the service answered {status}"),
+        status=status,
+        code=str(problem.get("code", f"http_{status}")),
+        request_id=str(problem.get("request_id", "")),
+        retryable=bool(problem.get("retryable", False)),
+        problems=problems,
+    )
+
+
+def success_of(job: Job) -> Job:
+    """The job, which has ended. Raises JobNotSucceeded."""
+    if job.status != "succeeded":
+        raise JobNotSucceeded(job)
+    return job
+
+
+def _problem(answer: httpx2.Response) -> dict[str, Any]:
+    """The body of an error; empty where a proxy answered with something else."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _field_problems(problem: Mapping[str, Any]) -> list[FieldProblem]:
+    try:
+        return [FieldProblem.model_validate(item) for item in problem.get("errors", [])]
+    except (ValidationError, TypeError):
+        return []

@@ -1,0 +1,229 @@
+"""What the service answers, typed and frozen; and what can be asked.
+
+Owns the client's view of docs/openapi.json; tests/client holds the two together. Invariant: a
+newer service may say more than is named here, and nothing breaks.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict
+
+FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
+
+
+class Answer(BaseModel):
+    """Immutable; unknown fields of a newer service are left aside."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class OutputOptions(TypedDict, total=False):
+    """How the pixels are written to a file."""
+
+    format: Literal["png", "jpeg", "webp"]
+    quality: int  # 1 to 100; jpeg and webp
+    metadata: bool  # write seed and settings into the file
+
+
+class JobOptions(TypedDict, total=False):
+    """Everything that a job may say besides its prompt. What is left out, the model decides."""
+
+    model: str
+    negative_prompt: str
+    width: int  # px, with height
+    height: int
+    size: str  # "WIDTHxHEIGHT", instead
+    aspect_ratio: str  # "3:2", instead
+    steps: int
+    guidance_scale: float
+    seed: int | list[int]  # image k uses seed + k, or the k-th of a list
+    n: int  # images
+    sampler: str
+    output: OutputOptions
+    priority: Literal["high", "normal", "low"]
+    deadline_s: float
+    retention_s: int
+    reproducibility: Literal["exact", "fast"]
+    metadata: dict[str, Any]  # yours, echoed
+
+
+class Output(Answer):
+    """How the pixels were written."""
+
+    format: str
+    quality: int | None
+    metadata: bool
+
+
+class Resolved(Answer):
+    """Every value that the pictures were made with: submit it to make them again."""
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    seed: list[int]
+    n: int
+    sampler: str
+    output: Output
+    priority: str
+    deadline_s: float | None
+    retention_s: int
+    reproducibility: str
+    metadata: dict[str, Any]
+
+
+class Image(Answer):
+    """One picture. `pixel_sha256` is of the decoded RGB bytes: equal pixels, equal hash."""
+
+    index: int
+    seed: int
+    url: str
+    pixel_sha256: str
+    width: int
+    height: int
+    content_type: str
+    bytes: int
+
+
+class Progress(Answer):
+    """Model calls done and expected, over all images of the job."""
+
+    step: int
+    steps: int
+    fraction: float
+
+
+class QueuePlace(Answer):
+    """Jobs ahead of this one (0: next), and the expected seconds until it starts."""
+
+    position: int | None
+    eta_seconds: float | None
+
+
+class JobError(Answer):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class Urls(Answer):
+    """Where to go from here."""
+
+    self: str
+    events: str
+    cancel: str
+
+
+class Job(Answer):
+    """One job as it stood when it was asked for."""
+
+    id: str
+    status: str  # one that you do not know is not final
+    stage: str | None
+    created_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    queue: QueuePlace | None
+    progress: Progress
+    images: list[Image]
+    resolved: Resolved
+    reproducibility: str | None
+    fingerprint: dict[str, Any] | None
+    metrics: dict[str, float]
+    error: JobError | None
+    urls: Urls
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status in FINAL
+
+
+class JobPage(Answer):
+    """Some jobs, newest first; `next_cursor` leads on, None at the end."""
+
+    jobs: list[Job]
+    next_cursor: str | None
+
+
+class Quote(Answer):
+    """What a request would come to."""
+
+    resolved: Resolved
+    cost: float
+    eta_seconds: float | None
+    run_seconds: float | None
+    queued: int
+
+
+class Limits(Answer):
+    """What a model allows; sides in px."""
+
+    min_side: int
+    max_side: int
+    side_multiple: int
+    max_pixels: int
+    max_steps: int
+    max_guidance: float
+    max_n: int
+    max_prompt_chars: int
+
+
+class Defaults(Answer):
+    """What a model does where it is not told."""
+
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    sampler: str
+
+
+class Model(Answer):
+    """One model, and how busy it is."""
+
+    id: str
+    title: str
+    default: bool
+    prediction: str
+    revision: str | None
+    limits: Limits
+    defaults: Defaults
+    samplers: list[str]
+    queued: int
+    running: int
+    workers: int
+    reproducibility: str | None
+
+
+class Sampler(Answer):
+    """One way from noise to picture."""
+
+    id: str
+    title: str
+    good_for: str
+    predictions: list[str]
+    adds_noise: bool
+    calls_per_step: int
+
+
+class ModelList(Answer):
+    """All models; the first is the default."""
+
+    models: list[Model]
+
+
+class SamplerList(Answer):
+    """All samplers."""
+
+    samplers: list[Sampler]
