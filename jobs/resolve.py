@@ -62,6 +62,7 @@ def resolve(
         retention_s=request.retention_s or default_retention_s,
         reproducibility=request.reproducibility,
         metadata=request.metadata,
+        webhook=request.webhook,
     )
 
 

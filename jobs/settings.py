@@ -48,6 +48,18 @@ class RoleSettings(BaseModel):
         le=30 * 86_400,
         description="seconds that a finished job and its pictures are kept",
     )
+    webhook_key: SecretStr | None = Field(
+        None,
+        description="base64 of 32 bytes, which webhook secrets are encrypted under at rest; "
+        "several with commas: the first encrypts; unset: the service has no webhooks",
+    )
+    webhook_schemes: str = Field(
+        "https", description="schemes of webhook URLs; `https,http` allows plain HTTP as well"
+    )
+    webhook_ports: str = Field("443,8443", description="ports of webhook URLs, with commas")
+    webhook_networks: str = Field(
+        "", description="networks (CIDR, commas) that webhooks may reach though they are not public"
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -59,6 +59,25 @@ class Output(Frozen):
     metadata: bool = True  # write seed, settings and fingerprint into the file
 
 
+WebhookEvent = Literal[
+    "job.started", "job.progress", "job.succeeded", "job.failed", "job.canceled", "job.expired"
+]
+
+
+class JobWebhook(Frozen):
+    """Whom to tell of this one job, besides the tenant's endpoints."""
+
+    url: str = Field(
+        description="Where to; its origin is that of one of your registered endpoints.",
+        min_length=8,
+        max_length=2048,
+    )
+    events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, strict=False)] = Field(
+        ("job.succeeded", "job.failed", "job.canceled", "job.expired"),
+        description="Of what; left out: how it ended.",
+    )
+
+
 class JobRequest(Frozen):
     """A generation request as a client may send it. What is left out is resolved, and recorded."""
 
@@ -103,6 +122,7 @@ class JobRequest(Frozen):
     metadata: dict[str, JsonValue] = Field(
         {}, description="Yours, echoed in the record; at most 1 KiB of JSON."
     )
+    webhook: JobWebhook | None = Field(None, description="Call back when something happens.")
 
 
 class JobSpec(Frozen):
@@ -123,6 +143,7 @@ class JobSpec(Frozen):
     retention_s: int
     reproducibility: Reproducibility = Field(strict=False)
     metadata: dict[str, JsonValue]
+    webhook: JobWebhook | None = None
 
     @property
     def n(self) -> int:

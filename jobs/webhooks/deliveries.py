@@ -1,0 +1,206 @@
+"""Deliveries: each is one event on its way to one endpoint, until it is taken or given up.
+
+Owns claiming, settling and looking. Leases are by Redis's clock, so that any number of couriers may
+work and die. Invariant: a delivery is due, under way, delivered or exhausted, and nothing else; its
+body and its event's ID never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast
+
+from pydantic import BaseModel, ConfigDict
+from redis.asyncio import Redis
+
+from jobs.connection import translated
+from jobs.errors import PrintworksError
+from jobs.webhooks import keys
+from jobs.webhooks.endpoints import KeptSecret, secrets_in
+from jobs.webhooks.lua import script
+from jobs.webhooks.retrying import DISABLE_AFTER_S
+
+LEASE_S = 40.0  # > the 15 s that an attempt may take, and room for a slow courier
+MAX_LAPSES = 5  # leases lost in a row, after which a delivery is suspected of killing couriers
+_LOOKED_AT = 1000
+
+Pool = Literal["proven", "probes"]
+Verdict = Literal["delivered", "failed", "gone"]
+
+
+class DeliveryMissing(PrintworksError):
+    """There is no such delivery, or no more."""
+
+    code = "delivery_not_found"
+
+
+class Attempt(BaseModel):
+    """One line of the delivery log."""
+
+    model_config = ConfigDict(frozen=True)
+    at: float  # Unix time, s
+    took_ms: int
+    outcome: str  # delivered, refused, redirected, gone, timeout, unreachable, not_http, blocked
+    status: int | None = None
+    answer: str = ""  # what the receiver said, 1 KiB of it at most
+    next_in_s: float | None = None  # until the next attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A delivery that this courier is to attempt now."""
+
+    endpoint: str
+    id: str
+    claim: int  # only the last claim may settle
+    pool: Pool
+    attempts: int  # failed ones before
+    event: str
+    type: str
+    body: bytes
+    url: str
+    secrets: tuple[KeptSecret, ...]
+
+
+class Claims(NamedTuple):
+    """What `claim` gave, and the time by which it did."""
+
+    now_s: float
+    claimed: list[Claimed]
+
+
+class Settled(NamedTuple):
+    """What a delivery became: `state` is `lost` if it was not ours any more."""
+
+    state: str
+    disabled: str | None  # why the endpoint was disabled just now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One delivery, as its tenant sees it. Times are Unix seconds."""
+
+    id: str
+    event: str
+    type: str
+    job: str | None
+    state: str
+    attempts: int
+    made_at: float
+    ended_at: float | None
+    next_at: float | None
+    url: str | None  # the job's own; None: the endpoint's
+    log: tuple[Attempt, ...] = ()
+    body: str | None = None
+
+
+class Deliveries:
+    """All deliveries, in Redis. `now` of every call: '' for Redis's clock; tests give theirs."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._claim = redis.register_script(script("claim"))
+        self._settle = redis.register_script(script("settle"))
+        self._redeliver = redis.register_script(script("redeliver"))
+        self._listing = redis.register_script(script("listing"))
+
+    async def claim(self, *, proven: int, probes: int, now: str = "") -> Claims:
+        """At most so many due deliveries: to endpoints that answer, and to those that may not."""
+        args = [now, proven, probes, LEASE_S, MAX_LAPSES]
+        with translated():
+            now_text, found = await self._claim(args=args)
+        return Claims(float(now_text), [_claimed(item) for item in found])
+
+    async def settle(
+        self,
+        claimed: Claimed,
+        verdict: Verdict,
+        attempt: Attempt,
+        *,
+        wait_s: float | None,
+        now: str = "",
+    ) -> Settled:
+        """Note what came of an attempt. `wait_s`: until the next one; None: there is none."""
+        wait = "" if wait_s is None else f"{wait_s:.6f}"
+        log = attempt.model_copy(update={"next_in_s": wait_s if verdict != "delivered" else None})
+        args = [now, claimed.endpoint, claimed.id, claimed.claim, verdict, wait]
+        args += [log.model_dump_json(), attempt.outcome, DISABLE_AFTER_S]
+        with translated():
+            state, disabled = await self._settle(keys=[keys.OUTBOX], args=args)
+        return Settled(state, disabled or None)
+
+    async def redeliver(self, endpoint_id: str, delivery_id: str, *, now: str = "") -> None:
+        """From the first attempt on, same ID, same body. Raises DeliveryMissing."""
+        with translated():
+            said: str = await self._redeliver(args=[now, endpoint_id, delivery_id])
+        if said == "missing":
+            raise DeliveryMissing("there is no such delivery, or no more")
+
+    async def get(self, endpoint_id: str, delivery_id: str) -> Delivery:
+        """One delivery with its log and body. Raises DeliveryMissing."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hgetall(keys.delivery(endpoint_id, delivery_id))
+        pipe.lrange(keys.attempts(endpoint_id, delivery_id), 0, -1)
+        pipe.zscore(keys.due(endpoint_id), delivery_id)
+        with translated():
+            fields, lines, due = cast(tuple[dict[str, str], list[str], Any], await pipe.execute())
+        if "state" not in fields:
+            raise DeliveryMissing("there is no such delivery, or no more")
+        log = tuple(Attempt.model_validate_json(line) for line in lines)
+        return _delivery(delivery_id, fields, due, log=log)
+
+    async def list(
+        self, endpoint_id: str, *, state: str = "", cursor: str | None = None, limit: int = 20
+    ) -> tuple[list[Delivery], str | None]:
+        """Newest job first, and the cursor of the next page if there is one."""
+        start = f"({cursor}" if cursor else "+"
+        with translated():
+            after, rows = await self._listing(args=[endpoint_id, start, limit, _LOOKED_AT, state])
+        names = ("event", "type", "job", "state", "attempts", "made_at", "ended_at", "url")
+        found = [
+            _delivery(rows[i], dict(zip(names, rows[i + 1], strict=True)), rows[i + 2])
+            for i in range(0, len(rows), 3)
+        ]
+        return found, after or None
+
+    async def counts(self) -> dict[str, int]:
+        """Attempts by outcome since ever, for metrics."""
+        with translated():
+            found = await cast(Awaitable[dict[str, str]], self._redis.hgetall(keys.COUNTS))
+        return {name: int(value) for name, value in found.items()}
+
+
+def _claimed(item: list[Any]) -> Claimed:
+    endpoint, delivery, claim, pool, attempts, event, kind, body, own_url, url, secrets = item
+    return Claimed(
+        endpoint=endpoint,
+        id=delivery,
+        claim=claim,
+        pool=pool,
+        attempts=attempts,
+        event=event,
+        type=kind,
+        body=body.encode(),
+        url=own_url or url,
+        secrets=secrets_in(secrets),
+    )
+
+
+def _delivery(
+    delivery_id: str, fields: dict[str, Any], due: Any, *, log: tuple[Attempt, ...] = ()
+) -> Delivery:
+    return Delivery(
+        id=delivery_id,
+        event=fields["event"],
+        type=fields["type"],
+        job=fields.get("job") or None,
+        state=fields["state"],
+        attempts=int(fields["attempts"]),
+        made_at=float(fields["made_at"]),
+        ended_at=float(fields["ended_at"]) if fields.get("ended_at") else None,
+        next_at=float(due) if due not in (None, "") else None,
+        url=fields.get("url") or None,
+        log=log,
+        body=fields.get("body"),
+    )

@@ -1,0 +1,230 @@
+"""Endpoints: whom a tenant wants told, of what, and with which secrets it is signed.
+
+Owns their hash, their IDs and the rotation of secrets. Must not know HTTP or the courier.
+Invariant: a secret leaves this module in the clear once, when it is made, and later only to sign.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+from redis.asyncio import Redis
+
+from jobs.connection import translated
+from jobs.errors import NotAdmitted, PrintworksError, StoreUnavailable
+from jobs.ids import new_job_id
+from jobs.signing import new_secret
+from jobs.webhooks import keys
+from jobs.webhooks.events import ENDINGS, EventType
+from jobs.webhooks.lua import script
+from jobs.webhooks.sealing import Sealing
+
+MAX_ENDPOINTS = 50  # of one tenant: every event is compared with each of them
+MAX_SECRETS = 10  # that sign at once
+OVERLAP_S = 86_400  # an old secret signs beside the new one for a day
+ENDPOINT_ID = re.compile(r"we_[0-9a-f]{32}")
+_TRIES = 5  # two rotations at once: the second sees the first's
+
+
+class EndpointMissing(PrintworksError):
+    """There is no such endpoint (for this tenant)."""
+
+    code = "endpoint_not_found"
+
+
+class TooManyEndpoints(NotAdmitted):
+    """The tenant has as many endpoints as it may."""
+
+    code = "endpoint_limit"
+    retryable = False
+
+
+class KeptSecret(BaseModel):
+    """One secret at rest. `until_s`: Unix time at which it stops signing; None: the newest."""
+
+    model_config = ConfigDict(frozen=True)
+    sealed: str
+    made_s: float
+    until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Whom to tell. Times are Unix seconds."""
+
+    id: str
+    tenant: str
+    url: str
+    events: tuple[EventType, ...] = ENDINGS
+    description: str = ""
+    state: Literal["enabled", "disabled"] = "enabled"
+    reason: str | None = None  # why disabled: failing, gone, by_hand
+    disabled_at: float | None = None
+    failing_since: float | None = None
+    created_at: float = 0.0
+    secrets: tuple[KeptSecret, ...] = ()
+
+    @classmethod
+    def of(cls, endpoint_id: str, fields: dict[str, str]) -> Self:
+        """The endpoint in a hash."""
+        return cls(
+            id=endpoint_id,
+            tenant=fields["tenant"],
+            url=fields["url"],
+            events=tuple(EventType(word) for word in fields["events"].split()),
+            description=fields.get("description", ""),
+            state="enabled" if fields["state"] == "enabled" else "disabled",
+            reason=fields.get("reason"),
+            disabled_at=_number(fields.get("disabled_at")),
+            failing_since=_number(fields.get("failing_since")),
+            created_at=float(fields["created_at"]),
+            secrets=secrets_in(fields["secrets"]),
+        )
+
+
+def secrets_in(text: str) -> tuple[KeptSecret, ...]:
+    """The secrets in their field, newest first."""
+    return tuple(KeptSecret.model_validate(item) for item in json.loads(text))
+
+
+def live(secrets: Sequence[KeptSecret], now_s: float) -> tuple[KeptSecret, ...]:
+    """Those that sign at `now_s`."""
+    return tuple(s for s in secrets if s.until_s is None or s.until_s > now_s)
+
+
+class Endpoints:
+    """All endpoints of all tenants, in Redis."""
+
+    def __init__(
+        self, redis: Redis, sealing: Sealing, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._redis = redis
+        self._sealing = sealing
+        self._clock = clock
+        self._put = redis.register_script(script("endpoint_put", "wants"))
+        self._drop = redis.register_script(script("endpoint_drop", "wants"))
+
+    async def add(
+        self, tenant: str, url: str, *, events: Sequence[EventType], description: str = ""
+    ) -> tuple[Endpoint, str]:
+        """A new endpoint, and the only sight of its secret. Raises TooManyEndpoints."""
+        endpoint_id = "we_" + new_job_id().replace("-", "")
+        now_s, secret = self._clock(), new_secret()
+        kept = KeptSecret(sealed=self._sealing.seal(secret, owner=endpoint_id), made_s=now_s)
+        fields = {
+            "tenant": tenant,
+            "url": url,
+            "events": " ".join(events),
+            "description": description,
+            "state": "enabled",
+            "created_at": str(now_s),
+            "secrets": _text([kept]),
+        }
+        if await self._write(endpoint_id, tenant, fields, new=True) == "full":
+            raise TooManyEndpoints(f"you have {MAX_ENDPOINTS} endpoints, which is the most")
+        return await self.get(endpoint_id, tenant=tenant), secret
+
+    async def get(self, endpoint_id: str, *, tenant: str) -> Endpoint:
+        """One endpoint. Raises EndpointMissing; another tenant's is missing."""
+        with translated():
+            fields: dict[str, str] = await _awaited(self._redis.hgetall(keys.endpoint(endpoint_id)))
+        if fields.get("tenant") != tenant:
+            raise EndpointMissing("there is no such endpoint")
+        return Endpoint.of(endpoint_id, fields)
+
+    async def list(self, tenant: str) -> list[Endpoint]:
+        """A tenant's endpoints, oldest first."""
+        with translated():
+            ids: set[str] = await _awaited(self._redis.smembers(keys.tenant_endpoints(tenant)))
+            pipe = self._redis.pipeline(transaction=False)
+            for endpoint_id in sorted(ids):
+                pipe.hgetall(keys.endpoint(endpoint_id))
+            found: list[dict[str, str]] = await pipe.execute()
+        pairs = zip(sorted(ids), found, strict=True)
+        return [Endpoint.of(endpoint_id, fields) for endpoint_id, fields in pairs if fields]
+
+    async def change(self, endpoint: Endpoint, fields: dict[str, str]) -> Endpoint:
+        """Write some fields; an empty value removes one. Raises EndpointMissing."""
+        await self._write(endpoint.id, endpoint.tenant, fields)
+        return await self.get(endpoint.id, tenant=endpoint.tenant)
+
+    async def enable(self, endpoint: Endpoint) -> Endpoint:
+        """Send again: what it missed meanwhile goes out now, five at a time."""
+        fresh = {"state": "enabled", "reason": "", "disabled_at": "", "failing_since": ""}
+        return await self.change(endpoint, fresh)
+
+    async def disable(self, endpoint: Endpoint) -> Endpoint:
+        """Send nothing more; events are kept for it."""
+        stopped = {"state": "disabled", "reason": "by_hand", "disabled_at": str(self._clock())}
+        return await self.change(endpoint, stopped)
+
+    async def rotate(self, endpoint: Endpoint, *, overlap_s: float = OVERLAP_S) -> str:
+        """A new secret. The old ones sign beside it for `overlap_s` more; 0: they leaked."""
+        for _ in range(_TRIES):
+            now_s, secret = self._clock(), new_secret()
+            kept = KeptSecret(sealed=self._sealing.seal(secret, owner=endpoint.id), made_s=now_s)
+            until = [_until(s, now_s + overlap_s) for s in live(endpoint.secrets, now_s)]
+            older = live(until, now_s)[: MAX_SECRETS - 1]
+            fields = {"secrets": _text([kept, *older])}
+            was = _text(endpoint.secrets)
+            if await self._write(endpoint.id, endpoint.tenant, fields, was=was) != "changed":
+                return secret
+            endpoint = await self.get(endpoint.id, tenant=endpoint.tenant)
+        raise StoreUnavailable("this endpoint's secrets are being changed by others; try again")
+
+    async def drop(self, endpoint: Endpoint) -> None:
+        """Forget it, with everything that it was to be sent."""
+        with translated():
+            await self._drop(keys=_keys(endpoint.id, endpoint.tenant), args=[endpoint.id])
+
+    def open(self, endpoint_id: str, secrets: Sequence[KeptSecret], now_s: float) -> list[str]:
+        """The secrets that sign at `now_s`, in the clear, newest first. Raises SealBroken."""
+        kept = live(secrets, now_s)
+        return [self._sealing.open(s.sealed, owner=endpoint_id) for s in kept]
+
+    async def _write(
+        self,
+        endpoint_id: str,
+        tenant: str,
+        fields: dict[str, str],
+        *,
+        new: bool = False,
+        was: str = "",
+    ) -> str:
+        pairs = [part for pair in fields.items() for part in pair]
+        args = [endpoint_id, MAX_ENDPOINTS, was, int(new), *pairs]
+        with translated():
+            said: str = await self._put(keys=_keys(endpoint_id, tenant), args=args)
+        if said == "missing":
+            raise EndpointMissing("there is no such endpoint")
+        return said
+
+
+def _keys(endpoint_id: str, tenant: str) -> list[str]:
+    every = keys.tenant_endpoints(tenant)
+    return [keys.endpoint(endpoint_id), every, f"{every}:events"]
+
+
+def _until(secret: KeptSecret, until_s: float) -> KeptSecret:
+    """`secret`, ending at `until_s` at the latest."""
+    ends = until_s if secret.until_s is None else min(secret.until_s, until_s)
+    return secret.model_copy(update={"until_s": ends})
+
+
+def _text(secrets: Sequence[KeptSecret]) -> str:
+    return json.dumps([s.model_dump() for s in secrets], separators=(",", ":"))
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text else None
+
+
+async def _awaited(answer: Any) -> Any:
+    """redis-py types its async commands as either kind of answer."""
+    return await answer

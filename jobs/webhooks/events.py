@@ -1,0 +1,122 @@
+"""What a receiver is told: the event types, and the body of each.
+
+Owns the body's form (docs/webhooks.md shows it). It is made once and kept: every attempt sends the
+same bytes. Invariant: under MAX_BODY_BYTES, and neither a prompt nor a URL that opens a picture is
+in it: it may be sent for 75 h, and lie in others' logs for longer.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+MAX_BODY_BYTES = 20_000  # Standard Webhooks' advice
+
+
+class EventType(StrEnum):
+    """What can happen. `test` is sent to whom it is asked for, subscribed or not."""
+
+    STARTED = "job.started"
+    PROGRESS = "job.progress"
+    SUCCEEDED = "job.succeeded"
+    FAILED = "job.failed"
+    CANCELED = "job.canceled"
+    EXPIRED = "job.expired"
+    ENDPOINT_DISABLED = "endpoint.disabled"
+    TEST = "webhook.test"
+
+
+ENDINGS = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELED, EventType.EXPIRED)
+SUBSCRIBABLE = (EventType.STARTED, EventType.PROGRESS, *ENDINGS, EventType.ENDPOINT_DISABLED)
+
+
+class Event(BaseModel):
+    """One entry of the outbox, as jobs/scripts/outbox.lua and settle.lua write it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer script may say more
+
+    id: str  # the webhook-id, the same on every attempt and redelivery
+    type: EventType
+    tenant: str
+    at: str
+    job: str = ""
+    status: str = ""
+    seq: int = 0
+    seed: int | None = None
+    webhook: str | None = None  # JSON of the job's own JobWebhook
+    images: str | None = None  # JSON list of Image
+    error: str | None = None  # JSON JobError
+    metrics: str | None = None  # JSON
+    created_at: str | None = None
+    started_at: str | None = None
+    endpoint: str = ""  # of endpoint.disabled
+    url: str = ""
+    reason: str = ""
+    failing_since: str | None = None
+
+
+def body_of(event: Event) -> bytes:
+    """What is sent, to the byte."""
+    if event.type is EventType.ENDPOINT_DISABLED:
+        return _bytes(event.type, instant(float(event.at)), _disabled(event))
+    return _bytes(event.type, event.at, _job(event))
+
+
+def test_body(endpoint_id: str, *, now_s: float) -> bytes:
+    """The body of a test event."""
+    return _bytes(EventType.TEST, instant(now_s), {"endpoint": endpoint_id})
+
+
+def instant(unix_s: float) -> str:
+    """A Unix time as the rest of the API writes times."""
+    return (
+        datetime.fromtimestamp(unix_s, UTC)
+        .isoformat(timespec="microseconds")
+        .replace("+00:00", "Z")
+    )
+
+
+def _job(event: Event) -> dict[str, Any]:
+    images = json.loads(event.images) if event.images else []
+    error = json.loads(event.error) if event.error and event.status == "failed" else None
+    metrics: dict[str, Any] = json.loads(event.metrics) if event.metrics else {}
+    return {
+        "id": event.job,
+        "status": "running" if event.status == "started" else event.status,
+        "seq": event.seq,
+        "seed": event.seed,
+        "images": [_image(event.job, i) for i in images] if event.status == "succeeded" else [],
+        "error": {"code": error["code"], "retryable": error["retryable"]} if error else None,
+        "timings": {
+            "created_at": event.created_at or None,
+            "started_at": event.started_at or None,
+            "completed_at": None if event.status == "started" else event.at,
+            **{name: value for name, value in sorted(metrics.items()) if name.endswith("_ms")},
+        },
+    }
+
+
+def _image(job_id: str, image: dict[str, Any]) -> dict[str, Any]:
+    shown = ("index", "seed", "width", "height", "content_type", "pixel_sha256")
+    return {name: image[name] for name in shown} | {
+        "path": f"/v1/jobs/{job_id}/images/{image['index']}"
+    }
+
+
+def _disabled(event: Event) -> dict[str, Any]:
+    since = instant(float(event.failing_since)) if event.failing_since else None
+    return {
+        "endpoint": event.endpoint,
+        "url": event.url,
+        "reason": event.reason,
+        "failing_since": since,
+    }
+
+
+def _bytes(kind: EventType, at: str, data: dict[str, Any]) -> bytes:
+    body = {"type": kind.value, "timestamp": at, "data": data}
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()

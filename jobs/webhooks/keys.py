@@ -1,0 +1,64 @@
+"""The map of Redis, webhooks' part: every key, its type and its TTL (the rest: jobs/keys.py).
+
+| key | type | TTL | what |
+|---|---|---|---|
+| pw:outbox | list of JSON | OUTBOX_TTL_S, renewed | events not yet made into deliveries |
+| pw:endpoints:{tenant} | set of endpoint IDs | none: until deleted | whom the tenant registered |
+| pw:endpoints:{tenant}:events | set of event types | none: until deleted | what any of them wants |
+| pw:endpoint:{endpoint} | hash | none: until deleted | URL, events, sealed secrets, state |
+| pw:due:{endpoint} | zset by due time, s | PENDING_TTL_S, renewed | deliveries to be tried |
+| pw:flight:{endpoint} | zset by lease end, s | an hour, renewed | those being tried |
+| pw:deliveries:{endpoint} | zset by ID, scores 0 | PENDING_TTL_S, renewed | for listing |
+| pw:kept:{endpoint} | zset by s of its end | PENDING_TTL_S, renewed | when the listing drops them |
+| pw:delivery:{endpoint}:{id} | hash | PENDING_TTL_S, at its end DELIVERED_TTL_S | one delivery |
+| pw:delivery:{endpoint}:{id}:attempts | list of JSON | as its delivery's | its log |
+| pw:courier:proven, :probes | zset by due time, s | PENDING_TTL_S, renewed | whom to serve |
+| pw:courier:leases | zset by lease end, s | an hour, renewed | all that is being tried |
+| pw:courier:counts | hash | none: counters | attempts by class, for metrics |
+
+Scripts name these by the same words (scripts/shelf.lua). Invariant: `due` and `flight` of an
+endpoint never hold the same delivery.
+"""
+
+from __future__ import annotations
+
+from jobs.keys import DAY_S
+
+KEPT_S = 30 * DAY_S  # what was never delivered stays that long after its last attempt
+PENDING_TTL_S = KEPT_S + 4 * DAY_S  # > the 91 h that ten attempts take with all jitter upwards
+DELIVERED_TTL_S = 3 * DAY_S  # long enough to look and to redeliver; most are never looked at
+OUTBOX_TTL_S = KEPT_S
+
+OUTBOX = "pw:outbox"
+COUNTS = "pw:courier:counts"
+
+ALLOWED_WITHOUT_TTL: dict[str, str] = {
+    "pw:endpoints:*": "a tenant's registered endpoints, until they are deleted",
+    "pw:endpoint:*": "an endpoint, until it is deleted",
+    COUNTS: "a dozen counters",
+}
+
+
+def tenant_endpoints(tenant: str) -> str:
+    """The IDs of a tenant's endpoints."""
+    return f"pw:endpoints:{tenant}"
+
+
+def endpoint(endpoint_id: str) -> str:
+    """One endpoint."""
+    return f"pw:endpoint:{endpoint_id}"
+
+
+def due(endpoint_id: str) -> str:
+    """What an endpoint is to be sent, and when."""
+    return f"pw:due:{endpoint_id}"
+
+
+def delivery(endpoint_id: str, delivery_id: str) -> str:
+    """One event's delivery to one endpoint."""
+    return f"pw:delivery:{endpoint_id}:{delivery_id}"
+
+
+def attempts(endpoint_id: str, delivery_id: str) -> str:
+    """The log of a delivery."""
+    return f"{delivery(endpoint_id, delivery_id)}:attempts"

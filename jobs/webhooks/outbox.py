@@ -1,0 +1,118 @@
+"""From the outbox to deliveries: who is to be told of each event, and what.
+
+Owns the choice of receivers. An event enters the outbox in the step that ended its job
+(jobs/scripts/outbox.lua) and leaves it in the step that makes its deliveries. Invariant: any number
+of couriers may spread at once, and may die anywhere; an event is spread once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Sequence
+from typing import cast
+
+from pydantic import ValidationError
+from redis.asyncio import Redis
+
+from jobs.connection import translated
+from jobs.spec import JobWebhook
+from jobs.webhooks import keys
+from jobs.webhooks.endpoints import Endpoint, Endpoints
+from jobs.webhooks.events import Event, EventType, body_of
+from jobs.webhooks.lua import script
+from jobs.webhooks.targets import Egress, TargetRefused, target_of
+
+log = logging.getLogger(__name__)
+MOST_AT_ONCE = 100
+ANOTHER_DID = -1
+
+Receiver = tuple[str, str, str]  # endpoint, delivery, URL or '' for the endpoint's own
+
+
+class Outbox:
+    """Events that wait to become deliveries."""
+
+    def __init__(self, redis: Redis, endpoints: Endpoints, egress: Egress) -> None:
+        self._redis = redis
+        self._endpoints = endpoints
+        self._egress = egress
+        self._spread = redis.register_script(script("spread"))
+
+    async def spread(self, *, now: str = "") -> int:
+        """Make deliveries of what waits, oldest first; returns how many events were looked at."""
+        with translated():
+            head = self._redis.lrange(keys.OUTBOX, 0, MOST_AT_ONCE - 1)
+            waiting = await cast(Awaitable[list[str]], head)
+        known: dict[str, list[Endpoint]] = {}
+        for item in waiting:
+            await self._spread_one(item, known, now)
+        return len(waiting)
+
+    async def _spread_one(self, item: str, known: dict[str, list[Endpoint]], now: str) -> None:
+        try:
+            event = Event.model_validate_json(item)
+            body = body_of(event)
+        except (ValidationError, ValueError, KeyError, TypeError):
+            # what no courier can read would stand at the head of the outbox for ever
+            log.exception("webhook.event_unreadable", extra={"event": item[:200]})
+            await self._take(item, "unreadable", "", "", b"", [], now)
+            return
+        if event.tenant not in known:
+            known[event.tenant] = await self._endpoints.list(event.tenant)
+        found = receivers(event, known[event.tenant], self._egress)
+        await self._take(item, event.id, event.type, event.job, body, found, now)
+
+    async def put(
+        self, endpoint: Endpoint, event_id: str, kind: EventType, body: bytes, *, now: str = ""
+    ) -> None:
+        """A delivery that never was in the outbox: a test."""
+        await self._take("", event_id, kind, "", body, [(endpoint.id, event_id, "")], now)
+
+    async def _take(
+        self,
+        item: str,
+        event_id: str,
+        kind: str,
+        job: str,
+        body: bytes,
+        found: Sequence[Receiver],
+        now: str,
+    ) -> int:
+        flat = [part for receiver in found for part in receiver]
+        args = [now, item, event_id, kind, job, body.decode(), *flat]
+        with translated():
+            made: int = await self._spread(keys=[keys.OUTBOX], args=args)
+        return made
+
+
+def receivers(event: Event, endpoints: Sequence[Endpoint], egress: Egress) -> list[Receiver]:
+    """Who is told: the endpoints that want this type, and the job's own URL, each URL once."""
+    found: list[Receiver] = []
+    told: set[str] = set()
+    for endpoint in endpoints:
+        if event.type in endpoint.events and endpoint.id != event.endpoint:
+            found.append((endpoint.id, event.id, ""))
+            told.add(endpoint.url)
+    own = JobWebhook.model_validate_json(event.webhook) if event.webhook else None
+    if own and event.type in own.events and own.url not in told:
+        signer = signer_of(own.url, endpoints, egress)
+        if signer:
+            found.append((signer.id, f"{event.id}-job", own.url))
+        else:
+            log.warning("webhook.origin_gone", extra={"job_id": event.job})
+    return found
+
+
+def signer_of(url: str, endpoints: Sequence[Endpoint], egress: Egress) -> Endpoint | None:
+    """The endpoint whose secrets sign for a job's own URL: one of the same origin."""
+    origin = _origin(url, egress)
+    same = [e for e in endpoints if origin and _origin(e.url, egress) == origin]
+    # an enabled one first: what a disabled one is to be sent waits
+    return min(same, key=lambda e: (e.state == "disabled", e.url != url), default=None)
+
+
+def _origin(url: str, egress: Egress) -> str | None:
+    try:
+        return target_of(url, egress).origin
+    except TargetRefused:
+        return None

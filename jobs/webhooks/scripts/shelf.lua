@@ -1,0 +1,62 @@
+-- shelf: the clock, the keys, and which endpoints have something due and room to take it.
+-- Included first in every script. Keys hang together by the endpoint's ID (no Redis Cluster).
+-- Invariant: an endpoint stands in `proven` or `probes` only if it is enabled, has a delivery that
+-- is not under way, and fewer under way than it may; its score is when the first of them is due.
+
+local PW = 'pw:'
+local PENDING_TTL, DELIVERED_TTL, OUTBOX_TTL = @PENDING_TTL_S@, @DELIVERED_TTL_S@, @OUTBOX_TTL_S@
+local AT_ONCE, AT_ONCE_PROBING = @AT_ONCE@, @AT_ONCE_PROBING@
+local HOUR = 3600
+local PROVEN, PROBES, LEASES = PW .. 'courier:proven', PW .. 'courier:probes', PW .. 'courier:leases'
+
+local function clock(given)  -- Unix time in s; tests give their own
+  if given ~= '' then return tonumber(given) end
+  local t = redis.call('TIME')
+  return tonumber(t[1]) + tonumber(t[2]) / 1e6
+end
+
+local function exact(seconds) return string.format('%.6f', seconds) end
+local function endpoint_key(ep) return PW .. 'endpoint:' .. ep end
+local function due_key(ep) return PW .. 'due:' .. ep end
+local function flight_key(ep) return PW .. 'flight:' .. ep end
+local function listing_key(ep) return PW .. 'deliveries:' .. ep end
+local function kept_key(ep) return PW .. 'kept:' .. ep end
+local function delivery_key(ep, id) return PW .. 'delivery:' .. ep .. ':' .. id end
+
+local function put(key, score, member, ttl)
+  redis.call('ZADD', key, score, member)
+  redis.call('EXPIRE', key, ttl)
+end
+
+local function rerank(ep)
+  redis.call('ZREM', PROVEN, ep)
+  redis.call('ZREM', PROBES, ep)
+  local f = redis.call('HMGET', endpoint_key(ep), 'state', 'proven')
+  if f[1] ~= 'enabled' then return end
+  local proven = f[2] == '1'
+  if redis.call('ZCARD', flight_key(ep)) >= (proven and AT_ONCE or AT_ONCE_PROBING) then return end
+  local first = redis.call('ZRANGE', due_key(ep), 0, 0, 'WITHSCORES')
+  if first[1] then put(proven and PROVEN or PROBES, first[2], ep, PENDING_TTL) end
+end
+
+local function keep(ep, id, now, ttl)  -- a delivery and its place in the listing, for ttl from now
+  redis.call('EXPIRE', delivery_key(ep, id), ttl)
+  redis.call('EXPIRE', delivery_key(ep, id) .. ':attempts', ttl)
+  put(listing_key(ep), 0, id, PENDING_TTL)
+  put(kept_key(ep), exact(now + ttl), id, PENDING_TTL)
+  -- a few of those whose time is over leave with each that comes: the listing never grows for ever
+  local over = redis.call('ZRANGEBYSCORE', kept_key(ep), '-inf', exact(now), 'LIMIT', 0, 20)
+  for _, old in ipairs(over) do
+    redis.call('ZREM', kept_key(ep), old)
+    redis.call('ZREM', listing_key(ep), old)
+  end
+end
+
+local function deliver_at(ep, id, at)
+  put(due_key(ep), exact(at), id, PENDING_TTL)
+end
+
+local function land(ep, id)  -- an attempt is over, one way or another
+  redis.call('ZREM', flight_key(ep), id)
+  redis.call('ZREM', LEASES, ep .. ' ' .. id)
+end

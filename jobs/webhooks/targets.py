@@ -1,0 +1,179 @@
+"""Where a webhook may be sent: the rules for its URL, and the addresses behind its host.
+
+Owns `Egress` (the operator's rules), the reading of a URL and the judging of DNS answers. The API
+asks at registration, the courier at every attempt. Invariant: one parser decides, and what goes to
+the socket is an address that was judged, never a name; no message says which address was behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from jobs.errors import PrintworksError, SettingsError
+from jobs.settings import RoleSettings
+from jobs.webhooks.addresses import Address, Network, address_of, network_of, permitted
+
+MAX_URL = 2048
+DNS_TIMEOUT_S = 2.0
+DEFAULT_PORTS = {"https": 443, "http": 80}
+# Only what every URL parser reads alike: \ and control characters are where they differ.
+_PLAIN = re.compile(r"[!-\[\]-~]+")
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+class TargetRefused(PrintworksError):
+    """Not a URL or host that we may call. The same words for every inner address."""
+
+    code = "target_refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """The operator's rules for webhooks: schemes, ports, inner networks that are allowed."""
+
+    schemes: frozenset[str] = frozenset({"https"})
+    ports: frozenset[int] = frozenset({443, 8443})
+    networks: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, settings: RoleSettings) -> Self:
+        """The rules in the settings. Raises SettingsError."""
+        schemes = frozenset(_words(settings.webhook_schemes))
+        if not schemes or not schemes <= set(DEFAULT_PORTS):
+            raise SettingsError("PRINTWORKS_WEBHOOK_SCHEMES is https, or https,http")
+        try:
+            return cls(
+                schemes=schemes,
+                ports=frozenset(int(p) for p in _words(settings.webhook_ports)),
+                networks=tuple(network_of(n) for n in _words(settings.webhook_networks)),
+            )
+        except ValueError as error:
+            raise SettingsError(f"PRINTWORKS_WEBHOOK_PORTS or _NETWORKS: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A URL taken apart. `host` is lower case; an IPv6 literal is without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str  # with the query; never empty
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port: what a per-job URL shares with a registered one."""
+        return f"{self.scheme}://{self.netloc}"
+
+    @property
+    def netloc(self) -> str:
+        """The Host header: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def target_of(url: str, egress: Egress) -> Target:
+    """`url` taken apart, if it is one we may call. Raises TargetRefused; asks no DNS."""
+    if len(url) > MAX_URL or not _PLAIN.fullmatch(url):
+        raise TargetRefused(f"a webhook URL is at most {MAX_URL} plain ASCII characters")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise TargetRefused("this is not a URL") from None
+    if parts.scheme not in egress.schemes:
+        raise TargetRefused(f"a webhook URL starts with {' or '.join(sorted(egress.schemes))}://")
+    if "@" in parts.netloc or "#" in url:
+        raise TargetRefused("a webhook URL has no user, password or fragment")
+    host = (parts.hostname or "").removesuffix(".")
+    port = DEFAULT_PORTS[parts.scheme] if port is None else port
+    if port not in egress.ports:
+        listed = ", ".join(str(p) for p in sorted(egress.ports))
+        raise TargetRefused(f"a webhook URL's port is one of {listed}")
+    _check_host(host, egress)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Target(scheme=parts.scheme, host=host, port=port, path=path)
+
+
+def _check_host(host: str, egress: Egress) -> None:
+    address = address_of(host)
+    if address is not None:
+        _judge([address], egress)
+        return
+    labels = host.split(".")
+    # A last label of digits is a number in disguise (127.1, 0x7f.1, 2130706433) to getaddrinfo.
+    numeric = labels[-1][:1].isdigit()
+    if len(host) > 253 or numeric or not all(_LABEL.fullmatch(label) for label in labels):
+        raise TargetRefused("a webhook URL's host is a name, or an address in its usual form")
+
+
+async def permitted_addresses(
+    target_host: str, port: int, egress: Egress, resolve: Resolve
+) -> list[str]:
+    """The addresses of a host, to connect to as they are. Raises TargetRefused.
+
+    One answer that is not permitted refuses them all: a name with a public and an inner address is
+    an attack, or a mistake that would sometimes be one.
+    """
+    literal = address_of(target_host)
+    if literal is not None:
+        return [str(a) for a in _judge([literal], egress)]
+    try:
+        async with asyncio.timeout(DNS_TIMEOUT_S):
+            answers = await resolve(target_host, port)
+    except (OSError, TimeoutError):
+        answers = []
+    return [str(a) for a in _judge([address_of(text) for text in answers], egress)]
+
+
+def _judge(addresses: Sequence[Address | None], egress: Egress) -> list[Address]:
+    """All of `addresses`, or TargetRefused: no answer, an odd one and an inner one look alike."""
+    good = [a for a in addresses if a and permitted(a, egress.networks) and not _own(a, egress)]
+    if not good or len(good) != len(addresses):
+        raise TargetRefused("the host of this webhook URL is not one that may be called")
+    return good
+
+
+def _own(address: Address, egress: Egress) -> bool:
+    """Whether this machine has `address` itself, public as it may be.
+
+    To reach one of its own addresses the kernel chooses that same address to send from; asking it
+    (a UDP socket's connect) sends nothing.
+    """
+    if any(address.version == n.version and address in n for n in egress.networks):
+        return False
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return bool(probe.getsockname()[0] == str(address))
+    except OSError:
+        return False  # no route: the connect itself will say so
+
+
+def resolver(executor: Executor | None = None) -> Resolve:
+    """The system's resolver. `executor`: threads, since getaddrinfo blocks at its pleasure."""
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(executor, _getaddrinfo, host, port)
+
+    return resolve
+
+
+def _getaddrinfo(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(item[4][0]) for item in found))
+
+
+def _words(text: str) -> list[str]:
+    return [word for part in text.split(",") if (word := part.strip())]

@@ -1,0 +1,176 @@
+"""The courier's loop: spread what happened, claim what is due, post it, note what came of it.
+
+Owns how much is under way at once. Must not know HTTP (sending) or Lua (jobs/webhooks). Invariant:
+endpoints that do not answer never hold more than half of the slots, so the others never wait for
+them; a fault in one delivery touches no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobs.errors import StoreUnavailable
+from jobs.webhooks.deliveries import LEASE_S, Attempt, Claimed, Deliveries, Pool, Verdict
+from jobs.webhooks.endpoints import Endpoints
+from jobs.webhooks.outbox import MOST_AT_ONCE, Outbox
+from jobs.webhooks.retrying import retry_after_s, wait_s
+from jobs.webhooks.sealing import SealBroken
+from worker.courier.sending import Answer, Letter, Outcome, Sender
+
+log = logging.getLogger(__name__)
+IDLE_S = 0.2  # between looks when nothing is due: a first attempt starts well within 2 s
+AWAY_S = 1.0  # between looks while Redis is away
+SLOTS = 128  # attempts under way, of each pool: sockets, each up to 15 s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Where the courier finds its work."""
+
+    outbox: Outbox
+    endpoints: Endpoints
+    deliveries: Deliveries
+
+
+class Courier:
+    """One courier. `now`: '' for Redis's clock, or what tests say the time is."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        sender: Sender,
+        *,
+        chance: Callable[[], float] = random.random,
+        now: Callable[[], str] = lambda: "",
+        slots: int = SLOTS,
+    ) -> None:
+        self._stores = stores
+        self._sender = sender
+        self._chance = chance
+        self._now = now
+        self._free: dict[Pool, int] = {"proven": slots, "probes": slots}
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._landed = asyncio.Event()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until `stopping`; then let what is under way end."""
+        while not stopping.is_set():
+            try:
+                busy = await self.round()
+            except StoreUnavailable as error:
+                log.warning("courier.store_away", extra={"reason": str(error)})
+                await _first_of(stopping, within_s=AWAY_S)
+                continue
+            if not busy:
+                await _first_of(stopping, self._landed, within_s=IDLE_S)
+        await self.landed()
+
+    async def round(self) -> bool:
+        """Spread and claim once, and start what was claimed; whether there is likely more."""
+        self._landed.clear()
+        spread = await self._stores.outbox.spread(now=self._now())
+        free = dict(self._free)
+        now_s, claimed = await self._stores.deliveries.claim(
+            proven=free["proven"], probes=free["probes"], now=self._now()
+        )
+        for one in claimed:
+            self._free[one.pool] -= 1
+            task = asyncio.create_task(self._deliver(one, now_s))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+        return spread == MOST_AT_ONCE
+
+    async def landed(self) -> None:
+        """Wait for everything that is under way."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _deliver(self, claimed: Claimed, now_s: float) -> None:
+        """The fence around one delivery: whatever is wrong with it, its lease runs out."""
+        try:
+            await self._attempt(claimed, now_s)
+        except Exception:
+            log.exception("webhook.attempt_broken", extra=_words(claimed))
+        finally:
+            self._free[claimed.pool] += 1
+            self._landed.set()
+
+    async def _attempt(self, claimed: Claimed, now_s: float) -> None:
+        started = time.monotonic()
+        answer = await self._post(claimed, now_s)
+        took_s = time.monotonic() - started
+        asked = retry_after_s(answer.status or 0, answer.retry_after, now_s=now_s)
+        wait = wait_s(claimed.attempts + 1, chance=self._chance(), retry_after_s=asked)
+        attempt = Attempt(
+            at=now_s,
+            took_ms=round(took_s * 1000),
+            outcome=answer.outcome,
+            status=answer.status,
+            answer=answer.text,
+        )
+        await self._settle(claimed, verdict_of(answer), attempt, wait, until=started + LEASE_S)
+
+    async def _post(self, claimed: Claimed, now_s: float) -> Answer:
+        try:
+            secrets = self._stores.endpoints.open(claimed.endpoint, claimed.secrets, now_s)
+        except SealBroken as broken:
+            log.exception("webhook.secret_unreadable", extra=_words(claimed))
+            return Answer(outcome=Outcome.UNSIGNED, text=broken.code)
+        letter = Letter(
+            url=claimed.url,
+            event=claimed.event,
+            body=claimed.body,
+            secrets=tuple(secrets),
+            timestamp_s=int(now_s),
+        )
+        return await self._sender.post(letter)
+
+    async def _settle(
+        self,
+        claimed: Claimed,
+        verdict: Verdict,
+        attempt: Attempt,
+        wait: float | None,
+        *,
+        until: float,
+    ) -> None:
+        """Note it, and insist while the lease is ours: what is not noted is sent again."""
+        while True:
+            try:
+                settled = await self._stores.deliveries.settle(
+                    claimed, verdict, attempt, wait_s=wait, now=self._now()
+                )
+            except StoreUnavailable:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(AWAY_S)
+                continue
+            words = _words(claimed) | {"outcome": attempt.outcome, "state": settled.state}
+            log.info("webhook.attempted", extra=words)
+            if settled.disabled:
+                log.warning("webhook.disabled", extra=words | {"reason": settled.disabled})
+            return
+
+
+def verdict_of(answer: Answer) -> Verdict:
+    """What an answer means for the delivery."""
+    if answer.outcome is Outcome.DELIVERED:
+        return "delivered"
+    return "gone" if answer.outcome is Outcome.GONE else "failed"
+
+
+def _words(claimed: Claimed) -> dict[str, str | int]:
+    return {"endpoint": claimed.endpoint, "delivery": claimed.id, "attempt": claimed.attempts + 1}
+
+
+async def _first_of(*events: asyncio.Event, within_s: float) -> None:
+    """Until one of `events` is set, or the time is over."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()

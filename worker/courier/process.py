@@ -1,0 +1,64 @@
+"""The courier as a process: settings in, signals heard, stores and sender opened and closed.
+
+Owns the wiring and nothing else. Invariant: on SIGTERM it takes nothing new, lets what is under way
+end (15 s at most), and leaves nothing behind that another courier would not do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+
+from jobs.connection import connect_async
+from jobs.errors import SettingsError
+from jobs.settings import RoleSettings
+from jobs.webhooks.deliveries import Deliveries
+from jobs.webhooks.endpoints import Endpoints
+from jobs.webhooks.outbox import Outbox
+from jobs.webhooks.sealing import Sealing
+from jobs.webhooks.targets import Egress, resolver
+from worker.courier.courier import SLOTS, Courier, Stores
+from worker.courier.sending import open_sender
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: RoleSettings) -> None:
+    """Be a courier until SIGTERM or SIGINT. Raises SettingsError."""
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: RoleSettings) -> None:
+    sealing, egress = Sealing.of(settings.webhook_key), Egress.of(settings)
+    if not sealing.able:
+        raise SettingsError(
+            "a courier needs PRINTWORKS_WEBHOOK_KEY: make one with `openssl rand -base64 32`"
+        )
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    # a thread for each attempt: a name server that never answers must not stop the other names
+    with ThreadPoolExecutor(2 * SLOTS, thread_name_prefix="dns") as threads:
+        async with (
+            contextlib.aclosing(connect_async(settings.redis_url)) as redis,
+            open_sender(egress, resolver(threads), agent=f"Printworks/{_version()}") as sender,
+        ):
+            endpoints = Endpoints(redis, sealing)
+            stores = Stores(
+                outbox=Outbox(redis, endpoints, egress),
+                endpoints=endpoints,
+                deliveries=Deliveries(redis),
+            )
+            log.info("courier.ready")
+            await Courier(stores, sender).run(stopping)
+
+
+def _version() -> str:
+    try:
+        return version("printworks-service")
+    except PackageNotFoundError:
+        return "0"
