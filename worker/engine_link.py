@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,6 +45,7 @@ QUIET_S = 30.0  # no beat for this long, and for ten steps: the child hangs in a
 QUIET_STEPS = 10
 LOADING_QUIET_S = 600.0  # weights from a slow disk; beats come only between models
 SEND_TIMEOUT_S = 10  # a child that does not read its commands for this long hangs, too
+ENGINE = (sys.executable, "-m", "worker.engine")  # told the number of its socket
 FIRST_RESPAWN_S, LAST_RESPAWN_S = 0.1, 30.0
 
 
@@ -54,8 +56,9 @@ class EngineAway(RuntimeError):
 class EngineLink:
     """One engine process, kept alive. `poll` and `wait` drive everything, `stop` ends it."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, program: Sequence[str] = ENGINE) -> None:
         self._config = config
+        self._program = program
         self._child: _Child | None = None
         self._given: set[str] = set()
         self._respawn_s = FIRST_RESPAWN_S
@@ -64,7 +67,7 @@ class EngineLink:
 
     def start(self) -> None:
         """Spawn the engine process; `ready` turns true some seconds later."""
-        self._child = _Child(self._config, self._wake)
+        self._child = _Child(self._program, self._config, self._wake)
         self._respawn_at_s = None
 
     @property
@@ -136,14 +139,16 @@ class EngineLink:
 class _Child:
     """One incarnation of the engine process: its socket, its inbox, its signs of life."""
 
-    def __init__(self, config: EngineConfig, wake: threading.Event) -> None:
+    def __init__(
+        self, program: Sequence[str], config: EngineConfig, wake: threading.Event
+    ) -> None:
         ours, theirs = socket.socketpair()
         # Raw timeval (s, us): a child that hangs must not block our writes for ever.
         timeout = SEND_TIMEOUT_S.to_bytes(8, sys.byteorder) + bytes(8)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "worker.engine", str(theirs.fileno())],
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [*program, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
