@@ -1,0 +1,191 @@
+"""Training of the UNet with the text encoder: one objective, one loop, one state file.
+
+Prediction is v; the loss of the nearly clean is damped (min-SNR, gamma 5). A tenth of the captions
+is empty, for guidance. Weights that are used are an exponential mean of those that are trained.
+Letters: B rows, C H W latents, L tokens, D text width.
+"""
+
+import csv
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from models.demo.recipe.captions import caption
+from models.demo.recipe.dataset import Cache
+from models.demo.recipe.lanes import Lanes
+from models.demo.recipe.network import BETAS, TRAIN_STEPS, build_text_encoder, build_unet
+from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
+
+GAMMA: Final = 5.0
+EMPTY_SHARE: Final = 0.1
+LEARNING_RATE: Final = 8e-4
+WARMUP_STEPS: Final = 200
+COOLDOWN: Final = 0.35  # the last part of a run's time, in which the learning rate falls to zero
+EMA_DECAY: Final = 0.9985
+
+
+class Denoiser(nn.Module):
+    """The two networks that are trained together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokenizer = build_tokenizer()
+        self.unet = build_unet()
+        self.text_encoder = build_text_encoder(self.tokenizer)
+
+    def forward(self, noisy: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
+        text = self.text_encoder(tokens)[0]  # (B, L, D)
+        return self.unet(noisy, steps, text, return_dict=False)[0]
+
+    def tokens(self, captions: list[str]) -> Tensor:
+        return self.tokenizer(
+            captions,
+            padding="max_length",
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        ).input_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one replica meets in one step."""
+
+    latents: Tensor  # (B, C, H, W)
+    noise: Tensor  # (B, C, H, W)
+    steps: Tensor  # (B,)
+    tokens: Tensor  # (B, L)
+
+
+class Objective:
+    """The weighted v loss of a chunk."""
+
+    def __init__(self, device: str) -> None:
+        schedule = DDPMScheduler(num_train_timesteps=TRAIN_STEPS, **BETAS)
+        self._alphas = schedule.alphas_cumprod.to(device)
+
+    def __call__(self, model: nn.Module, chunk: Chunk) -> Tensor:
+        alpha = self._alphas[chunk.steps][:, None, None, None]
+        signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
+        noisy = signal * chunk.latents + sigma * chunk.noise
+        target = signal * chunk.noise - sigma * chunk.latents
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        guess = model(noisy, chunk.steps, chunk.tokens)
+        weight = torch.clamp(GAMMA * (1 - alpha) / alpha, max=1.0)
+        return (weight * (guess - target) ** 2).mean()
+
+
+class Training:
+    """The state of a run, and its loop."""
+
+    def __init__(self, cache: Cache, state: Path, *, device: str, lanes: int, batch: int) -> None:
+        torch.manual_seed(0)
+        self.device, self.state, self.cache = device, state, cache
+        self.chunks, self.rows = (lanes, batch // lanes)
+        self.model = Denoiser().to(device, memory_format=torch.channels_last).train()
+        self.ema = [p.detach().clone() for p in self.model.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        )
+        self.steps_done = self.pictures_seen = self.resumed_at = 0
+        self.rng = random.Random()
+        self.lanes = Lanes(self.model, Objective(device), count=lanes)
+
+    def run(
+        self, minutes: float, *, every_minutes: float, on_snapshot: Callable[["Training"], None]
+    ) -> None:
+        started, last = time.monotonic(), time.monotonic()
+        mean = 0.0
+        while (spent := (time.monotonic() - started) / (60 * minutes)) < 1:
+            loss = self._step(spent)
+            mean = loss if mean == 0 else 0.98 * mean + 0.02 * loss
+            if self.steps_done % 50 == 0:
+                self._report(mean, spent, time.monotonic() - started)
+            if self.steps_done % 500 == 0:
+                self.cache.refresh()
+            if time.monotonic() - last > every_minutes * 60:
+                self.save()
+                on_snapshot(self)
+                last = time.monotonic()
+        self.save()
+        on_snapshot(self)
+
+    def _step(self, spent: float) -> float:
+        warm = min(1.0, (self.steps_done + 1) / WARMUP_STEPS)
+        rate = LEARNING_RATE * warm * min(1.0, (1 - spent) / COOLDOWN)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.lanes.step([self._chunk() for _ in range(self.chunks)])
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self._average()
+        self.steps_done += 1
+        self.pictures_seen += self.chunks * self.rows
+        return loss
+
+    def _chunk(self) -> Chunk:
+        latents, scenes = self.cache.batch(self.rows, self.rng)
+        captions = ["" if self.rng.random() < EMPTY_SHARE else caption(s, self.rng) for s in scenes]
+        # One step from each of B equal parts of the schedule: the loss is far less noisy.
+        steps = ((torch.arange(self.rows) + torch.rand(self.rows)) / self.rows * TRAIN_STEPS).long()
+        return Chunk(
+            latents.to(self.device),
+            torch.randn(latents.shape, device=self.device),
+            steps.to(self.device),
+            self.model.tokens(captions).to(self.device),
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(EMA_DECAY, (1 + self.steps_done) / (10 + self.steps_done))
+        torch._foreach_lerp_(self.ema, [p.detach() for p in self.model.parameters()], 1 - decay)
+
+    def _report(self, loss: float, spent: float, seconds: float) -> None:
+        rate = (self.pictures_seen - self.resumed_at) / max(seconds, 1)
+        row = [self.steps_done, self.pictures_seen, round(loss, 5), round(spent, 4)]
+        with (self.state / "loss.csv").open("a", newline="") as file:
+            csv.writer(file).writerow(row)
+        print(
+            f"step {row[0]}  pictures {row[1]}  loss {row[2]}  time {row[3]:.0%}  {rate:.0f}/s",
+            flush=True,
+        )
+
+    def averaged(self) -> Denoiser:
+        """A copy that holds the averaged weights, on the CPU, ready to draw."""
+        copy = Denoiser().eval()
+        with torch.no_grad():
+            for mine, mean in zip(copy.parameters(), self.ema, strict=True):
+                mine.copy_(mean)
+        return copy
+
+    def save(self) -> None:
+        fresh = self.state / "denoiser.part"
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimizer": self.optimizer.state_dict(),
+            "steps_done": self.steps_done,
+            "pictures_seen": self.pictures_seen,
+        }
+        torch.save(state, fresh)
+        fresh.rename(self.state / "denoiser.pt")
+
+    def resume(self) -> bool:
+        """Go on from this folder's last state, if it has one."""
+        path = self.state / "denoiser.pt"
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.ema = [p.to(self.device) for p in state["ema"]]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps_done = state["steps_done"]
+        self.pictures_seen = self.resumed_at = state["pictures_seen"]
+        return True
