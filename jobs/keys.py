@@ -20,6 +20,7 @@ is compressed and Lua cannot read it.
 | pw:deadlines | zset: job by Redis time, s | trimmed at each end | what may have to expire |
 | pw:erase | zset: tenant/job/n.ext by Redis time, s | by the janitor | what to erase, when |
 | pw:api-keys | hash: key ID to JSON | none: until revoked | who may come in; only digests |
+| pw:outbox | list of JSON | OUTBOX_TTL_S, renewed | events for webhooks (jobs/webhooks/keys.py) |
 | pw:events:{job} | channel | - | progress and status; lossy: the record is the truth |
 """
 
@@ -35,6 +36,7 @@ DAY_S = 86_400
 GONE_TTL_S = 30 * DAY_S
 LISTING_TTL_S = 31 * DAY_S
 OPEN_TTL_S = 8 * DAY_S  # > the longest deadline
+OUTBOX_TTL_S = 30 * DAY_S  # a courier may be away that long
 WORKER_TTL_S = 60
 PROBE_TTL_S = 60
 PROBE = "pw:probe"
@@ -60,6 +62,9 @@ ALLOWED_WITHOUT_TTL: dict[str, str] = {
     "pw:asides:*": "fields leave with their jobs; an empty hash is no key",
     DEADLINES: "members leave when their job ends",
     ERASE: "members leave when the pictures are erased",
+    "pw:endpoints:*": "a tenant's webhook endpoints, until they are deleted",
+    "pw:endpoint:*": "a webhook endpoint, until it is deleted",
+    "pw:courier:counts": "a dozen counters, for metrics",
 }
 
 
@@ -96,6 +101,8 @@ class Field(StrEnum):
     STARTED = "x_started"  # Redis time, s
     ENDED = "x_ended"  # Redis time, s
     ENDED_BY = "x_ended_by"  # the execution that wrote the end
+    WEBHOOK = "x_webhook"  # JSON JobWebhook, if the job has its own
+    SEQ = "x_seq"  # events told to webhooks so far
     QUEUE_MS = "x_queue_ms"  # from acceptance to the first claim
     END = "x_end"  # "expired" where RQ's status can only say canceled
 

@@ -1,5 +1,5 @@
 -- cancel: end a job at once, whatever it is doing; a final one stays as it is.
--- uses: common, endings, viewing
+-- uses: common, outbox, endings, viewing
 -- KEYS  1 job hash  2 tombstone
 -- ARGV  1 job id  2 tenant
 -- returns {verdict, snapshot}: ok, gone, missing

@@ -1,5 +1,5 @@
 -- claim: give a worker the next jobs to run: first come first served, with a bounded bypass.
--- uses: common, endings
+-- uses: common, outbox, endings
 --   A window of each line is looked at. A job whose size class the worker runs already may pass
 --   others, until one of those has waited bypass_s: then that one goes first, or nobody passes it.
 --   One whose deadline is over is expired here and never starts. A solo job (suspected of killing
@@ -43,6 +43,7 @@ local function take(id, queue, f)
   redis.call('ZADD', PW .. 'tenant:' .. f.tenant .. ':open', exact(f.since), id)
   redis.call('EXPIRE', PW .. 'tenant:' .. f.tenant .. ':open', OPEN_TTL)
   tell(id, 'running')
+  announce(id, 'started', now)
   out[#out + 1] = {id, ARGV[next_eid], queue, redis.call('HGETALL', key)}
   next_eid, ids_left, want = next_eid + 1, ids_left - 1, want - f.images
   classes[f.class], any_class = true, false

@@ -88,6 +88,8 @@ def _hash_fields(
     }
     if idempotency:
         fields[Field.IDEMPOTENCY] = idempotency.digest
+    if spec.webhook:
+        fields[Field.WEBHOOK] = spec.webhook.model_dump_json()
     flat: list[str | bytes | int | float] = []
     for name, value in fields.items():
         flat += [str(name), value.value if isinstance(value, JobStatus) else value]

@@ -1,5 +1,5 @@
 -- delete: cancel a job if need be and forget it: prompt, record and results; 410 from now on.
--- uses: common, endings
+-- uses: common, outbox, endings
 -- KEYS  1 job hash  2 tombstone  3 tenant's listing  4 RQ's results of the job
 -- ARGV  1 job id  2 tenant
 -- returns {verdict, images, file extension}: ok, gone, missing

@@ -1,5 +1,5 @@
 -- reap: jobs whose lease is over go back to the head of their queue. Any number of reapers is safe.
--- uses: common, endings, returning
+-- uses: common, outbox, endings, returning
 --   After a restart of Redis nobody could renew a lease while it was away: nothing is reaped
 --   until it has been up for one lease.
 -- KEYS  1... started registries (rq:wip:...)

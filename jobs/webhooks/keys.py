@@ -27,16 +27,9 @@ from jobs.keys import DAY_S
 KEPT_S = 30 * DAY_S  # what was never delivered stays that long after its last attempt
 PENDING_TTL_S = KEPT_S + 4 * DAY_S  # > the 91 h that ten attempts take with all jitter upwards
 DELIVERED_TTL_S = 3 * DAY_S  # long enough to look and to redeliver; most are never looked at
-OUTBOX_TTL_S = KEPT_S
 
 OUTBOX = "pw:outbox"
 COUNTS = "pw:courier:counts"
-
-ALLOWED_WITHOUT_TTL: dict[str, str] = {
-    "pw:endpoints:*": "a tenant's registered endpoints, until they are deleted",
-    "pw:endpoint:*": "an endpoint, until it is deleted",
-    COUNTS: "a dozen counters",
-}
 
 
 def tenant_endpoints(tenant: str) -> str:

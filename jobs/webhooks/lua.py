@@ -10,7 +10,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-from jobs.webhooks.keys import DELIVERED_TTL_S, OUTBOX_TTL_S, PENDING_TTL_S
+from jobs.keys import OUTBOX_TTL_S
+from jobs.webhooks.keys import DELIVERED_TTL_S, PENDING_TTL_S
 
 FOLDER = Path(__file__).parent / "scripts"
 AT_ONCE = 5  # attempts under way at one endpoint: a slow one holds no more of the courier
