@@ -127,11 +127,9 @@ class BatchWorker(BaseWorker):
         try:
             with translated():
                 self.register_death()
+                self.unsubscribe()
         except StoreUnavailable:
             log.warning("worker.left_unregistered")
-        if self.pubsub_thread:
-            self.pubsub_thread.stop()
-            self.pubsub_thread.join(timeout=1)
 
     def take_commands(self) -> list[dict[str, Any]]:
         """What operators and canceled jobs have sent since the last call."""

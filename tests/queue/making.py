@@ -1,0 +1,55 @@
+"""Plain functions that make specs and jobs for the queue's tests, and look at what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from redis import Redis
+
+from jobs.admission import AdmitLimits
+from jobs.catalogue import load_catalogue
+from jobs.ids import new_job_id
+from jobs.record import JobRecord
+from jobs.resolve import resolve
+from jobs.settings import ROOT
+from jobs.spec import JobSpec, parse_request
+from jobs.store import JobStore
+
+CATALOGUE = load_catalogue(ROOT / "models" / "models.toml")
+TENANT = "acme"
+QUICK = {
+    "PRINTWORKS_WORKER_LEASE_S": "2",
+    "PRINTWORKS_WORKER_BEAT_S": "0.4",
+    "PRINTWORKS_WORKER_REAP_S": "0.2",
+    "PRINTWORKS_WORKER_LOG_LEVEL": "info",
+}
+NO_LIMITS = AdmitLimits(max_jobs=None, tenant_jobs=None, tenant_line=1_000_000)
+
+
+def a_spec(**asked: Any) -> JobSpec:
+    """A small job: one 64x64 image of five steps."""
+    request = {"prompt": "a red bicycle", "seed": 7, "steps": 5, "size": "64x64", **asked}
+    return resolve(parse_request(request), CATALOGUE, draw_seed=lambda: 7, default_retention_s=3600)
+
+
+def admit(
+    store: JobStore, *, tenant: str = TENANT, limits: AdmitLimits = NO_LIMITS, **asked: Any
+) -> str:
+    """An accepted job's ID."""
+    job_id = new_job_id()
+    store.admit(a_spec(**asked), tenant=tenant, job_id=job_id, limits=limits)
+    return job_id
+
+
+def read(store: JobStore, job_id: str, tenant: str = TENANT) -> JobRecord:
+    return store.read(job_id, tenant=tenant)
+
+
+def statuses(store: JobStore, ids: Iterable[str], tenant: str = TENANT) -> list[str]:
+    return [store.read(i, tenant=tenant).status.value for i in ids]
+
+
+def ended_by(redis: Redis, job_id: str) -> list[str]:
+    """Every end that was ever written of a job: one entry of RQ's results each."""
+    return [str(entry) for entry, _ in redis.xrange(f"rq:results:{job_id}")]
