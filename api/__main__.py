@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
+import signal
 import socket
 import sys
 
@@ -49,12 +51,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="the port to listen on; 0: any free one")
     parser.add_argument("--uds", help="listen on this Unix socket instead")
     parser.add_argument("--fd", type=int, help="listen on this open socket instead")
-    keys_cli.add_to(parser)
+    commands = parser.add_subparsers(dest="command")
+    keys_cli.add_to(commands)
+    commands.add_parser("openapi", help="print the OpenAPI document")
     asked = parser.parse_args(argv)
     try:
         settings = ApiSettings.load()
         if asked.command == "keys":
             return asyncio.run(keys_cli.run(asked, settings))
+        if asked.command == "openapi":
+            print(json.dumps(create_app(settings).openapi(), indent=1))  # noqa: T201
+            return 0
         return serve(settings, asked)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201  (before there is a log)
@@ -63,11 +70,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    logs.set_up(settings.log_level)
     told = {"host": asked.host, "port": asked.port}
     settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
     settings = settings.model_copy(update={"host": where(settings, asked)})
     asyncio.run(_check(settings))
+    logs.set_up(settings.log_level)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -83,6 +90,9 @@ def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
         server_header=False,
     )
     server = DrainingServer(config, app)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises it again at the end; told to end and ended is exit code 0
+        signal.signal(number, lambda _number, _frame: None)
     server.run()
     return 0 if server.started else 3
 

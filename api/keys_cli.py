@@ -16,9 +16,8 @@ from api.settings import ApiSettings
 from jobs.errors import StoreUnavailable
 
 
-def add_to(parser: argparse.ArgumentParser) -> None:
-    """Add `keys` and its own commands."""
-    commands = parser.add_subparsers(dest="command")
+def add_to(commands: Any) -> None:
+    """Add `keys` and its own commands to the subparsers."""
     keys = commands.add_parser("keys", help="make, list and revoke API keys")
     verbs = keys.add_subparsers(dest="verb", required=True)
     create = verbs.add_parser("create", help="make a key and show it once")

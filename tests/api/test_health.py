@@ -1,0 +1,56 @@
+"""Alive and ready: what each says when the parts behind are away."""
+
+from __future__ import annotations
+
+import httpx2
+
+from api.settings import ApiSettings
+from deploy import servers
+from tests.api.hand_worker import HandWorker
+from tests.api.serving import serving
+
+
+def test_ready_means_redis_s3_and_a_worker(api: httpx2.Client, worker: HandWorker):
+    without = api.get("/readyz")
+    worker.speak(engine_ready=False)
+    loading = api.get("/readyz")
+    worker.speak()
+    ready = api.get("/readyz")
+
+    assert without.status_code == loading.status_code == 503
+    assert "no worker" in without.json()["reasons"]["worker"]
+    assert "loading" in loading.json()["reasons"]["worker"]
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+
+
+def test_a_missing_picture_store_is_a_reason(api_settings: ApiSettings, redis_url: str):
+    elsewhere = api_settings.model_copy(update={"s3_bucket": "nowhere"})
+
+    with serving(elsewhere) as served:
+        answer = served.client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert "s3" in answer.json()["reasons"]
+
+
+def test_without_redis_it_lives_says_so_and_answers_in_time(
+    served, valkey_server: servers.Valkey, worker: HandWorker
+):
+    api = served.client
+    job = api.post("/v1/jobs", json={"prompt": "a cat"}).json()
+    valkey_server.kill()
+    try:
+        alive, ready = api.get("/livez"), api.get("/readyz")
+        sent, seen = api.post("/v1/jobs", json={"prompt": "b"}), api.get(job["urls"]["self"])
+    finally:
+        valkey_server.start()
+        valkey_server.wait_ready()
+
+    assert alive.status_code == 200
+    assert ready.status_code == 503
+    assert "redis" in ready.json()["reasons"]
+    for answer in (sent, seen):
+        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+        assert answer.headers["retry-after"]
+        assert answer.elapsed.total_seconds() < 2.5
+    assert api.get(job["urls"]["self"]).json()["status"] == "queued"  # the AOF kept it

@@ -1,0 +1,201 @@
+"""Who may come in, what they may do, and that nobody sees another's.
+
+The table of routes is made from the OpenAPI document: a new route is held to it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+
+from api.app import create_app
+from api.keystore import NewKey, Scope, make_key, open_keystore
+from api.settings import ApiSettings
+from tests.api.hand_worker import HandWorker
+from tests.api.serving import Served, serving
+
+OPEN = {"/livez", "/readyz"}  # for balancers: they tell nothing about anybody
+DOCUMENT = create_app(ApiSettings()).openapi()
+ROUTES = [
+    (method.upper(), path, operation)
+    for path, verbs in DOCUMENT["paths"].items()
+    for method, operation in verbs.items()
+    if path not in OPEN
+]
+NAMES = [f"{method} {path}" for method, path, _ in ROUTES]
+OF_A_JOB = [r for r in ROUTES if "{job_id}" in r[1]]
+
+
+def put(redis_url: str, new: NewKey) -> NewKey:
+    async def store() -> None:
+        async with open_keystore(redis_url) as keys:
+            await keys.put(new.key)
+
+    asyncio.run(store())
+    return new
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+@dataclass
+class Guarded:
+    """An API that needs keys, and one key a tenant."""
+
+    api: httpx2.Client
+    redis_url: str
+    acme: dict[str, str]
+    other: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def guarded_server(api_settings: ApiSettings) -> Iterator[Served]:
+    put(api_settings.redis_url, make_key(tenant="first"))  # or it would refuse to start
+    with serving(api_settings.model_copy(update={"anonymous": "never"})) as served:
+        yield served
+
+
+@pytest.fixture
+def guarded(guarded_server: Served, redis_url: str) -> Guarded:
+    everything = tuple(Scope)
+    acme = put(redis_url, make_key(tenant="acme", scopes=everything))
+    other = put(redis_url, make_key(tenant="other", scopes=everything))
+    return Guarded(guarded_server.client, redis_url, bearer(acme.secret), bearer(other.secret))
+
+
+def call(
+    api: httpx2.Client, method: str, path: str, headers: dict[str, str], **names: str
+) -> httpx2.Response:
+    filled = path
+    for name in ("job_id", "image", "model_id", "key_id", "group_id"):
+        filled = filled.replace(f"{{{name}}}", names.get(name, "0"))
+    has_body = method in {"POST", "PUT", "PATCH"}
+    return api.request(method, filled, headers=headers, json={"prompt": "x"} if has_body else None)
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), ROUTES, ids=NAMES)
+def test_every_route_declares_exactly_one_scope(method: str, path: str, operation: dict):
+    (needed,) = operation["security"]
+
+    assert len(needed["key"]) == 1
+    assert Scope(needed["key"][0])
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), ROUTES, ids=NAMES)
+def test_every_route_refuses_who_has_no_right(
+    guarded: Guarded, method: str, path: str, operation: dict
+):
+    (scope,) = operation["security"][0]["key"]
+    others = [s for s in Scope if s.value != scope]
+    lacking = put(guarded.redis_url, make_key(tenant="acme", scopes=others))
+    revoked = make_key(tenant="acme", scopes=tuple(Scope))
+    put(
+        guarded.redis_url,
+        NewKey(
+            revoked.secret,
+            revoked.key.model_copy(update={"revoked_at": revoked.key.created_at}),
+        ),
+    )
+
+    refused = {
+        "no key": call(guarded.api, method, path, {}),
+        "not a key": call(guarded.api, method, path, bearer("secret")),
+        "unknown key": call(guarded.api, method, path, bearer(make_key(tenant="x").secret)),
+        "wrong secret": call(guarded.api, method, path, bearer(lacking.secret[:-1] + "!")),
+        "other scheme": call(guarded.api, method, path, {"authorization": "Basic YTpi"}),
+        "revoked": call(guarded.api, method, path, bearer(revoked.secret)),
+    }
+    forbidden = call(guarded.api, method, path, bearer(lacking.secret))
+
+    assert {name: a.status_code for name, a in refused.items()} == dict.fromkeys(refused, 401)
+    assert all(a.headers["www-authenticate"] == "Bearer" for a in refused.values())
+    assert forbidden.status_code == 403
+    assert scope in forbidden.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "operation"), OF_A_JOB, ids=[f"{m} {p}" for m, p, _ in OF_A_JOB]
+)
+def test_another_tenants_job_is_missing_never_forbidden(
+    guarded: Guarded, blobs, method: str, path: str, operation: dict
+):
+    job = guarded.api.post("/v1/jobs", json={"prompt": "a cat"}, headers=guarded.acme).json()
+    worker = HandWorker(guarded.redis_url, blobs)
+    worker.finish(worker.take())
+
+    foreign = call(guarded.api, method, path, guarded.other, job_id=job["id"])
+    never = call(
+        guarded.api, method, path, guarded.other, job_id="019a0000-0000-7000-8000-000000000000"
+    )
+
+    assert foreign.status_code == never.status_code == 404
+    assert foreign.json()["code"] == never.json()["code"]
+    assert foreign.json()["detail"] == never.json()["detail"]
+
+
+def test_a_listing_shows_the_callers_own(guarded: Guarded):
+    for who, prompt in ((guarded.acme, "a cat"), (guarded.other, "a dog")):
+        guarded.api.post("/v1/jobs", json={"prompt": prompt}, headers=who)
+
+    listed = guarded.api.get("/v1/jobs", headers=guarded.acme).json()["jobs"]
+
+    assert [job["resolved"]["prompt"] for job in listed] == ["a cat"]
+
+
+def test_a_keys_own_quota_holds(guarded: Guarded):
+    small = bearer(put(guarded.redis_url, make_key(tenant="small", max_open_jobs=1)).secret)
+
+    first, second = (
+        guarded.api.post("/v1/jobs", json={"prompt": "a cat"}, headers=small) for _ in range(2)
+    )
+
+    assert first.status_code == 202
+    assert (second.status_code, second.json()["code"]) == (429, "tenant_limit")
+    assert second.headers["retry-after"]
+
+
+def test_a_key_is_not_in_the_store(guarded: Guarded, redis):
+    made = put(guarded.redis_url, make_key(tenant="acme"))
+
+    kept = b" ".join(redis.hvals("pw:api-keys"))
+
+    assert made.key.id.encode() in kept
+    assert made.secret.encode() not in kept
+    assert made.secret.rsplit("_", 1)[1].encode() not in kept
+
+
+def test_without_keys_a_page_with_a_name_of_its_own_is_refused(api: httpx2.Client):
+    # DNS rebinding: evil.example points to 127.0.0.1, the browser still says its name
+    evil = api.get("/v1/jobs", headers={"host": "evil.example"})
+
+    assert (evil.status_code, evil.json()["code"]) == (421, "host_not_allowed")
+    for name in ("localhost:8000", "127.0.0.1", "[::1]:80", "printworks.localhost"):
+        assert api.get("/v1/jobs", headers={"host": name}).status_code == 200
+
+
+def test_without_keys_a_key_that_is_sent_must_still_be_good(api: httpx2.Client):
+    assert api.get("/v1/jobs", headers=bearer("pw_wrong")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "anonymous", "needed"),
+    [
+        ("127.0.0.1", "on-loopback", False),
+        ("::1", "on-loopback", False),
+        ("localhost", "on-loopback", False),
+        ("0.0.0.0", "on-loopback", True),
+        ("::", "on-loopback", True),
+        ("unix", "on-loopback", True),  # what is before a Unix socket may be the whole world
+        ("127.0.0.1", "never", True),
+        ("0.0.0.0", "from-anywhere", False),
+    ],
+)
+def test_a_key_is_needed_wherever_others_can_come_from(host: str, anonymous: str, needed: bool):
+    settings = ApiSettings.model_validate({"host": host, "anonymous": anonymous})
+
+    assert settings.key_needed is needed
