@@ -60,7 +60,9 @@ def test_a_thousand_wrong_fields_are_told_in_twenty_problems():
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(body=st.binary(max_size=200) | st.text(max_size=200).map(lambda t: t.encode("utf-8", "replace")))
+@given(
+    body=st.binary(max_size=200) | st.text(max_size=200).map(lambda t: t.encode("utf-8", "replace"))
+)
 def test_no_bytes_make_anything_but_a_request_or_a_refusal(body: bytes):
     try:
         parse_request(body)
