@@ -30,7 +30,7 @@ def make_picture(
     job = _call(f"{api_url}/v1/jobs", api_key, request)
     while job["status"] not in FINAL:
         step, steps = job["progress"]["step"], job["progress"]["steps"]
-        progress.show(f"painting: {job['stage']}{f' {step}/{steps}' if steps else ''}")
+        progress.show(f"painting: {job['stage']}", f"{step}/{steps}" if steps else "")
         job = _call(f"{job['urls']['self']}?wait={WAIT_S}", api_key)
     progress.clear()
     if job["status"] != "succeeded":

@@ -27,11 +27,11 @@ class Progress:
         """Since this was made."""
         return time.monotonic() - self._since
 
-    def show(self, text: str) -> None:
-        """What is happening now, with the seconds so far."""
+    def show(self, text: str, detail: str = "") -> None:
+        """What is happening now, with the seconds so far. A log is spared the `detail`."""
         if self._live:
-            line = f"{text}  ({self.seconds:.0f} s)"[: shutil.get_terminal_size().columns - 1]
-            self._write(f"{CLEAR}{line}")
+            line = f"{text} {detail}".rstrip() + f"  ({self.seconds:.0f} s)"
+            self._write(f"{CLEAR}{line[: shutil.get_terminal_size().columns - 1]}")
         elif text != self._shown:  # a log wants each thing once
             self._write(f"{text}\n")
         self._shown = text

@@ -41,6 +41,7 @@ class Service:
     log: Path
     ready: Callable[[], bool]
     after: Sequence[str] = ()  # start once the services of these names are ready
+    uses: Sequence[str] = ()  # stop before these, besides those in `after`
     cwd: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict[str, str])  # added to our own
     stop_s: float = 10.0  # from SIGTERM to SIGKILL

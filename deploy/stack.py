@@ -71,6 +71,8 @@ def one_machine(
     host = environ.get("PRINTWORKS_API_HOST", "127.0.0.1")
     api_port = _api_port(port)
     env = _settings(environ, redis_url, s3) | {"PRINTWORKS_API_PORT": str(api_port)}
+    for name, folder in (("STATE_DIR", "engine"), ("SPOOL_DIR", "spool")):
+        env.setdefault(f"PRINTWORKS_WORKER_{name}", str(data.path / folder))
     # the workers first: importing torch is what everything else waits for
     services += [_worker(data, env, redis_url, number + 1) for number in range(workers)]
     services += [_api(data, env, api_port), _janitor(data, env)]
@@ -112,7 +114,8 @@ def _settings(
     environ: Mapping[str, str], redis_url: str, s3: Mapping[str, str | None]
 ) -> dict[str, str]:
     """The variables that every role gets, over those that are set already."""
-    env = {"PRINTWORKS_REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
+    env = {name: value for name, value in environ.items() if name.startswith("PRINTWORKS_")}
+    env |= {"PRINTWORKS_REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
     env |= {f"PRINTWORKS_S3_{name.upper()}": value for name, value in s3.items() if value}
     if models := environ.get("PRINTWORKS_MODELS_FILE"):
         env["PRINTWORKS_MODELS_FILE"] = str(Path(models).resolve())  # roles run in ROOT
@@ -147,6 +150,7 @@ def _worker(data: DataFolder, env: Mapping[str, str], redis_url: str, number: in
         env=env,
         ready=lambda: False,
         after=("valkey",),
+        uses=("seaweedfs", "api"),  # what it finishes in its grace is stored, and can be asked for
         stop_s=WORKER_STOP_S,
     )
     service.ready = _engine_ready(service, redis_url)

@@ -16,6 +16,7 @@ from deploy.progress import Progress
 from deploy.service import Service, ServiceError
 
 START_S = 180.0  # a model of some GB on a slow disk is still being read after two minutes
+SLOW_S = 30.0  # then the person at the terminal is told where to look
 FIRST_TRIES = 3  # a service that ends three times before it was ever ready will not come up
 BACKOFF_S = 0.25  # doubled by every death in a row
 MAX_BACKOFF_S = 10.0
@@ -56,6 +57,7 @@ class Supervisor:
     ) -> None:
         self._kept = {service.name: Kept(service) for service in services}
         self._progress = progress
+        self._slow_said = ""
         self._changed = changed  # told all process IDs when one of them is another
 
     def pids(self) -> dict[str, int]:
@@ -68,7 +70,7 @@ class Supervisor:
             if interrupted():
                 return False
             self.tick()
-            self._progress.show(self._waiting_for())
+            self._show_start()
             time.sleep(STARTING_POLL_S)  # noqa: TID251 - processes tell nobody when they are ready
         self._progress.clear()
         return True
@@ -95,10 +97,10 @@ class Supervisor:
                 self._note_ready_or_late(kept, now)
 
     def stop(self, *, at_once: Callable[[], bool]) -> None:
-        """Stop all, the last started first; those that come after the same ones together."""
+        """Stop all: each after those that use it, those that can end together at once."""
         running = [kept.service for kept in self._kept.values() if kept.service.running()]
         while running:
-            needed = {name for service in running for name in service.after}
+            needed = {name for service in running for name in (*service.after, *service.uses)}
             leaves = [service for service in running if service.name not in needed]
             self._stop_together(leaves, at_once)
             running = [service for service in running if service not in leaves]
@@ -147,7 +149,7 @@ class Supervisor:
         started = time.monotonic()
         waiting = list(services)
         while waiting:
-            self._progress.show(f"stopping {', '.join(service.name for service in waiting)}")
+            self._progress.show("stopping", ", ".join(service.name for service in waiting))
             late = [s for s in waiting if at_once() or time.monotonic() - started > s.stop_s]
             for service in late:
                 service.kill()
@@ -156,13 +158,15 @@ class Supervisor:
         for service in services:
             service.kill()  # what it left in its session, and its own traces
 
-    def _waiting_for(self) -> str:
-        states = [
-            f"{name}{'' if kept.state is State.STARTING else ' (next)'}"
-            for name, kept in self._kept.items()
-            if kept.state is not State.READY
-        ]
-        return f"starting {', '.join(states)}" if states else "ready"
+    def _show_start(self) -> None:
+        missing = [kept for kept in self._kept.values() if kept.state is not State.READY]
+        started = [kept for kept in missing if kept.state is State.STARTING]
+        slow = [kept for kept in started if time.monotonic() - kept.since > SLOW_S]
+        logs = ", ".join(str(kept.service.log) for kept in slow)
+        self._progress.show("starting", ", ".join(kept.service.name for kept in missing))
+        if logs and logs != self._slow_said:
+            self._progress.say(f"still starting; what it does: {logs}")
+            self._slow_said = logs
 
 
 def _how(code: int) -> str:
