@@ -22,7 +22,7 @@ def pipeline():
     return tiny_pipeline()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model(pipeline) -> Iterator[Model]:
     made = a_model(pipeline)
     yield made

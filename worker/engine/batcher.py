@@ -30,10 +30,11 @@ from worker.engine.errors import (
     PipelineFailed,
     Unservable,
 )
-from worker.engine.gates import Kind
+from worker.engine.gates import Kind, ModelCall
 from worker.engine.model import Model
 from worker.engine.packing import Packed, company, run_together, take_apart
 from worker.engine.prompts import PromptCache
+from worker.engine.selftest import Verdict
 from worker.messages import (
     Canceled,
     Failed,
@@ -52,8 +53,9 @@ PROGRESS_EVERY_S = 0.25  # four times a second is all that a person sees
 class _Live:
     """A started image: its call, its model, and what it is parked at."""
 
-    def __init__(self, model: Model, call: ImageCall, since_s: float) -> None:
+    def __init__(self, model: Model, call: ImageCall, verdict: Verdict, since_s: float) -> None:
         self.model = model
+        self.verdict = verdict
         self.call = call
         self.since_s = since_s  # when it was submitted
         self.packed: Packed | None = None
@@ -173,11 +175,12 @@ class Engine:
         model = self._models[request.model]
         try:
             call = model.call_for(request)
+            verdict = model.promises.at(request.width, request.height)
         except EngineError as error:
             self._fail(request.id, error)
             return
         self._events.append(Started(id=request.id))
-        live = self._live[request.id] = _Live(model, call, since_s)
+        live = self._live[request.id] = _Live(model, call, verdict, since_s)
         call.start(now_s)
         self._settle(live)
 
@@ -204,7 +207,7 @@ class Engine:
 
     def _meeting_place(self, live: _Live) -> object:
         packed = live.packed
-        if packed is None or live.model.reproducibility == "unpacked":
+        if packed is None or live.verdict.reproducibility == "unpacked":
             return live.call.request.id
         return packed.signature, live.call.request.exact
 
@@ -214,7 +217,7 @@ class Engine:
         for live in group:
             assert live.packed is not None
             rows += live.packed.rows
-            if chosen and rows > live.model.cap_rows:
+            if chosen and rows > live.verdict.cap_rows:
                 break
             chosen.append(live)
         return sorted(chosen, key=lambda live: -live.packed.rows if live.packed else 0)
@@ -253,14 +256,17 @@ class Engine:
 
     def _widths(self, first: _Live, calls: Sequence[Packed]) -> tuple[int, ...]:
         rows = sum(packed.rows for packed in calls)
-        if first.model.reproducibility == "unpacked" or not first.call.request.exact:
+        if first.verdict.reproducibility == "unpacked" or not first.call.request.exact:
             return (rows,)
-        return first.model.lanes.cut(rows)
+        return first.verdict.lanes.cut(rows)
 
     def _run_alone(self, live: _Live) -> Any:
         """A text encoding or a decoding: one at a time, exact in any company and least memory."""
         parked = live.call.parked
         assert parked is not None
+        # Found now, though not when it parked: the image before it had the same prompt.
+        if (known := self._known(parked)) is not None:
+            return known
         try:
             result = parked.gate.run(**parked.arguments)
         except torch.AcceleratorError:
@@ -271,13 +277,14 @@ class Engine:
             self._prompts.keep(parked, result)
         return result
 
+    def _known(self, call: ModelCall) -> Any:
+        """The result of a text encoding that was made before, or None."""
+        return self._prompts.find(call) if call.gate.kind is Kind.ENCODE else None
+
     def _settle(self, live: _Live) -> None:
         """After an image ran on: it is parked again, or it ended."""
         call = live.call
-        while not call.ended and call.parked and call.parked.gate.kind is Kind.ENCODE:
-            known = self._prompts.find(call.parked)
-            if known is None:
-                break
+        while call.parked and (known := self._known(call.parked)) is not None:
             call.answer(known, company=1)
         if not call.ended and call.looks_dead():
             call.throw(NanOutput(f"NaN or infinity in the latents after {call.calls} model calls"))
@@ -322,7 +329,7 @@ class Engine:
             self._events.append(Canceled(id=call.request.id, calls=call.calls))
 
     def _finished(self, live: _Live) -> Finished:
-        call, model, now_s = live.call, live.model, self._clock()
+        call, verdict, now_s = live.call, live.verdict, self._clock()
         assert call.pixels is not None
         return Finished(
             id=call.request.id,
@@ -332,8 +339,8 @@ class Engine:
             decode_ms=call.stage_ms("decoding", now_s),
             batch_size_mean=call.company / max(1, call.calls),
             calls=call.calls,
-            fingerprint=model.fingerprint_for(call.request.sampler),
-            reproducibility=model.reproducibility if call.request.exact else "free",
+            fingerprint=live.model.fingerprint_for(call.request, verdict),
+            reproducibility=verdict.reproducibility if call.request.exact else "free",
         )
 
     def _fail(self, request_id: str, error: EngineError) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,47 +18,74 @@ import torch
 from jobs.catalogue import ModelEntry
 from jobs.samplers import SAMPLERS
 from worker.engine.call import ImageCall
+from worker.engine.errors import Dropped, PipelineFailed
+from worker.engine.fingerprint import fingerprint
 from worker.engine.gates import Gate, Kind
-from worker.engine.lanes import LaneRule
+from worker.engine.packing import Packed, take_apart
 from worker.engine.profiles.base import Profile
+from worker.engine.promises import Promises
 from worker.engine.samplers import RECIPES, SamplerShelf
-from worker.messages import ImageRequest, ModelReport, Reproducibility
+from worker.engine.selftest import Verdict
+from worker.engine.steady import steady, unsteady
+from worker.messages import ImageRequest, ModelReport
 
 
 class Model:
-    """A pipeline behind gates. `lanes`, `reproducibility` and `fingerprint` are found later."""
+    """A pipeline behind gates, and what it promises at each size."""
 
-    def __init__(self, entry: ModelEntry, pipeline: Any, profile: Profile) -> None:
+    def __init__(
+        self,
+        entry: ModelEntry,
+        pipeline: Any,
+        profile: Profile,
+        *,
+        folder: Path | None = None,
+        state_dir: Path | None = None,
+        self_test: bool = True,
+    ) -> None:
         self.entry = entry
         self.pipeline = pipeline
         self.profile = profile
-        self.samplers = SamplerShelf(pipeline.scheduler, needs_sigmas=profile.needs_sigmas)
-        self.lanes = LaneRule((entry.lane_width or 2,))
-        self.reproducibility: Reproducibility = "unpacked"
-        self.fingerprint = ""
         self.load_s = 0.0
-        self.image_steps_per_s: float | None = None
-        self.cap_rows = self.lanes.widest
+        self.samplers = SamplerShelf(pipeline.scheduler, needs_sigmas=profile.needs_sigmas)
+        self.fingerprint = fingerprint(entry, folder, pipeline, str(pipeline.device))
+        self.promises = Promises(
+            self.fingerprint,
+            self._probe,
+            state_dir=state_dir,
+            pinned_width=entry.lane_width,
+            enabled=self_test,
+        )
         self.gates = list(self._make_gates())
         pipeline.set_progress_bar_config(disable=True)
+        self.open()
+
+    def open(self) -> None:
+        """Put the gates in place."""
         for gate in self.gates:
             gate.open()
+            if gate.kind is Kind.ROWS and self._is_float32_on_cpu():
+                steady(gate.owner)
 
     def close(self) -> None:
         """Give the pipeline back as it was."""
         for gate in self.gates:
             gate.close()
+            if gate.kind is Kind.ROWS:
+                unsteady(gate.owner)
 
     def report(self) -> ModelReport:
-        """What it promises on this machine."""
+        """What it promises on this machine at its default size."""
+        defaults = self.entry.defaults
+        verdict = self.promises.at(defaults.width, defaults.height)
         return ModelReport(
             model=self.entry.id,
             load_s=self.load_s,
-            reproducibility=self.reproducibility,
-            lane_widths=self.lanes.widths,
+            reproducibility=verdict.reproducibility,
+            lane_widths=verdict.lanes.widths,
             samplers=self.samplers.names,
             fingerprint=self.fingerprint,
-            image_steps_per_s=self.image_steps_per_s,
+            image_steps_per_s=verdict.rows_per_s / 2 or None,
         )
 
     def call_for(self, request: ImageRequest) -> ImageCall:
@@ -80,9 +108,38 @@ class Model:
         expected = steps * self.profile.calls_per_step(request)
         return ImageCall(request, make, expected_calls=expected)
 
-    def fingerprint_for(self, sampler: str) -> str:
-        """Within one such string, the same request gives the same bits."""
-        return f"{self.fingerprint} sampler={sampler}"
+    def fingerprint_for(self, request: ImageRequest, verdict: Verdict) -> str:
+        """Within one such line, the same request gives the same bits."""
+        # All widths of a rule agree, so the narrowest names their bits, whatever the load was.
+        lane = verdict.lanes.widths[0] if request.exact else "free"
+        return f"{self.fingerprint} lane={lane} sampler={request.sampler}"
+
+    def _probe(self, width: int, height: int) -> Packed:
+        """The first denoiser call of a default request at that size; the rest is dropped."""
+        defaults = self.entry.defaults
+        request = ImageRequest(
+            id="probe",
+            model=self.entry.id,
+            prompt="a red apple on a wooden table",
+            width=width,
+            height=height,
+            steps=4,
+            guidance_scale=max(2.0, defaults.guidance_scale),
+            seed=0,
+            sampler=defaults.sampler,
+        )
+        call = self.call_for(request)
+        call.start(0.0)
+        while call.parked and call.parked.gate.kind is not Kind.ROWS:
+            call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
+        if call.parked is None:
+            raise call.error or PipelineFailed("the pipeline never called its denoiser")
+        packed = take_apart(call.parked, self.profile, call.memo)
+        call.throw(Dropped())
+        return packed
+
+    def _is_float32_on_cpu(self) -> bool:
+        return self.entry.dtype == "float32" and self.pipeline.device.type == "cpu"
 
     def _make_gates(self) -> Iterator[Gate]:
         for name in self.profile.encoders:

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from worker.engine.batcher import Engine
 from worker.engine.errors import EngineError, Unservable
 from worker.engine.model import Model
-from worker.engine.residency import load_model, pick_device
+from worker.engine.residency import load_model
 from worker.messages import (
     Beat,
     Cancel,
@@ -55,7 +55,6 @@ class EngineProcess:
         self._pipe = pipe
         self._config = config
         self._engine = Engine([], max_live=config.max_live)
-        self._device = pick_device(config.device)
         self._told_s = 0.0
         self._stopping = False
 
@@ -74,7 +73,7 @@ class EngineProcess:
         if entry is None:
             raise Unservable(f"model {model_id!r} is not in the model file")
         self._tell([Loading(model=model_id, fraction=0.0)])
-        model = load_model(entry, self._config.catalogue, self._device)
+        model = load_model(entry, self._config)
         self._engine.add_model(model)
         self._tell([Loading(model=model_id, fraction=1.0)])
         return model

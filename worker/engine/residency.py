@@ -13,17 +13,19 @@ from typing import Any
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from jobs.catalogue import Catalogue, ModelEntry
+from jobs.catalogue import ModelEntry
 from worker.engine.errors import ModelBroken
 from worker.engine.model import Model
 from worker.engine.profiles import find_profile
+from worker.messages import EngineConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(entry: ModelEntry, catalogue: Catalogue, device: torch.device) -> Model:
-    """The model behind gates, on its device; not yet tested. Raises ModelBroken."""
+def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
+    """The model behind gates, on its device. Raises ModelBroken."""
     started_s = time.perf_counter()
+    catalogue = config.catalogue
     folder = catalogue.path_of(entry)
     if folder is None and entry.revision is None:
         raise ModelBroken(
@@ -33,7 +35,14 @@ def load_model(entry: ModelEntry, catalogue: Catalogue, device: torch.device) ->
     source = str(folder) if folder else entry.source
     pipeline = _pipeline(entry, source)
     profile = find_profile(entry.family, type(pipeline).__name__)
-    model = Model(entry, pipeline.to(device), profile)
+    model = Model(
+        entry,
+        pipeline.to(pick_device(config.device)),
+        profile,
+        folder=folder,
+        state_dir=config.state_dir,
+        self_test=config.self_test,
+    )
     model.load_s = time.perf_counter() - started_s
     return model
 

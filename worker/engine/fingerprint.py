@@ -1,0 +1,61 @@
+"""What a picture's bits depend on beside its request, as one line of text.
+
+Owns the list of those things. Knows no batch. Invariant: with one fingerprint, one request has
+one picture; where anything below differs, so may the picture, and the line says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from jobs.catalogue import ModelEntry
+
+READ_WHOLE_BYTES = 512 * 1024 * 1024  # 0.3 s of hashing; larger models have a hub revision
+
+
+def fingerprint(entry: ModelEntry, folder: Path | None, pipeline: Any, device: str) -> str:
+    """The line for one loaded model; `key=value`, joined by spaces."""
+    facts = {
+        "model": f"{entry.id}@{entry.revision or weights_hash(folder)}",
+        "pipeline": type(pipeline).__name__,
+        "dtype": entry.dtype,
+        "device": device_class(device),
+        "threads": torch.get_num_threads() if device == "cpu" else 0,
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "noise": short_hash(repr(sorted(pipeline.scheduler.config.items()))),
+    }
+    return " ".join(f"{key}={value}" for key, value in facts.items())
+
+
+def device_class(device: str) -> str:
+    """What decides which kernels run: the GPU's name, or the CPU's vector instructions."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device).replace(" ", "-")
+    return f"cpu-{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}"
+
+
+def short_hash(text: str | bytes) -> str:
+    """Twelve hex digits: enough to tell configurations apart."""
+    data = text.encode() if isinstance(text, str) else text
+    return hashlib.sha256(data).hexdigest()[:12]
+
+
+def weights_hash(folder: Path | None) -> str:
+    """Of all files of a local model; of large ones the names, sizes and headers only."""
+    if folder is None:
+        return "unknown"
+    files = sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".safetensors", ".txt"})
+    whole = sum(p.stat().st_size for p in files) <= READ_WHOLE_BYTES
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(folder)}:{path.stat().st_size};".encode())
+        with path.open("rb") as file:
+            digest.update(file.read() if whole else file.read(1024 * 1024))
+    return digest.hexdigest()[:12]

@@ -1,0 +1,95 @@
+"""What one model promises at each size: tested when first asked, remembered on disk.
+
+Owns the verdicts and their file. Knows no batch. Invariant: a verdict is used only under the
+fingerprint that it was found under.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.engine.fingerprint import short_hash
+from worker.engine.lanes import LaneRule
+from worker.engine.packing import Packed
+from worker.engine.selftest import UNTESTED, Verdict, self_test
+
+log = logging.getLogger(__name__)
+
+Probe = Callable[[int, int], Packed]  # width and height in px -> a real model call at that size
+
+
+class Promises:
+    """The verdicts of one model. `enabled=False` promises nothing and tests nothing."""
+
+    def __init__(
+        self,
+        fingerprint: str,
+        probe: Probe,
+        *,
+        state_dir: Path | None = None,
+        pinned_width: int | None = None,
+        enabled: bool = True,
+    ) -> None:
+        self._probe = probe
+        self._pinned = pinned_width
+        self._enabled = enabled
+        self._file = state_dir and state_dir / f"promises-{short_hash(fingerprint)}.json"
+        self._verdicts = self._read()
+
+    def at(self, width: int, height: int) -> Verdict:
+        """The verdict at that size; the first time it takes a second or so to find."""
+        if not self._enabled:
+            return UNTESTED
+        size = f"{width}x{height}"
+        if size not in self._verdicts:
+            verdict = self_test(self._probe(width, height), self._pinned)
+            log.info("engine.self_test", extra={"size": size, "verdict": verdict})
+            self._verdicts[size] = verdict
+            self._write()
+        return self._verdicts[size]
+
+    def _read(self) -> dict[str, Verdict]:
+        if self._file is None or not self._file.is_file():
+            return {}
+        try:
+            kept = json.loads(self._file.read_text())
+            return {size: _from_json(verdict) for size, verdict in kept.items()}
+        except (ValueError, KeyError, TypeError):
+            log.warning("engine.promises_unreadable", extra={"file": str(self._file)})
+            return {}  # a torn file costs a second self-test, nothing else
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({size: _to_json(v) for size, v in self._verdicts.items()}, indent=1)
+        beside = self._file.with_suffix(".new")
+        beside.write_text(text)
+        beside.replace(self._file)
+
+
+def _to_json(verdict: Verdict) -> dict[str, object]:
+    return {
+        "reproducibility": verdict.reproducibility,
+        "widths": verdict.lanes.widths,
+        "cost_ms": verdict.lanes.cost_ms,
+        "cap_rows": verdict.cap_rows,
+        "rows_per_s": verdict.rows_per_s,
+    }
+
+
+def _from_json(kept: dict[str, object]) -> Verdict:
+    match kept:
+        case {
+            "reproducibility": ("exact" | "tolerance" | "unpacked") as promised,
+            "widths": list(widths),
+            "cost_ms": list(cost_ms),
+            "cap_rows": int(cap),
+            "rows_per_s": int() | float() as rate,
+        }:
+            return Verdict(promised, LaneRule(tuple(widths), tuple(cost_ms)), cap, rate)
+        case _:
+            raise ValueError("not a verdict")

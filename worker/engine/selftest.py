@@ -1,0 +1,175 @@
+"""What may be promised here: which lane widths give the same bits, and what each one costs.
+
+Owns the experiment: the rows of one real model call, and of neighbours made from it, go through
+lanes of every width, and the bits are compared. Knows no request. Invariant: a width is allowed
+for exact work only if every row came out of it, next to other rows, with the bits it has in
+every other allowed width.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from worker.engine.lanes import POWERS, LaneRule
+from worker.engine.packing import Packed, Part, run_together
+from worker.messages import Reproducibility
+
+BUDGET_S = 4.0  # a size whose rows are slow is tested (and batched) in narrow lanes only
+NEARLY_BEST = 0.9  # a wider lane for under 10 % more rows a second would only cost latency
+LOOSE = 0.05  # of the output's own scale: beyond this the rows were mixed up, not rounded
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What holds for one model at one size."""
+
+    reproducibility: Reproducibility
+    lanes: LaneRule
+    cap_rows: int  # more rows than this in one tick only make the others wait
+    rows_per_s: float
+
+
+UNTESTED = Verdict("unpacked", LaneRule((1,)), cap_rows=1, rows_per_s=0.0)
+
+
+def self_test(call: Packed, pinned_width: int | None = None) -> Verdict:
+    """Try the widths on a real model call; some seconds at most."""
+    with torch.no_grad():
+        widths = (pinned_width,) if pinned_width else _affordable_widths(call)
+        trials = {width: _Trial(call, width, widths[-1]) for width in widths}
+        if not _rows_stay_apart(call, trials[widths[-1]]):
+            return UNTESTED
+        return _verdict(trials, _widths_alike(trials, call.rows))
+
+
+class _Trial:
+    """All test rows through lanes of one width: what came out, and how long a lane took."""
+
+    def __init__(self, call: Packed, width: int, total_rows: int) -> None:
+        calls = _company_of(call, max(total_rows, 2 * call.rows))
+        self.width = width
+        self.cost_ms = math.inf
+        self.results = self._run(calls)
+        # The other way round every row sits at another place, beside other rows.
+        turned = self._run(calls[::-1])[::-1]
+        alone = self._run(calls[:1])
+        self.steady = all(map(_same, self.results, turned)) and _same(alone, self.results[:1])
+
+    def _run(self, calls: Sequence[Packed]) -> list[Any]:
+        lanes = -(-sum(call.rows for call in calls) // self.width)
+        started_s = _device_s()
+        results = run_together(calls, [self.width] * lanes)
+        # The least of three: a busy machine adds to a time, never takes from it.
+        self.cost_ms = min(self.cost_ms, (_device_s() - started_s) * 1000 / lanes)
+        return results
+
+
+def _device_s() -> float:
+    """Seconds of the device's work: on the CPU our own share of it, whatever else runs there."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
+
+
+def _affordable_widths(call: Packed) -> tuple[int, ...]:
+    run_together([call], (call.rows,))  # the first call pays for kernels being built
+    started_s = _device_s()
+    run_together([call], (call.rows,))
+    row_s = (_device_s() - started_s) / call.rows
+    # Every trial runs its rows twice and once more padded: three times the widest lane's rows.
+    usable = [w for w in POWERS if w >= call.rows]
+    cheap = [w for w in usable if 3 * w * row_s * len(usable) <= BUDGET_S]
+    return tuple(cheap or usable[:1])
+
+
+def _company_of(call: Packed, rows: int) -> list[Packed]:
+    """Calls of together `rows` rows: the call itself, variations of it, and one single row."""
+    generator = torch.Generator().manual_seed(0)
+    calls = [call]
+    while (room := rows - sum(c.rows for c in calls)) > 0:
+        varied = _varied(call, generator)
+        fits = varied if varied.rows <= room and room > 2 else _first_row(varied)
+        calls.append(fits)
+    return calls
+
+
+def _varied(call: Packed, generator: torch.Generator) -> Packed:
+    """Another image's call: other latents, other text, another time."""
+
+    def vary(leaf: Any, part: Part) -> Any:
+        if part is Part.TIME:
+            return torch.as_tensor(leaf) * 0.5
+        if part is Part.ITEMS:
+            return [vary(item, Part.ROWS) for item in leaf]
+        if part is Part.ROWS and isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+            noise = torch.randn(leaf.shape, generator=generator).to(leaf)
+            return leaf * 0.9 + noise * leaf.std(unbiased=False) * 0.4
+        return leaf
+
+    leaves = [vary(leaf, part) for leaf, part in zip(call.leaves, call.parts, strict=True)]
+    return replace(call, leaves=leaves, original={})
+
+
+def _first_row(call: Packed) -> Packed:
+    def first(leaf: Any, part: Part) -> Any:
+        one_each = isinstance(leaf, list) or (isinstance(leaf, torch.Tensor) and leaf.dim() > 0)
+        return leaf[:1] if part is not Part.SHARED and one_each else leaf
+
+    leaves = [first(leaf, part) for leaf, part in zip(call.leaves, call.parts, strict=True)]
+    return replace(call, rows=1, leaves=leaves, original={})
+
+
+def _rows_stay_apart(call: Packed, widest: _Trial) -> bool:
+    """Whether a row in company is, but for rounding, the row alone: else it cannot be batched."""
+    alone = run_together([call], (call.rows,))[0]
+    pairs = zip(tree_leaves(alone), tree_leaves(widest.results[0]), strict=True)
+    return all(_near(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
+
+
+def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
+    scale = float(a.float().abs().max()) or 1.0
+    return float((a.float() - b.float()).abs().max()) <= LOOSE * scale
+
+
+def _widths_alike(trials: dict[int, _Trial], own_rows: int) -> tuple[int, ...]:
+    """The most useful set of widths whose bits agree; () if no width agrees with itself."""
+    classes: list[list[_Trial]] = []
+    for trial in trials.values():
+        if not trial.steady:
+            continue
+        for known in classes:
+            if all(map(_same, known[0].results, trial.results)):
+                known.append(trial)
+                break
+        else:
+            classes.append([trial])
+    widths = [tuple(t.width for t in known) for known in classes]
+    # First choice: the bits of a plain pipeline call, if that leaves room for company at all.
+    plain = [c for c in widths if own_rows in c and (len(c) > 1 or len(trials) == 1)]
+    return plain[0] if plain else max(widths, key=lambda c: c[-1], default=())
+
+
+def _verdict(trials: dict[int, _Trial], alike: tuple[int, ...]) -> Verdict:
+    widths = alike or tuple(trials)
+    rule = LaneRule(widths, tuple(trials[width].cost_ms for width in widths))
+    rows_per_s = {width: width * 1000 / trials[width].cost_ms for width in widths}
+    best = max(rows_per_s.values())
+    cap = next(width for width in widths if rows_per_s[width] >= NEARLY_BEST * best)
+    return Verdict("exact" if alike else "tolerance", rule, cap, best)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Bit for bit."""
+    return all(
+        torch.equal(x, y)
+        for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True)
+        if isinstance(x, torch.Tensor)
+    )
