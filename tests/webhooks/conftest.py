@@ -1,0 +1,77 @@
+"""A desk to send webhooks from: real stores on the process's Valkey, a courier, a clock by hand.
+
+Jobs end by the real scripts. Time on the desk is the desk's own, so that ten attempts over 75 h
+take milliseconds; what a test does not advance stays where it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from jobs.connection import connect_async
+from jobs.webhooks.addresses import network_of
+from jobs.webhooks.deliveries import Deliveries
+from jobs.webhooks.endpoints import Endpoints
+from jobs.webhooks.outbox import Outbox
+from jobs.webhooks.sealing import Sealing
+from jobs.webhooks.targets import Egress, resolver
+from tests.webhooks.desk import AnyPort, Desk
+from worker.courier.courier import Stores
+from worker.courier.sending import Limits, open_sender
+
+# one process's limits, scaled: 15 s become 0.75 s
+QUICK = Limits(total_s=0.75, connect_s=0.5, answer_s=0.25)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def webhook_key() -> SecretStr:
+    return SecretStr(base64.b64encode(secrets.token_bytes(32)).decode())
+
+
+@pytest.fixture
+def loopback() -> Egress:
+    """Rules that allow plain HTTP to receivers on this machine, and nothing else inside."""
+    return Egress(
+        schemes=frozenset({"http", "https"}),
+        ports=AnyPort(),
+        networks=(network_of("127.0.0.0/8"),),
+    )
+
+
+@pytest.fixture(scope="session")
+def tls() -> ssl.SSLContext:
+    """Made once: reading the system's authorities takes 0.2 s."""
+    return ssl.create_default_context()
+
+
+@pytest.fixture
+async def desk(
+    redis_url: str, webhook_key: SecretStr, loopback: Egress, tls: ssl.SSLContext
+) -> AsyncIterator[Desk]:
+    redis = connect_async(redis_url)
+    endpoints = Endpoints(redis, Sealing.of(webhook_key), clock=lambda: made.now_s)
+    stores = Stores(
+        outbox=Outbox(redis, endpoints, loopback),
+        endpoints=endpoints,
+        deliveries=Deliveries(redis),
+    )
+    async with open_sender(
+        loopback, resolver(), agent="Printworks/test", limits=QUICK, tls=tls
+    ) as sender:
+        made = Desk(redis_url, redis, stores, sender, now_s=time.time())
+        yield made
+        await made.courier.landed()
+    made.jobs.close()
+    await redis.aclose()
