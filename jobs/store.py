@@ -8,7 +8,8 @@ ends within CALL_BUDGET_S, in a value or in one of `jobs.errors`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,7 +19,6 @@ from redis.exceptions import NoScriptError
 from jobs import keys
 from jobs.admission import AdmitLimits, Admitted, Idempotency
 from jobs.connection import CALL_BUDGET_S, check_info, connect, connect_async, translated
-from jobs.errors import StoreUnavailable
 from jobs.events import ProgressEvent, StatusEvent, parse_event
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import JobRecord, Status
@@ -26,6 +26,7 @@ from jobs.scripts import Call, client_calls, text
 from jobs.spec import JobSpec
 
 T = TypeVar("T")
+CALLS_AT_ONCE = 32  # a burst of 200 otherwise opens 200 connections, and most of them too late
 
 
 class AsyncJobStore:
@@ -33,16 +34,20 @@ class AsyncJobStore:
 
     def __init__(self, redis_url: str) -> None:
         self._redis: Any = connect_async(redis_url)
+        self._at_once = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def run(self, call: Call[T]) -> T:
         """Run one script; the script cache of a restarted server is filled again on the way."""
-        try:
-            with translated():
-                async with asyncio.timeout(CALL_BUDGET_S):
-                    reply = await self._evaluate(call)
-        except TimeoutError as error:
-            raise StoreUnavailable("Redis did not answer in time") from error
+        async with self._in_time():
+            reply = await self._evaluate(call)
         return call.parse(reply)
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncGenerator[None]:
+        """A call's turn and its limit: waiting for the turn counts, so nobody waits longer."""
+        with translated():
+            async with asyncio.timeout(CALL_BUDGET_S), self._at_once:
+                yield
 
     async def _evaluate(self, call: Call[Any]) -> Any:
         script, count, rest = call.script, len(call.keys), (*call.keys, *call.args)
@@ -141,12 +146,8 @@ class AsyncJobStore:
         await self._redis.aclose()
 
     async def _command(self, name: str, *args: Any, **options: Any) -> Any:
-        try:
-            with translated():
-                async with asyncio.timeout(CALL_BUDGET_S):
-                    return await getattr(self._redis, name)(*args, **options)
-        except TimeoutError as error:
-            raise StoreUnavailable("Redis did not answer in time") from error
+        async with self._in_time():
+            return await getattr(self._redis, name)(*args, **options)
 
 
 class JobStore:

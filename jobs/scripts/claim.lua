@@ -86,5 +86,5 @@ end
 for i = 3, #KEYS do
   if not enough then serve(KEYS[i], nil) end
 end
-if #out > 0 then redis.call('HSET', KEYS[1], 'state', 'busy') end
+if #out > 0 and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'state', 'busy') end
 return {exact(now), out}

@@ -19,8 +19,10 @@ if not leased or was[1] ~= 'started' then
 end
 
 local started = tonumber(was[2] or now)
-redis.call('HINCRBY', KEYS[2], ARGV[7], 1)
-redis.call('HINCRBYFLOAT', KEYS[2], 'total_working_time', exact(now - started))
+if redis.call('EXISTS', KEYS[2]) == 1 then  -- a forgotten worker's hash would stay for ever
+  redis.call('HINCRBY', KEYS[2], ARGV[7], 1)
+  redis.call('HINCRBYFLOAT', KEYS[2], 'total_working_time', exact(now - started))
+end
 redis.call('HSET', KEYS[1], 'status', ARGV[6], 'last_heartbeat', iso(now), 'x_ended_by', eid,
   unpack(ARGV, 9 + n_result))
 local ttl = close(id, ARGV[5], now)

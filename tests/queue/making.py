@@ -1,17 +1,21 @@
-"""Plain functions that make specs and jobs for the queue's tests, and look at what became of them."""
+"""Plain functions for the queue's tests: specs, jobs, claims, and what became of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
 from redis import Redis
 
+from jobs import keys
 from jobs.admission import AdmitLimits
 from jobs.catalogue import load_catalogue
 from jobs.ids import new_job_id
 from jobs.record import JobRecord
 from jobs.resolve import resolve
+from jobs.scripts import worker_calls
+from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
 from jobs.settings import ROOT
 from jobs.spec import JobSpec, parse_request
 from jobs.store import JobStore
@@ -53,3 +57,34 @@ def statuses(store: JobStore, ids: Iterable[str], tenant: str = TENANT) -> list[
 def ended_by(redis: Redis, job_id: str) -> list[str]:
     """Every end that was ever written of a job: one entry of RQ's results each."""
     return [str(entry) for entry, _ in redis.xrange(f"rq:results:{job_id}")]
+
+
+DONE = Ending(word="succeeded", rq_status="finished", result={}, fields={})
+_executions = count()
+
+
+def claim(
+    store: JobStore, images: int = 1, *, worker: str = "w", model: str = "demo", **rules: Any
+) -> list[Claimed]:
+    """What a worker gets that asks for so many images."""
+    asked = ClaimRules(images=images, **{"running": 0, "size_classes": frozenset(), **rules})
+    ids = [f"e{next(_executions)}" for _ in range(images)]
+    lines = keys.queue_names(model)
+    return store.run(worker_calls.claim(worker, asked, queues=lines, execution_ids=ids))
+
+
+def claimed_ids(store: JobStore, images: int = 1, **rules: Any) -> list[str]:
+    return [c.lease.job_id for c in claim(store, images, **rules)]
+
+
+def reap(store: JobStore, lease_s: int = 0) -> dict[str, str]:
+    return store.run(worker_calls.reap(keys.queue_names("demo"), lease_s=lease_s))
+
+
+def lapse(redis: Redis, claimed: Claimed) -> None:
+    """Make a lease run out, as when its worker died a lease ago."""
+    redis.zadd(keys.rq_key("wip", claimed.lease.queue), {claimed.lease.both: 1})
+
+
+def finish(store: JobStore, claimed: Claimed, worker: str = "w") -> str:
+    return store.run(worker_calls.finish(worker, claimed.lease, DONE))
