@@ -60,7 +60,8 @@ def test_a_finished_job_expires_after_its_retention():
 
     assert record.status is Status.SUCCEEDED
     assert record.progress.fraction == 1.0
-    assert record.completed_at and record.expires_at
+    assert record.completed_at
+    assert record.expires_at
     assert (record.expires_at - record.completed_at).total_seconds() == 3600
 
 

