@@ -6,6 +6,7 @@ know routes. Invariant: no route runs without a caller whose scopes include the 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from api.errors import Forbidden, HostNotAllowed, Unauthorized
 from api.keystore import EVERYTHING, ApiKey, Scope
 from api.settings import ApiSettings
-from api.state import ServicesDep
+from api.state import services_of
 from jobs.admission import AdmitLimits
 
 ANONYMOUS = "default"  # the tenant of those who need no key
@@ -49,20 +50,18 @@ class Caller:
 async def caller(
     request: Request,
     needed: SecurityScopes,
-    services: ServicesDep,
     header: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
     """The caller, or Unauthorized, or Forbidden."""
-    found = await _found(request, services, header)
+    found = await _found(request, header)
     missing = [scope for scope in needed.scopes if Scope(scope) not in found.scopes]
     if missing:
         raise Forbidden(f"this key lacks the scope {missing[0]}")
     return found
 
 
-async def _found(
-    request: Request, services: ServicesDep, header: HTTPAuthorizationCredentials | None
-) -> Caller:
+async def _found(request: Request, header: HTTPAuthorizationCredentials | None) -> Caller:
+    services = services_of(request)
     if header is not None:
         key = await services.keys.find(header.credentials)
         if key is None:
@@ -75,6 +74,7 @@ async def _found(
     return Caller(tenant=ANONYMOUS, scopes=EVERYTHING)
 
 
+@functools.lru_cache(maxsize=256)  # of those that pass; a refusal is never kept
 def check_host(host: str) -> None:
     """Refuse names that are not this machine's.
 

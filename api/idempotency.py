@@ -24,7 +24,7 @@ _BARE = re.compile(r"[\x21-\x7e]{1,255}")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # RFC 8941 string
 
 
-def key_of(
+async def key_of(
     request: Request,
     idempotency_key: Annotated[
         str | None,

@@ -90,4 +90,8 @@ def services_of(request: Request) -> Services:
     return services
 
 
-ServicesDep = Annotated[Services, Depends(services_of)]
+async def _services(request: Request) -> Services:
+    return services_of(request)  # async, or FastAPI would run it in a thread
+
+
+ServicesDep = Annotated[Services, Depends(_services)]

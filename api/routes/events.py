@@ -12,11 +12,11 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.auth import Reader
-from api.deps import BaseUrl, JobId
+from api.deps import JobId, base_url
 from api.errors import TooManyStreams
 from api.following import REREAD_S, Follower
 from api.openapi import problems
@@ -44,13 +44,13 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 
 @router.get("", summary="Follow a job live", response_class=Response, responses=ANSWERS)
 async def follow_job(
-    services: ServicesDep, caller: Reader, job_id: JobId, base: BaseUrl
+    request: Request, services: ServicesDep, caller: Reader, job_id: JobId
 ) -> Response:
     """Server-sent events; a comment every 15 s keeps proxies from cutting it."""
     services.following.check_room(caller.tenant)
     record = await services.store.read(job_id, tenant=caller.tenant)
     return StreamingResponse(
-        Stream(services, base).of(record),
+        Stream(services, base_url(request)).of(record),
         media_type=STREAM,
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )

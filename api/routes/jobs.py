@@ -15,11 +15,12 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.answers import json_answer, pace, tagged_answer
 from api.auth import Caller, Reader, Writer
-from api.deps import BaseUrl, JobId, JobRequestBody, WaitSeconds
+from api.deps import JobId, JobRequestBody, WaitSeconds, base_url
 from api.idempotency import IdempotencyKey, idempotency_of, replay_headers
 from api.openapi import JOB_REQUEST_BODY, problems
 from api.schemas import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
-from api.state import Services, ServicesDep
+from api.state import Services, ServicesDep, services_of
+from jobs.admission import Admitted
 from jobs.errors import (
     BlobsUnavailable,
     IdempotencyMismatch,
@@ -62,10 +63,10 @@ def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
     openapi_extra=JOB_REQUEST_BODY,
 )
 async def send_job(
+    request: Request,
     services: ServicesDep,
     caller: Writer,
     asked: JobRequestBody,
-    base: BaseUrl,
     wait_s: WaitSeconds,
     key: IdempotencyKey,
     *,
@@ -75,7 +76,8 @@ async def send_job(
     spec = resolved_spec(asked, services)
     if dry_run:
         return json_answer(await _quote(services, spec))
-    return await admit(services, caller, spec, asked, base=base, wait_s=wait_s, key=key)
+    admitted = await admit(services, caller, spec, asked, key=key)
+    return await answer_sent(request, admitted, wait_s=wait_s, keyed=key is not None)
 
 
 async def admit(
@@ -84,24 +86,28 @@ async def admit(
     spec: JobSpec,
     asked: JobRequest,
     *,
-    base: str,
-    wait_s: int,
     key: tuple[str, str] | None,
-) -> Response:
-    """Have `spec` admitted, wait if asked to, and answer with the job."""
-    admitted = await services.store.admit(
+) -> Admitted:
+    """Have `spec` admitted for the caller, once for each idempotency key."""
+    return await services.store.admit(
         spec,
         tenant=caller.tenant,
         job_id=new_job_id(),
         idempotency=idempotency_of(key, caller.tenant, asked),
         limits=caller.limits(services.settings),
     )
+
+
+async def answer_sent(
+    request: Request, admitted: Admitted, *, wait_s: int, keyed: bool
+) -> Response:
+    """Wait if asked to, then say what became of the job: 200 if it is done, else 202."""
     record = admitted.record
-    headers = replay_headers(record, replayed=admitted.replayed) if key else {}
+    headers = replay_headers(record, replayed=admitted.replayed) if keyed else {}
     if wait_s:
-        record = await services.following.until_final(record, wait_s)
+        record = await services_of(request).following.until_final(record, wait_s)
         headers["preference-applied"] = f"wait={wait_s}"
-    job = job_of(record, base)
+    job = job_of(record, base_url(request))
     headers |= {"location": job.urls.self, **pace(job)}
     done = wait_s > 0 and job.status.final
     return json_answer(job, status=200 if done else 202, headers=headers)
@@ -114,9 +120,9 @@ async def _quote(services: Services, spec: JobSpec) -> Quote:
 
 @router.get("", response_model=JobPage, summary="List your jobs")
 async def list_jobs(
+    request: Request,
     services: ServicesDep,
     caller: Reader,
-    base: BaseUrl,
     status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
     model: Annotated[str | None, Query(description="Only of this model.", max_length=63)] = None,
     cursor: Annotated[
@@ -130,7 +136,7 @@ async def list_jobs(
     page = await services.store.list(
         caller.tenant, status=status, model=model, cursor=cursor, limit=limit
     )
-    return json_answer(page_of(page, base))
+    return json_answer(page_of(page, base_url(request)))
 
 
 @router.get(
@@ -144,7 +150,6 @@ async def get_job(
     services: ServicesDep,
     caller: Reader,
     job_id: JobId,
-    base: BaseUrl,
     wait_s: WaitSeconds,
 ) -> Response:
     """The job as it stands, or as it stands when it ends within `wait` seconds."""
@@ -154,20 +159,20 @@ async def get_job(
         headers["preference-applied"] = f"wait={wait_s}"
         if not record.status.final:
             record = await services.following.until_final(record, wait_s)
-    job = job_of(record, base)
+    job = job_of(record, base_url(request))
     return tagged_answer(request, job, headers | pace(job))
 
 
 @router.post("/{job_id}/cancel", response_model=Job, summary="Cancel a job", responses=NO_JOB)
 async def cancel_job(
-    services: ServicesDep, caller: Writer, job_id: JobId, base: BaseUrl
+    request: Request, services: ServicesDep, caller: Writer, job_id: JobId
 ) -> Response:
     """At once, whatever it is doing; a job that has ended stays as it is.
 
     `progress.step` says how many model calls were spent.
     """
     record = await services.store.cancel(job_id, tenant=caller.tenant)
-    return json_answer(job_of(record, base))
+    return json_answer(job_of(record, base_url(request)))
 
 
 @router.post(
@@ -178,10 +183,10 @@ async def cancel_job(
     responses={200: {"model": Job, "description": "Done within the wait"}} | NO_JOB | REFUSALS,
 )
 async def rerun_job(
+    request: Request,
     services: ServicesDep,
     caller: Writer,
     job_id: JobId,
-    base: BaseUrl,
     wait_s: WaitSeconds,
     key: IdempotencyKey,
 ) -> Response:
@@ -189,7 +194,8 @@ async def rerun_job(
     record: JobRecord = await services.store.read(job_id, tenant=caller.tenant)
     asked = JobRequest.model_validate_json(resolved_of(record.spec).model_dump_json())
     spec = resolved_spec(asked, services)  # the model's limits may have changed since
-    return await admit(services, caller, spec, asked, base=base, wait_s=wait_s, key=key)
+    admitted = await admit(services, caller, spec, asked, key=key)
+    return await answer_sent(request, admitted, wait_s=wait_s, keyed=key is not None)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=NO_JOB)
