@@ -1,10 +1,13 @@
-"""`python -m models.demo.recipe`: fit, decoder, judge, train, evaluate.
+"""`python -m models.demo.recipe COMMAND`, each with a time budget and a device.
 
+`decoder` and `train` make the weights, `judge` the classifier, `evaluate` the figures and the card.
 The state (cache, checkpoints, logs, grids) lives outside the repository; `train` also keeps the
-diffusers folder up to date. A command that finds its state goes on from it.
+diffusers folder up to date. A command that finds its state goes on from it, and without a state
+from the committed weights.
 """
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -17,15 +20,17 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils import logging as diffusers_logging
 
 from models.demo.recipe import dataset, scenes
+from models.demo.recipe.card import EVALUATION, WEIGHTS, committed_card
 from models.demo.recipe.decoder import save_vae, train_decoder
 from models.demo.recipe.denoiser import Training
-from models.demo.recipe.export import build_pipeline, export
+from models.demo.recipe.evaluate import about, evaluate
+from models.demo.recipe.export import build_pipeline, export, load_pipeline
 from models.demo.recipe.judge import train_judge
 from models.demo.recipe.network import build_vae
+from models.demo.recipe.plots import plot_levers, plot_loss
 from models.demo.recipe.preview import PROMPTS, draw, grid
 from models.demo.recipe.vae import LinearEncoder, fitted_vae
 
-WEIGHTS = Path(__file__).parents[1]
 FIT_PICTURES = 1000
 FIRST_SHARDS = 8  # enough variety to begin with; the others come while training runs
 
@@ -37,35 +42,41 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that children go too
     # One OpenMP thread: parallelism comes from lanes (lanes.py says why).
     torch.set_num_threads(1)
-    {"fit": _fit, "decoder": _decoder, "judge": _judge, "train": _train}[options.command](options)
+    COMMANDS[options.command](options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models.demo.recipe", description=__doc__)
-    parser.add_argument("command", choices=("fit", "decoder", "judge", "train"))
+    parser.add_argument("command", choices=tuple(COMMANDS))
     parser.add_argument("--state", type=Path, default=Path.home() / ".cache/printworks-demo")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--lanes", type=int, default=None, help="replicas; default: CPUs, or 1")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--shards", type=int, default=120, help="of 2048 scenes each")
     parser.add_argument("--snapshot-minutes", type=float, default=10)
+    parser.add_argument("--fresh", action="store_true", help="start from nothing")
+    parser.add_argument("--prompts", type=int, default=320, help="of the main figures")
+    parser.add_argument("--sweep", type=int, default=64, help="prompts at each value of a lever")
     return parser
 
 
-def _fit(options: argparse.Namespace) -> None:
+def _fit(state: Path) -> None:
     rng = random.Random("fit")
     drawn = [scenes.draw_scene(rng, held_out=False) for _ in range(FIT_PICTURES)]
     torch.manual_seed(0)
-    save_vae(fitted_vae(np.stack([scenes.render(scene, rng) for scene in drawn])), options.state)
+    save_vae(fitted_vae(np.stack([scenes.render(scene, rng) for scene in drawn])), state)
 
 
 def _vae(options: argparse.Namespace) -> AutoencoderTiny:
-    if not (options.state / "vae.pt").exists():
-        _fit(options)
+    path = options.state / "vae.pt"
+    if not path.exists() and (options.weights / "vae").exists() and not options.fresh:
+        save_vae(load_pipeline(options.weights).vae, options.state)
+    if not path.exists():
+        _fit(options.state)
     vae = build_vae()
-    vae.load_state_dict(torch.load(options.state / "vae.pt"))
+    vae.load_state_dict(torch.load(path))
     return vae.eval()
 
 
@@ -87,8 +98,9 @@ def _train(options: argparse.Namespace) -> None:
     training = Training(
         cache, options.state, device=options.device, lanes=lanes, batch=options.batch
     )
-    resumed = training.resume()
-    print(f"from {training.pictures_seen} pictures" if resumed else "from nothing", flush=True)
+    if not options.fresh and not training.resume() and (options.weights / "unet").exists():
+        training.start_from(load_pipeline(options.weights))
+    print(f"from {training.pictures_seen} pictures", flush=True)
     training.run(
         options.minutes,
         every_minutes=options.snapshot_minutes,
@@ -104,6 +116,36 @@ def _snapshot(training: Training, options: argparse.Namespace) -> None:
     sheet.save(options.state / f"grid-{training.pictures_seen:08d}.png")
     export(pipeline, options.weights)
 
+
+def _evaluate(options: argparse.Namespace) -> None:
+    figures = evaluate(
+        options.weights,
+        prompts=options.prompts,
+        sweep=options.sweep,
+        workers=options.lanes or os.cpu_count() or 1,
+    )
+    figures |= about(options.weights, options.state)
+    EVALUATION.write_text(json.dumps(figures, indent=1) + "\n")
+    _card(options)
+
+
+def _card(options: argparse.Namespace) -> None:
+    """The card's pictures and text, from evaluation.json and the weights as they are."""
+    figures = json.loads(EVALUATION.read_text())
+    plot_levers(figures, options.weights / "levers.png")
+    if (options.state / "loss.csv").exists():
+        plot_loss(options.state / "loss.csv", options.weights / "loss.png")
+    grid(draw(load_pipeline(options.weights), PROMPTS)).save(options.weights / "grid.png")
+    (options.weights / "README.md").write_text(committed_card())
+
+
+COMMANDS = {
+    "decoder": _decoder,
+    "judge": _judge,
+    "train": _train,
+    "evaluate": _evaluate,
+    "card": _card,
+}
 
 if __name__ == "__main__":
     main()

@@ -90,11 +90,18 @@ class Cache:
         torch.save({"latents": shard.latents, "labels": shard.labels}, fresh)
         fresh.rename(self.folder / f"{index}.pt")
 
-    def batch(self, rows: int, rng: random.Random) -> tuple[Tensor, list[Scene]]:
-        """Random rows of shards of one shape: latents (rows, C, h, w) and their scenes."""
+    def batch(self, rows: int, rng: random.Random, *, pairs: float) -> tuple[Tensor, list[Scene]]:
+        """Random rows of shards of one shape: latents (rows, C, h, w) and their scenes.
+
+        Of the scenes of two things only the share `pairs` is taken.
+        """
         shape = rng.choice(list(self.shards.values())).latents.shape
         pool = [shard for shard in self.shards.values() if shard.latents.shape == shape]
-        picks = [(rng.choice(pool), rng.randrange(SHARD)) for _ in range(rows)]
+        picks: list[tuple[Shard, int]] = []
+        while len(picks) < rows:
+            shard, row = rng.choice(pool), rng.randrange(SHARD)
+            if shard.labels[row, 4] < 0 or rng.random() < pairs:
+                picks.append((shard, row))
         latents = torch.stack([shard.latents[row] for shard, row in picks]).float()
         return latents, [shard.scene(row) for shard, row in picks]
 

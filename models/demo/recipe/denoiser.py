@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
@@ -25,10 +26,11 @@ from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
 
 GAMMA: Final = 5.0
 EMPTY_SHARE: Final = 0.1
-LEARNING_RATE: Final = 8e-4
+LEARNING_RATE: Final = 7e-4
 WARMUP_STEPS: Final = 200
 COOLDOWN: Final = 0.35  # the last part of a run's time, in which the learning rate falls to zero
 EMA_DECAY: Final = 0.9985
+ALL_PAIRS_AFTER: Final = 250_000  # pictures: words first, then which word belongs to which thing
 
 
 class Denoiser(nn.Module):
@@ -106,7 +108,7 @@ class Training:
         while (spent := (time.monotonic() - started) / (60 * minutes)) < 1:
             loss = self._step(spent)
             mean = loss if mean == 0 else 0.98 * mean + 0.02 * loss
-            if self.steps_done % 50 == 0:
+            if self.steps_done % 25 == 0:
                 self._report(mean, spent, time.monotonic() - started)
             if self.steps_done % 500 == 0:
                 self.cache.refresh()
@@ -131,7 +133,9 @@ class Training:
         return loss
 
     def _chunk(self) -> Chunk:
-        latents, scenes = self.cache.batch(self.rows, self.rng)
+        latents, scenes = self.cache.batch(
+            self.rows, self.rng, pairs=min(1.0, self.pictures_seen / ALL_PAIRS_AFTER)
+        )
         captions = ["" if self.rng.random() < EMPTY_SHARE else caption(s, self.rng) for s in scenes]
         # One step from each of B equal parts of the schedule: the loss is far less noisy.
         steps = ((torch.arange(self.rows) + torch.rand(self.rows)) / self.rows * TRAIN_STEPS).long()
@@ -176,6 +180,14 @@ class Training:
         }
         torch.save(state, fresh)
         fresh.rename(self.state / "denoiser.pt")
+
+    @torch.no_grad()
+    def start_from(self, pipeline: StableDiffusionPipeline) -> None:
+        """Begin with exported weights; how many pictures made them is not known."""
+        self.model.unet.load_state_dict(pipeline.unet.state_dict())
+        self.model.text_encoder.load_state_dict(pipeline.text_encoder.state_dict())
+        self.ema = [p.detach().clone() for p in self.model.parameters()]
+        self.pictures_seen = self.resumed_at = ALL_PAIRS_AFTER
 
     def resume(self) -> bool:
         """Go on from this folder's last state, if it has one."""

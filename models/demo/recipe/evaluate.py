@@ -18,11 +18,15 @@ import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image
+from torch import nn
 
 from models.demo.recipe import scenes
 from models.demo.recipe.captions import plain_caption
-from models.demo.recipe.judge import Judge, Verdict, load_judge
+from models.demo.recipe.decoder import psnr
+from models.demo.recipe.export import load_pipeline
+from models.demo.recipe.judge import Judge, Verdict, accuracy, load_judge
 from models.demo.recipe.preview import GUIDANCE, SAMPLERS, STEPS, draw
+from models.demo.recipe.vae import LinearEncoder
 from models.demo.recipe.world import COLOR_NAMES, GROUND_NAMES, OBJECT_NAMES, SIZES, Scene
 
 CHUNK: Final = 16
@@ -85,9 +89,8 @@ _judge: Judge
 def _open_studio(weights: Path) -> None:
     global _pipeline, _judge  # noqa: PLW0603 - one of each in a process of the pool
     torch.set_num_threads(1)
-    _pipeline = StableDiffusionPipeline.from_pretrained(weights, torch_dtype=torch.float32)
+    _pipeline = load_pipeline(weights)
     _pipeline.unet.to(memory_format=torch.channels_last)
-    _pipeline.set_progress_bar_config(disable=True)
     _judge = load_judge()
 
 
@@ -168,6 +171,29 @@ def pair_figures(asked: Iterable[Scene], answers: list[Answer]) -> Figures:
         "both_objects_and_colors": round(float(np.mean(colored)), 4),
         "ground": round(float(np.mean(ground)), 4),
     }
+
+
+def about(weights: Path, state: Path) -> Figures:
+    """What is known without drawing: sizes, the decoder's PSNR, the judge's accuracy, the run."""
+    pipeline = load_pipeline(weights)
+    sizes = {
+        "vae_parameters": _parameters(pipeline.vae),
+        "unet_parameters": _parameters(pipeline.unet),
+        "text_parameters": _parameters(pipeline.text_encoder),
+        "megabytes": sum(p.stat().st_size for p in weights.rglob("*.safetensors")) / 1e6,
+    }
+    path = state / "denoiser.pt"
+    run = torch.load(path, mmap=True) if path.exists() else {"pictures_seen": 0, "steps_done": 0}
+    return {
+        "model": sizes,
+        "vae": {"psnr_db": round(psnr(pipeline.vae, LinearEncoder(pipeline.vae), 256), 2)},
+        "judge": {"scenes": 2000, "accuracy": accuracy(load_judge(), 2000)},
+        "training": {"pictures": run["pictures_seen"], "steps_done": run["steps_done"]},
+    }
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def _drawn(name: str, count: int, *, held_out: bool, things: int) -> tuple[Scene, ...]:

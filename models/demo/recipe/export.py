@@ -36,6 +36,13 @@ def build_pipeline(
     return pipeline
 
 
+def load_pipeline(folder: Path) -> StableDiffusionPipeline:
+    """The exported model in single precision, as a user loads it."""
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def export(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Save `pipeline` in half precision over `folder`; it is left in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
