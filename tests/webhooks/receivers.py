@@ -42,6 +42,7 @@ class Receiver:
         self.got: list[Got] = []
         self._tls = tls
         self._tasks: set[asyncio.Task] = set()
+        self._news = asyncio.Event()
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
@@ -53,6 +54,14 @@ class Receiver:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # an aborted transport closes its socket in the loop's next turn
+
+    async def until(self, requests: int, within_s: float = 20) -> None:
+        """Wait until so many requests have come."""
+        async with asyncio.timeout(within_s):
+            while len(self.got) < requests:
+                self._news.clear()
+                await self._news.wait()
 
     @property
     def url(self) -> str:
@@ -64,13 +73,18 @@ class Receiver:
         task = asyncio.current_task()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-            got = await self._read(reader)
-            self.got.append(got)
-            await self.answer(got, writer)
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            writer.close()
-            await writer.wait_closed()
+        self._news.set()
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+                got = await self._read(reader)
+                self.got.append(got)
+                self._news.set()
+                await self.answer(got, writer)
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                writer.close()
+                await writer.wait_closed()
+        finally:
+            writer.transport.abort()
 
     async def _read(self, reader: asyncio.StreamReader) -> Got:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

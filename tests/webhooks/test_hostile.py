@@ -1,0 +1,166 @@
+"""T44: a receiver may do what it likes: an attempt ends in time, reads little, and is classified.
+
+Limits are the product's, scaled by 20 (15 s are 0.75 s here); the product's own are asserted.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from jobs.webhooks.targets import Egress, resolver
+from tests.webhooks import receivers as r
+from tests.webhooks.conftest import QUICK
+from tests.webhooks.desk import Desk
+from worker.courier.sending import Answer, Letter, Limits, Outcome, Sender, open_sender
+
+pytestmark = pytest.mark.anyio
+CASES: list[tuple[str, Callable[[], r.Receiver], Outcome]] = [
+    ("slow, 14 s of 15", lambda: r.Slow(0.6), Outcome.DELIVERED),
+    ("slow, 16 s of 15", lambda: r.Slow(0.85), Outcome.TIMEOUT),
+    ("says nothing", r.Silent, Outcome.TIMEOUT),
+    ("trickles a header", r.TricklingHead, Outcome.TIMEOUT),
+    ("trickles a body", r.TricklingBody, Outcome.DELIVERED),
+    ("1 GB of body", r.Endless, Outcome.REFUSED),
+    ("gzip bomb", r.GzipBomb, Outcome.DELIVERED),
+    ("10 MB of headers", r.HugeHead, Outcome.NOT_HTTP),
+    ("garbage", r.Garbage, Outcome.NOT_HTTP),
+    ("reset", r.Resetting, Outcome.UNREACHABLE),
+    ("closes", r.Hanging, Outcome.NOT_HTTP),
+]
+
+
+@pytest.fixture
+async def sender(loopback: Egress, tls: ssl.SSLContext):
+    async with open_sender(loopback, resolver(), agent="test", limits=QUICK, tls=tls) as made:
+        yield made
+
+
+async def timed(sender: Sender, url: str) -> tuple[Answer, float, float]:
+    """The answer, the seconds and the MB that it took."""
+    process = psutil.Process()
+    before, started = process.memory_info().rss, time.monotonic()
+    answer = await sender.post(
+        Letter(url=url, event="msg_1", body=b"{}", secrets=("whsec_AAAA",), timestamp_s=1)
+    )
+    return answer, time.monotonic() - started, (process.memory_info().rss - before) / 1e6
+
+
+def test_the_limits_of_the_product_are_those_of_the_contract():
+    assert Limits() == Limits(total_s=15, connect_s=5, answer_s=2, most_bytes=65_536)
+
+
+@pytest.mark.parametrize(("name", "make", "outcome"), CASES, ids=[c[0] for c in CASES])
+async def test_whatever_it_does_the_attempt_ends_and_is_named(
+    sender: Sender, name: str, make: Callable[[], r.Receiver], outcome: Outcome
+):
+    async with make() as receiver:
+        answer, took_s, grew_mb = await timed(sender, receiver.url)
+
+        assert answer.outcome is outcome
+        assert took_s < 5  # 0.75 s and 0.25 s, on a machine that may be busy
+        assert grew_mb < 16
+        assert len(answer.text.encode()) <= 3 * 1024  # 1 KiB of bytes; each odd one is shown as 3
+        if isinstance(receiver, r.Endless):
+            assert receiver.sent < 16e6  # what the kernel's buffers took
+        print(f"T44 {name}: {answer.outcome}, {took_s:.2f} s, {grew_mb:+.1f} MB")
+
+
+async def test_nobody_there_is_unreachable(sender: Sender):
+    async with r.Receiver() as receiver:
+        url = receiver.url
+
+    answer, took_s, _ = await timed(sender, url)
+
+    assert answer.outcome is Outcome.UNREACHABLE
+    assert took_s < 2
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate that `name` signed for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    address = name.replace(".", "").isdigit()
+    alt = x509.IPAddress(ipaddress.ip_address(name)) if address else x509.DNSName(name)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([alt]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(made.public_bytes(form))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "outcome"),
+    [
+        ("127.0.0.1", True, Outcome.DELIVERED),
+        ("127.0.0.1", False, Outcome.UNREACHABLE),
+        ("other.example", True, Outcome.UNREACHABLE),
+    ],
+    ids=["right", "nobody's authority", "wrong host"],
+)
+async def test_tls_is_verified_against_the_host_of_the_url(
+    tmp_path: Path, loopback: Egress, name: str, trusted: bool, outcome: Outcome
+):
+    cert, key = certificate(tmp_path, name)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(cert, key)
+    ours = ssl.create_default_context(cafile=str(cert)) if trusted else ssl.create_default_context()
+
+    async with (
+        r.Receiver(tls=theirs) as receiver,
+        open_sender(loopback, resolver(), agent="test", limits=QUICK, tls=ours) as sender,
+    ):
+        answer, _, _ = await timed(sender, receiver.url)
+
+    assert answer.outcome is outcome
+    print(f"T44 TLS for {name}, trusted={trusted}: {answer.outcome}")
+
+
+async def test_the_log_keeps_the_head_of_an_answer_and_no_control_characters(desk: Desk):
+    async with r.Answering(500, body=b"\x1b[31mno\x00" + b"x" * 5000) as receiver:
+        endpoint, _ = await desk.register(receiver.url)
+        desk.job_ends()
+        await desk.deliver()
+
+        (line,) = (await desk.only(endpoint)).log
+        assert line.status == 500
+        assert len(line.answer) == 1024
+        assert "\x1b" not in line.answer
+        assert "\x00" not in line.answer
+
+
+async def test_a_deaf_receiver_holds_up_nobody_in_the_same_round(desk: Desk):
+    async with r.Silent() as deaf, r.Receiver() as good:
+        await desk.register(deaf.url)
+        await desk.register(good.url)
+        desk.job_ends()
+
+        await desk.courier.round()
+        await good.until(1, within_s=QUICK.total_s * 0.9)
+        await desk.courier.landed()
+
+        assert deaf.accepted == 1
