@@ -1,7 +1,7 @@
 """Connections to Redis that fail fast, their errors as ours, and what we demand of the server.
 
-Owns every timeout and the translation. Invariant: redis-py never repeats a command behind our
-back: with its default of ten silent retries one lost reply ran an INCR twice (measured).
+Owns every timeout and the translation. Invariant: redis-py repeats no command that waited for an
+answer: with its default of ten silent retries one lost reply ran an INCR twice (measured).
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ MIN_VERSION = (7, 0)
 
 
 def connect_async(url: str) -> redis.asyncio.Redis:
-    """For the API: answers are text."""
+    """For the API: answers are text. Only for calls that may be sent twice, as all the store's may.
+
+    A connection that broke while it lay in the pool is replaced once, without a word: after a
+    restart of Redis every pooled one is such, and each would cost a client a 503.
+    """
     return redis.asyncio.Redis.from_url(
         url,
         decode_responses=True,
         socket_connect_timeout=CONNECT_S,
         socket_timeout=REPLY_S,
-        retry=AsyncRetry(NoBackoff(), 0),
+        retry=AsyncRetry(NoBackoff(), 1, supported_errors=(rex.ConnectionError,)),
         max_connections=MAX_CONNECTIONS,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import httpx2
 
 from api.settings import ApiSettings
@@ -54,3 +56,19 @@ def test_without_redis_it_lives_says_so_and_answers_in_time(
         assert answer.headers["retry-after"]
         assert answer.elapsed.total_seconds() < 2.5
     assert api.get(job["urls"]["self"]).json()["status"] == "queued"  # the AOF kept it
+
+
+def test_a_restart_of_redis_costs_nobody_a_503_afterwards(
+    served, valkey_server: servers.Valkey, redis_url: str
+):
+    api = served.client
+    with ThreadPoolExecutor(16) as pool:  # so that several connections lie in the API's pool
+        assert {a.status_code for a in pool.map(lambda _: api.get("/v1/jobs"), range(64))} == {200}
+
+    valkey_server.kill()
+    valkey_server.start()
+    valkey_server.wait_ready()
+
+    with ThreadPoolExecutor(16) as pool:
+        after = [a.status_code for a in pool.map(lambda _: api.get("/v1/jobs"), range(64))]
+    assert set(after) == {200}
