@@ -139,9 +139,7 @@ class EngineLink:
 class _Child:
     """One incarnation of the engine process: its socket, its inbox, its signs of life."""
 
-    def __init__(
-        self, program: Sequence[str], config: EngineConfig, wake: threading.Event
-    ) -> None:
+    def __init__(self, program: Sequence[str], config: EngineConfig, wake: threading.Event) -> None:
         ours, theirs = socket.socketpair()
         # Raw timeval (s, us): a child that hangs must not block our writes for ever.
         timeout = SEND_TIMEOUT_S.to_bytes(8, sys.byteorder) + bytes(8)

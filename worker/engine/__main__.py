@@ -1,9 +1,29 @@
-"""`python -m worker.engine FD`: how the link starts the engine's process."""
+"""`python -m worker.engine FD PARENT_PID`: how the link starts the engine's process.
+
+Owns the first moments: from its very first line the process dies with its parent, also while
+torch is still being imported. Invariant: no orphan ever holds a GPU.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import sys
+from importlib import import_module
 
-from worker.engine.process import main
+PR_SET_PDEATHSIG = 1
 
-sys.exit(main(int(sys.argv[1])))
+
+def die_with_parent(parent_pid: int) -> None:
+    """Linux kills this process when the thread that spawned it ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:  # it died between spawn and here
+            sys.exit(0)
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[2]))
+    process = import_module("worker.engine.process")  # torch and diffusers: 6 s
+    sys.exit(process.main(int(sys.argv[1])))

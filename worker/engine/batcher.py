@@ -20,14 +20,12 @@ from typing import Any
 import torch
 
 from worker.engine.admission import WaitingLine, urgency
-from worker.engine.call import ImageCall
+from worker.engine.call import ImageCall, as_engine_error
 from worker.engine.errors import (
     DeadlinePassed,
-    DeviceMemoryFull,
     Dropped,
     EngineError,
     NanOutput,
-    PipelineFailed,
     Unservable,
 )
 from worker.engine.gates import Kind, ModelCall
@@ -248,7 +246,7 @@ class Engine:
             raise  # the device itself is broken: the process ends, the link hands all back
         except Exception as error:  # noqa: BLE001 - the fence around one model call
             if len(group) == 1:
-                return [(group[0], _as_engine_error(error), 1)]
+                return [(group[0], as_engine_error(error), 1)]
             # Somebody's rows did this. Each alone, in lanes as before, finds out whose.
             log.warning("engine.group_failed", extra={"images": len(group), "error": repr(error)})
             return [answer for live in group for answer in self._run_rows([live])]
@@ -272,7 +270,7 @@ class Engine:
         except torch.AcceleratorError:
             raise
         except Exception as error:  # noqa: BLE001 - the fence around one model call
-            return _as_engine_error(error)
+            return as_engine_error(error)
         if parked.gate.kind is Kind.ENCODE:
             self._prompts.keep(parked, result)
         return result
@@ -363,14 +361,3 @@ class Engine:
         self._pace_s += 0.1 * (pace_s - self._pace_s)
         took_ms = took_s * 1000
         self.step_ms = took_ms if self.step_ms is None else 0.9 * self.step_ms + 0.1 * took_ms
-
-
-def _as_engine_error(error: Exception) -> EngineError:
-    if isinstance(error, EngineError):
-        return error
-    if isinstance(error, torch.OutOfMemoryError):
-        torch.cuda.empty_cache()
-        return DeviceMemoryFull("the device's memory is full even for this image alone")
-    failed = PipelineFailed(f"{type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed

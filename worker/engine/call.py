@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from greenlet import GreenletExit, getcurrent
 
-from worker.engine.errors import DegenerateOutput, Dropped, EngineError, NanOutput, PipelineFailed
+from worker.engine.errors import (
+    DegenerateOutput,
+    DeviceMemoryFull,
+    Dropped,
+    EngineError,
+    NanOutput,
+    PipelineFailed,
+)
 from worker.engine.gates import CallGreenlet, Kind, ModelCall
 from worker.messages import ImageRequest, Pixels, Stage
 
@@ -114,11 +121,24 @@ class ImageCall:
     def _run(self) -> None:
         try:
             self.pixels = to_pixels(self._make())
-        except (EngineError, Dropped) as error:
+        except Dropped as error:
             self.error = error
+        except torch.AcceleratorError:
+            raise  # the device itself is broken: out through the engine, and the process ends
         except Exception as error:  # noqa: BLE001 - the fence around one image
-            self.error = PipelineFailed(f"{type(error).__name__}: {error}")
-            self.error.__cause__ = error
+            self.error = as_engine_error(error)
+
+
+def as_engine_error(error: Exception) -> EngineError:
+    """The error of our tree for whatever a pipeline or a model raised."""
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return DeviceMemoryFull("the device's memory is full even for this image alone")
+    failed = PipelineFailed(f"{type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed
 
 
 def to_pixels(picture: np.ndarray) -> Pixels:

@@ -1,17 +1,13 @@
 """The engine's own process: read commands, tick, report; nothing else.
 
 Owns the pipe to the control process and the loop. Knows no batch (the engine does) and no job.
-Invariant: it never outlives its parent, and no signal but SIGKILL stops it in mid-tick: the
-parent says Stop.
+Invariant: no signal but SIGKILL stops it in mid-tick: the parent says Stop.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import signal
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -42,7 +38,6 @@ from worker.messages import (
 log = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 0.5
-PR_SET_PDEATHSIG = 1
 
 if TYPE_CHECKING:
     Pipe = Connection[Event, EngineConfig | Command]
@@ -120,7 +115,6 @@ class EngineProcess:
 
 def main(fd: int) -> int:
     """Serve over the socket `fd` until told to stop; the exit code."""
-    _die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Ctrl-C reaches the whole terminal: the control process drains first, then says Stop.
         signal.signal(number, signal.SIG_IGN)
@@ -149,12 +143,3 @@ def _quiet() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
-
-
-def _die_with_parent() -> None:
-    """Linux kills this process when the thread that spawned it ends: no orphan holds a GPU."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died between fork and here
-            os.kill(os.getpid(), signal.SIGKILL)
