@@ -120,6 +120,12 @@ class TooManyStreams(NotAdmitted):
     code = "too_many_streams"
 
 
+class InvalidIdempotencyKey(HttpError):
+    """The Idempotency-Key is not one to 255 printable ASCII characters."""
+
+    code, status, title = "invalid_idempotency_key", 400, "The idempotency key cannot be read"
+
+
 class BadRequest(HttpError):
     """The request is not HTTP as we know it."""
 

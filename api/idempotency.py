@@ -14,8 +14,8 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
+from api.errors import InvalidIdempotencyKey
 from jobs.admission import Idempotency
-from jobs.errors import InvalidRequest, Problem
 from jobs.record import JobRecord
 from jobs.spec import JobRequest
 
@@ -40,8 +40,7 @@ async def key_of(
     quoted = _QUOTED.fullmatch(idempotency_key)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else idempotency_key
     if not quoted and (key.startswith('"') or not _BARE.fullmatch(key)):
-        detail = "1 to 255 printable ASCII characters, bare or as a quoted string"
-        raise InvalidRequest([Problem("Idempotency-Key", "invalid_idempotency_key", detail)])
+        raise InvalidIdempotencyKey("1 to 255 printable ASCII characters, bare or quoted")
     return f"{request.method} {request.url.path}", key
 
 

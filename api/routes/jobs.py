@@ -16,6 +16,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api.answers import json_answer, pace, tagged_answer
 from api.auth import Caller, Reader, Writer
 from api.deps import JobId, JobRequestBody, WaitSeconds, base_url
+from api.errors import InvalidIdempotencyKey
 from api.idempotency import IdempotencyKey, idempotency_of, replay_headers
 from api.openapi import JOB_REQUEST_BODY, problems
 from api.schemas import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
@@ -39,7 +40,9 @@ from jobs.spec import JobRequest, JobSpec
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-REFUSALS = problems(InvalidRequest, IdempotencyMismatch, TenantLimit, QueueFull, StorageFull)
+REFUSALS = problems(
+    InvalidIdempotencyKey, InvalidRequest, IdempotencyMismatch, TenantLimit, QueueFull, StorageFull
+)
 NO_JOB = problems(JobMissing, JobGone)
 
 
