@@ -57,14 +57,14 @@ def main(argv: Sequence[str]) -> int:
     if rest and arguments.command not in ("test", "chaos"):
         _parser().error(f"unknown argument: {rest[0]}")
     try:
-        python = ensure(dev=arguments.command != "up")
+        python = _python(arguments)
     except InstallFailed as failed:
         print(failed, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; the next run goes on with the installation", file=sys.stderr)
         return 130
-    if Path(sys.prefix) != python.parent.parent:
+    if python != Path(sys.executable):
         _become(python, ROOT / "deploy", *argv)
     run: dict[str, Callable[[], int]] = {
         "up": lambda: _up(arguments),
@@ -73,6 +73,13 @@ def main(argv: Sequence[str]) -> int:
         "chaos": lambda: _chaos(rest),
     }
     return run[arguments.command]()
+
+
+def _python(arguments: argparse.Namespace) -> Path:
+    """The Python that does the work. Raises InstallFailed."""
+    if getattr(arguments, "no_install", False):
+        return Path(sys.executable)
+    return ensure(dev=arguments.command != "up")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.add_argument("--workers", type=_workers, default=1, metavar="N", help="GPU workers (1)")
     up.add_argument("--no-first-picture", action="store_true", help="do not make one at the start")
+    up.add_argument("--no-install", action="store_true", help="run in this Python as it is")
     up.add_argument("--once", metavar="PROMPT", help="make this one picture, then stop")
     up.add_argument(
         "-o", "--out", type=Path, default=Path("out.png"), metavar="FILE", help="with --once"

@@ -1,0 +1,108 @@
+"""A real `python3 deploy up` in a folder of the test's own, on a tiny model.
+
+Owns its start, its end and the model file. Invariant: `end` leaves no process of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+from printworks import Client
+
+from jobs.settings import ROOT
+from tests.helpers import gone, wait_until
+
+START_S = 120.0  # importing torch on a busy machine is most of it
+MODELS = """
+[[model]]
+id = "tiny"
+title = "random weights: it paints noise, quickly"
+source = "tiny"
+family = "sd"
+[model.defaults]
+width = 32
+height = 32
+sampler = "ddim"
+[model.limits]
+min_side = 8
+max_steps = 1000
+"""
+# Six seconds and one: a test that kills a worker waits for its lease to run out.
+LEASE = {"PRINTWORKS_WORKER_LEASE_S": "6", "PRINTWORKS_WORKER_BEAT_S": "1"}
+
+
+def write_tiny_model(folder: Path) -> Path:
+    """A model file and its model. In a process of its own: torch stays out of the test's."""
+    code = (
+        "import sys; from tests.engine.tiny import *; tiny_pipeline().save_pretrained(sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", code, folder / "tiny"], cwd=ROOT, check=True)
+    models = folder / "models.toml"
+    models.write_text(MODELS)
+    return models
+
+
+class Up:
+    """One `up`, and a client of it."""
+
+    def __init__(self, data: Path, models: Path, *arguments: str) -> None:
+        self.data = data
+        self._clients = ExitStack()
+        self.log = data.with_suffix(".out")
+        environ = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
+        environ.pop("REDIS_URL", None)
+        argv = [sys.executable, ROOT / "deploy", "up", "--no-install", "--port", "0"]
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen(
+                [*map(str, argv), "--data", str(data), *arguments],
+                env=environ | LEASE | {"PRINTWORKS_MODELS_FILE": str(models)},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=data.parent,
+            )
+
+    def wait_ready(self) -> None:
+        """Until `up.json` is there."""
+        wait_until(
+            lambda: (self.data / "up.json").exists() or self.process.poll() is not None,
+            "up.json is written",
+            START_S,
+        )
+        assert self.process.poll() is None, self.log.read_text()
+        said = self.said
+        self.client = self._clients.enter_context(Client(said["api_url"], said["api_key"]))
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What `up.json` says now."""
+        return json.loads((self.data / "up.json").read_text())
+
+    def pid(self, name: str) -> int:
+        """The process ID of one service."""
+        return self.said["pids"][name]
+
+    def engine(self) -> psutil.Process:
+        """The worker's engine: its child that holds the most memory (torch)."""
+        children = psutil.Process(self.pid("worker-1")).children()
+        return max(children, key=lambda child: child.memory_info().rss)
+
+    def family(self) -> list[psutil.Process]:
+        """Everything that it started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self) -> None:
+        """Ctrl-C, and everything is gone."""
+        self._clients.close()
+        if self.process.poll() is None:
+            family = self.family()
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(60)
+            wait_until(lambda: all(map(gone, family)), "every process has ended")
