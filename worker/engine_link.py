@@ -45,7 +45,7 @@ QUIET_S = 30.0  # no beat for this long, and for ten steps: the child hangs in a
 QUIET_STEPS = 10
 LOADING_QUIET_S = 600.0  # weights from a slow disk; beats come only between models
 SEND_TIMEOUT_S = 10  # a child that does not read its commands for this long hangs, too
-ENGINE = (sys.executable, "-m", "worker.engine")  # told the number of its socket
+ENGINE = (sys.executable, "-m", "worker.engine")  # told its socket and its parent
 FIRST_RESPAWN_S, LAST_RESPAWN_S = 0.1, 30.0
 
 
@@ -146,7 +146,7 @@ class _Child:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [*program, str(theirs.fileno())],
+                [*program, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
