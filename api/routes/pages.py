@@ -1,0 +1,81 @@
+"""The pages for people: the playground at `/`, the API to read at `/docs`.
+
+Owns the few static files of api/playground and the one policy under which a browser runs them:
+scripts and styles from here only, nothing inline. Invariant: works offline and needs no key; what
+the page asks for afterwards does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+
+from api.answers import holds
+from api.errors import RouteMissing
+
+FOLDER = Path(__file__).resolve().parent.parent / "playground"
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A file as it is sent."""
+
+    content: bytes
+    kind: str
+    tag: str
+
+
+def _pages() -> dict[str, Page]:
+    """All files, read once: there are few, and they are small."""
+    found: dict[str, Page] = {}
+    for path in FOLDER.iterdir():
+        if path.suffix in KINDS:
+            content = path.read_bytes()
+            tag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+            found[path.name] = Page(content, KINDS[path.suffix], tag)
+    return found
+
+
+PAGES = _pages()
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+async def playground(request: Request) -> Response:
+    """The playground."""
+    return _answer(request, "index.html")
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """The API, to read."""
+    return _answer(request, "docs.html")
+
+
+@router.get("/playground/{name}")
+async def static(request: Request, name: str) -> Response:
+    """A file of the two pages."""
+    return _answer(request, name)
+
+
+def _answer(request: Request, name: str) -> Response:
+    page = PAGES.get(name)
+    if page is None:
+        raise RouteMissing("there is no such page")
+    headers = {"etag": page.tag, "cache-control": "no-cache", "content-security-policy": POLICY}
+    if holds(request.headers.get("if-none-match"), page.tag):
+        return Response(status_code=304, headers=headers)
+    return Response(page.content, media_type=page.kind, headers=headers)
