@@ -34,6 +34,7 @@ from printworks.types import (
     OutputOptions,
     Quote,
     Sampler,
+    WebhookOptions,
 )
 
 __all__ = [
@@ -59,4 +60,5 @@ __all__ = [
     "ServiceFault",
     "Unreachable",
     "WaitTimeout",
+    "WebhookOptions",
 ]

@@ -28,6 +28,13 @@ class OutputOptions(TypedDict, total=False):
     metadata: bool  # write seed and settings into the file
 
 
+class WebhookOptions(TypedDict, total=False):
+    """Whom to call back, and when."""
+
+    url: str
+    events: list[str]
+
+
 class JobOptions(TypedDict, total=False):
     """Everything that a job may say besides its prompt. What is left out, the model decides."""
 
@@ -48,6 +55,7 @@ class JobOptions(TypedDict, total=False):
     retention_s: int
     reproducibility: Literal["exact", "fast"]
     metadata: dict[str, Any]  # yours, echoed
+    webhook: WebhookOptions  # whom to call back
 
 
 class Output(Answer):
