@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from api import errors, openapi
 from api.deps import known_query
 from api.middleware import Edge
-from api.routes import events, health, images, jobs, models
+from api.routes import events, health, images, jobs, models, pages, webhooks
 from api.settings import ApiSettings
 from api.state import open_services
 
@@ -27,6 +27,7 @@ TAGS = [
     {"name": "jobs", "description": "One request and its life."},
     {"name": "images", "description": "What a job made."},
     {"name": "models", "description": "What there is to ask for, and how busy it is."},
+    {"name": "webhooks", "description": "Be told how jobs ended, signed."},
     {"name": "health", "description": "For balancers and orchestrators."},
 ]
 
@@ -55,8 +56,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
     )
-    for router in (jobs.router, events.router, images.router, models.router, health.router):
-        app.include_router(router)
+    for resource in (jobs, events, images, models, webhooks, health, pages):
+        app.include_router(resource.router)
     errors.install(app)
     openapi.install(app)
     if settings.origins:
@@ -70,7 +71,7 @@ def allow_listed_origins(app: FastAPI, settings: ApiSettings) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.origins,
-        allow_methods=("GET", "POST", "DELETE"),
+        allow_methods=("GET", "POST", "PATCH", "DELETE"),
         allow_headers=("authorization", "content-type", "idempotency-key", "prefer"),
         expose_headers=("location", "retry-after", "x-request-id", "etag"),
         max_age=600,

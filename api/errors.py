@@ -23,6 +23,9 @@ from starlette.routing import compile_path
 from jobs import errors as jobs_errors
 from jobs.blobs import BlobMissing
 from jobs.errors import InvalidRequest, NotAdmitted, PrintworksError, Problem
+from jobs.webhooks.deliveries import DeliveryMissing
+from jobs.webhooks.endpoints import EndpointMissing, TooManyEndpoints
+from jobs.webhooks.sealing import SealingUnset
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -153,6 +156,10 @@ TABLE: dict[type[PrintworksError], Shown] = {
     jobs_errors.StorageFull: Shown(503, "The store is full"),
     jobs_errors.StoreUnavailable: Shown(503, "The store is away"),
     BlobMissing: Shown(410, "The picture is no longer stored"),
+    EndpointMissing: Shown(404, "There is no such endpoint"),
+    DeliveryMissing: Shown(404, "There is no such delivery"),
+    TooManyEndpoints: Shown(422, "You have as many endpoints as you may"),
+    SealingUnset: Shown(501, "This service has no webhooks"),
     jobs_errors.BlobsUnavailable: Shown(503, "The picture store is away"),
 }
 _BY_STATUS: dict[int, type[HttpError]] = {404: RouteMissing, 405: MethodNotAllowed}

@@ -20,6 +20,7 @@ from api.following import Following
 from api.keystore import KeyStore, open_keystore
 from api.readiness import Readiness
 from api.settings import ApiSettings
+from api.webhooks import Webhooks, open_webhooks
 from jobs.blobs import Blobs
 from jobs.catalogue import Catalogue, load_catalogue
 from jobs.errors import SettingsError, StoreUnavailable
@@ -41,6 +42,7 @@ class Services:
     keys: KeyStore
     following: Following
     readiness: Readiness
+    webhooks: Webhooks
 
 
 @asynccontextmanager
@@ -58,6 +60,7 @@ async def open_services(settings: ApiSettings) -> AsyncGenerator[Services]:
             store, max_streams=settings.max_streams, max_tenant=settings.max_tenant_streams
         )
         await stack.enter_async_context(following)
+        webhooks = await stack.enter_async_context(open_webhooks(settings))
         yield Services(
             settings=settings,
             catalogue=catalogue,
@@ -67,6 +70,7 @@ async def open_services(settings: ApiSettings) -> AsyncGenerator[Services]:
             keys=keys,
             following=following,
             readiness=Readiness(store, blobs, blob_threads),
+            webhooks=webhooks,
         )
 
 

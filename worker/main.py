@@ -22,7 +22,7 @@ from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-ROLES = {"gpu": "worker.gpu", "courier": "worker.courier", "janitor": "worker.janitor"}
+ROLES = {"gpu": "worker.gpu", "courier": "worker.courier.process", "janitor": "worker.janitor"}
 
 
 class Stop:

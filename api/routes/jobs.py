@@ -77,6 +77,7 @@ async def send_job(
 ) -> Response:
     """Accepted jobs are never lost. The answer comes at once, or after `wait` seconds at most."""
     spec = resolved_spec(asked, services)
+    await services.webhooks.check_own(asked.webhook, tenant=caller.tenant)
     if dry_run:
         return json_answer(await _quote(services, spec))
     admitted = await admit(services, caller, spec, asked, key=key)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 
@@ -23,24 +22,29 @@ from jobs.webhooks.sealing import Sealing
 from jobs.webhooks.targets import Egress, resolver
 from worker.courier.courier import SLOTS, Courier, Stores
 from worker.courier.sending import open_sender
+from worker.main import Stop
 
 log = logging.getLogger(__name__)
 
 
-def run(settings: RoleSettings) -> None:
-    """Be a courier until SIGTERM or SIGINT. Raises SettingsError."""
-    asyncio.run(_run(settings))
+def run(settings: RoleSettings, stop: Stop) -> None:
+    """Be a courier until told to stop. Raises SettingsError."""
+    asyncio.run(_run(settings, stop))
 
 
-async def _run(settings: RoleSettings) -> None:
+async def _run(settings: RoleSettings, stop: Stop) -> None:
     sealing, egress = Sealing.of(settings.webhook_key), Egress.of(settings)
     if not sealing.able:
         raise SettingsError(
             "a courier needs PRINTWORKS_WEBHOOK_KEY: make one with `openssl rand -base64 32`"
         )
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(stopping.set)  # from a signal: this wakes a loop that sleeps
+
+    stop.listen(wake)
     # a thread for each attempt: a name server that never answers must not stop the other names
     with ThreadPoolExecutor(2 * SLOTS, thread_name_prefix="dns") as threads:
         async with (

@@ -1,0 +1,241 @@
+"""Webhooks: endpoints, their secrets, their deliveries.
+
+Owns the resource `endpoint` of docs/webhooks.md. Sending is the courier's. Must not know Redis.
+Invariant: an endpoint of another tenant is missing, never forbidden.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from api.answers import json_answer
+from api.auth import Caller, needs
+from api.deps import read_body
+from api.keystore import Scope
+from api.openapi import problems
+from api.state import ServicesDep
+from api.webhook_schemas import (
+    DeliveryDetail,
+    DeliveryPage,
+    EndpointChange,
+    EndpointList,
+    EndpointRequest,
+    EndpointView,
+    NewEndpointView,
+    Rotation,
+    SecretView,
+    body_schema,
+    detail_of,
+    endpoint_view,
+    events_of,
+    new_endpoint_view,
+    page_of,
+    read_as,
+)
+from api.webhooks import Webhooks
+from jobs.errors import InvalidRequest, Problem
+from jobs.ids import new_job_id
+from jobs.webhooks.deliveries import DeliveryMissing
+from jobs.webhooks.endpoints import ENDPOINT_ID, Endpoint, EndpointMissing, TooManyEndpoints
+from jobs.webhooks.events import EventType, test_body
+from jobs.webhooks.sealing import SealingUnset
+
+DELIVERY_ID = re.compile(r"msg_[0-9a-f]{34,40}(-job)?")
+NO_ENDPOINT = problems(EndpointMissing)
+NO_DELIVERY = problems(EndpointMissing, DeliveryMissing)
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=problems(SealingUnset))
+Owner = Annotated[Caller, needs(Scope.WEBHOOKS)]
+Body = Annotated[bytes, Depends(read_body)]
+
+
+def webhooks_of(services: ServicesDep) -> Webhooks:
+    """The stores, where this service has webhooks."""
+    services.webhooks.need()
+    return services.webhooks
+
+
+WebhooksDep = Annotated[Webhooks, Depends(webhooks_of)]
+
+
+async def endpoint_of(
+    owner: Owner,
+    webhooks: WebhooksDep,
+    endpoint_id: Annotated[str, Path(description="The endpoint's ID, we_...")],
+) -> Endpoint:
+    """The caller's endpoint of the path. Raises EndpointMissing."""
+    if not ENDPOINT_ID.fullmatch(endpoint_id):
+        raise EndpointMissing("there is no such endpoint")
+    return await webhooks.endpoints.get(endpoint_id, tenant=owner.tenant)
+
+
+EndpointDep = Annotated[Endpoint, Depends(endpoint_of)]
+
+
+def delivery_id_of(
+    delivery_id: Annotated[str, Path(description="The delivery's ID, msg_...")],
+) -> str:
+    """The ID in the path; what could not be one of ours never reaches Redis."""
+    if not DELIVERY_ID.fullmatch(delivery_id):
+        raise DeliveryMissing("there is no such delivery, or no more")
+    return delivery_id
+
+
+DeliveryId = Annotated[str, Depends(delivery_id_of)]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=NewEndpointView,
+    summary="Register an endpoint",
+    responses=problems(InvalidRequest, TooManyEndpoints),
+    openapi_extra=body_schema(EndpointRequest),
+)
+async def register(owner: Owner, webhooks: WebhooksDep, body: Body) -> Response:
+    """The answer has the signing secret, once."""
+    asked = read_as(EndpointRequest, body)
+    await webhooks.check_url(asked.url, pointer="/url")
+    endpoint, secret = await webhooks.endpoints.add(
+        owner.tenant, asked.url, events=events_of(asked.events), description=asked.description
+    )
+    view = new_endpoint_view(endpoint, secret, now_s=time.time())
+    return json_answer(view, status=201, headers={"location": f"/v1/webhooks/{endpoint.id}"})
+
+
+@router.get("", response_model=EndpointList, summary="List your endpoints")
+async def listing(owner: Owner, webhooks: WebhooksDep) -> Response:
+    """Oldest first."""
+    found = await webhooks.endpoints.list(owner.tenant)
+    now_s = time.time()
+    return json_answer(EndpointList(endpoints=[endpoint_view(e, now_s=now_s) for e in found]))
+
+
+@router.get(
+    "/{endpoint_id}", response_model=EndpointView, summary="An endpoint", responses=NO_ENDPOINT
+)
+async def look(endpoint: EndpointDep) -> Response:
+    """Its state, and since when it fails."""
+    return json_answer(endpoint_view(endpoint, now_s=time.time()))
+
+
+@router.patch(
+    "/{endpoint_id}",
+    response_model=EndpointView,
+    summary="Change an endpoint, disable or enable it",
+    responses=NO_ENDPOINT | problems(InvalidRequest),
+    openapi_extra=body_schema(EndpointChange),
+)
+async def change(endpoint: EndpointDep, webhooks: WebhooksDep, body: Body) -> Response:
+    """What is pending goes to the new URL. Enabling sends what was held meanwhile."""
+    asked = read_as(EndpointChange, body)
+    fields: dict[str, str] = {}
+    if asked.url is not None:
+        await webhooks.check_url(asked.url, pointer="/url")
+        fields["url"] = asked.url
+    if asked.events is not None:
+        fields["events"] = " ".join(events_of(asked.events))
+    if asked.description is not None:
+        fields["description"] = asked.description
+    changed = await webhooks.endpoints.change(endpoint, fields)
+    if asked.state is not None and asked.state != changed.state:
+        move = webhooks.endpoints.enable if asked.state == "enabled" else webhooks.endpoints.disable
+        changed = await move(changed)
+    return json_answer(endpoint_view(changed, now_s=time.time()))
+
+
+@router.delete(
+    "/{endpoint_id}", status_code=204, summary="Forget an endpoint", responses=NO_ENDPOINT
+)
+async def forget(endpoint: EndpointDep, webhooks: WebhooksDep) -> Response:
+    """With everything that it was to be sent."""
+    await webhooks.endpoints.drop(endpoint)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{endpoint_id}/rotate",
+    response_model=SecretView,
+    summary="A new signing secret",
+    responses=NO_ENDPOINT | problems(InvalidRequest),
+    openapi_extra=body_schema(Rotation),
+)
+async def rotate(endpoint: EndpointDep, webhooks: WebhooksDep, body: Body) -> Response:
+    """The old one signs beside it for a day, or for `overlap_s`."""
+    asked = read_as(Rotation, body)
+    secret = await webhooks.endpoints.rotate(endpoint, overlap_s=asked.overlap_s)
+    return json_answer(SecretView(secret=secret))
+
+
+@router.post(
+    "/{endpoint_id}/test",
+    status_code=202,
+    response_model=DeliveryDetail,
+    summary="Send a test event",
+    responses=NO_ENDPOINT,
+)
+async def test(endpoint: EndpointDep, webhooks: WebhooksDep) -> Response:
+    """Signed and retried like any other; look at the delivery for what came of it."""
+    event_id = f"msg_{new_job_id().replace('-', '')}00"
+    body = test_body(endpoint.id, now_s=time.time())
+    await webhooks.outbox.put(endpoint, event_id, EventType.TEST, body)
+    one = await webhooks.deliveries.get(endpoint.id, event_id)
+    return json_answer(detail_of(endpoint, one), status=202)
+
+
+@router.get(
+    "/{endpoint_id}/deliveries",
+    response_model=DeliveryPage,
+    summary="List deliveries",
+    responses=NO_ENDPOINT,
+)
+async def deliveries(
+    endpoint: EndpointDep,
+    webhooks: WebhooksDep,
+    state: Annotated[
+        Literal["pending", "delivered", "exhausted"] | None, Query(description="Only of this state")
+    ] = None,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the page before.", max_length=64)
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Deliveries a page.")] = 20,
+) -> Response:
+    """Of the newest job first. Delivered ones are kept for 3 days, others for 30."""
+    if cursor is not None and not DELIVERY_ID.fullmatch(cursor):
+        raise InvalidRequest([Problem("?cursor", "invalid_cursor", "not a cursor of this list")])
+    found, after = await webhooks.deliveries.list(
+        endpoint.id, state=state or "", cursor=cursor, limit=limit
+    )
+    return json_answer(page_of(endpoint, found, after))
+
+
+@router.get(
+    "/{endpoint_id}/deliveries/{delivery_id}",
+    response_model=DeliveryDetail,
+    summary="A delivery with its log",
+    responses=NO_DELIVERY,
+)
+async def delivery(
+    endpoint: EndpointDep, webhooks: WebhooksDep, delivery_id: DeliveryId
+) -> Response:
+    """What is sent, and what each attempt met."""
+    return json_answer(detail_of(endpoint, await webhooks.deliveries.get(endpoint.id, delivery_id)))
+
+
+@router.post(
+    "/{endpoint_id}/deliveries/{delivery_id}/redeliver",
+    status_code=202,
+    response_model=DeliveryDetail,
+    summary="Send it again",
+    responses=NO_DELIVERY,
+)
+async def redeliver(
+    endpoint: EndpointDep, webhooks: WebhooksDep, delivery_id: DeliveryId
+) -> Response:
+    """From the first attempt on: the same webhook-id, the same bytes."""
+    await webhooks.deliveries.redeliver(endpoint.id, delivery_id)
+    one = await webhooks.deliveries.get(endpoint.id, delivery_id)
+    return json_answer(detail_of(endpoint, one), status=202)
