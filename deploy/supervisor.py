@@ -21,7 +21,7 @@ FIRST_TRIES = 3  # a service that ends three times before it was ever ready will
 BACKOFF_S = 0.25  # doubled by every death in a row
 MAX_BACKOFF_S = 10.0
 STEADY_S = 30.0  # that long alive: the next death is the first again
-STARTING_POLL_S = 0.03
+STARTING_POLL_S = 0.05
 STEADY_POLL_S = 0.1  # how late a death is noticed
 
 

@@ -1,0 +1,186 @@
+"""`printworks` as a shell meets it: files, stdout, stderr, exit codes; the API is the real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from printworks.cli.main import shared_first
+
+from jobs.record import Status
+from tests.api.hand_worker import HandWorker
+from tests.api.serving import Served
+from tests.helpers import wait_until
+
+PROMPT = "a red bicycle"
+
+
+@dataclass
+class Shell:
+    """Runs the command in a folder of its own."""
+
+    folder: Path
+    url: str | None
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        environ = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
+        return subprocess.Popen(
+            [sys.executable, "-c", "from printworks.cli import main; main()", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=environ | ({"PRINTWORKS_URL": self.url} if self.url else {}),
+        )
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        return ended(self.start(*arguments))
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def shell(served: Served, tmp_path: Path) -> Shell:
+    """A shell whose PRINTWORKS_URL is the API."""
+    return Shell(tmp_path, served.url)
+
+
+def queued(served: Served, count: int = 1) -> list[str]:
+    """The IDs of the waiting jobs, once there are as many."""
+
+    def ids() -> list[str]:
+        found = served.client.get("/v1/jobs", params={"status": "queued"}).json()["jobs"]
+        return [job["id"] for job in found] if len(found) == count else []
+
+    return wait_until(ids, f"{count} jobs are waiting", 30)
+
+
+def test_generate_writes_the_pictures_and_prints_their_names(
+    shell: Shell, served: Served, worker: HandWorker
+) -> None:
+    asked = ["--seed", "7", "-n", "2", "--steps", "20", "--size", "64x96", "--guidance", "3"]
+    process = shell.start("generate", PROMPT, *asked, "-o", "out.webp")
+    queued(served)
+
+    claimed = worker.take()
+    worker.tell(claimed, 10, 40)
+    made = worker.finish(claimed)
+
+    code, out, err = ended(process)
+    assert (code, out) == (0, "out-0.webp\nout-1.webp\n")
+    assert [(shell.folder / name).read_bytes() for name in out.split()] == made
+    assert "seed 7, 64x96" in err
+
+
+def test_json_is_one_record_on_stdout(shell: Shell, served: Served, worker: HandWorker) -> None:
+    process = shell.start("generate", PROMPT, "--json")
+    (job_id,) = queued(served)
+
+    worker.finish(worker.take())
+
+    code, out, _ = ended(process)
+    record = json.loads(out)
+    assert code == 0
+    assert record["id"] == job_id
+    assert record["files"] == [f"{job_id}.png"]
+
+
+def test_a_failed_job_ends_with_1_and_its_reason(
+    shell: Shell, served: Served, worker: HandWorker
+) -> None:
+    process = shell.start("generate", PROMPT)
+    queued(served)
+
+    worker.fail(worker.take())
+
+    code, out, err = ended(process)
+    assert (code, out) == (1, "")
+    assert "failed: all black" in err
+
+
+def test_a_wrong_request_ends_with_2_and_names_the_field(shell: Shell) -> None:
+    code, _, err = shell.run("generate", PROMPT, "--steps", "9999", "--json")
+
+    said = json.loads(err)
+    assert code == said["exit_code"] == 2
+    assert [problem["pointer"] for problem in said["error"]["problems"]] == ["/steps"]
+
+
+def test_a_job_that_takes_too_long_ends_with_4_and_goes_on(shell: Shell, served: Served) -> None:
+    code, _, err = shell.run("generate", PROMPT, "--timeout", "0.3")
+
+    (job_id,) = queued(served)
+    assert code == 4
+    assert f"printworks jobs {job_id} --wait" in err
+
+
+def test_an_interrupt_cancels_the_job(shell: Shell, served: Served) -> None:
+    process = shell.start("generate", PROMPT)
+    (job_id,) = queued(served)
+    assert process.stderr is not None
+    assert "next" in process.stderr.readline()  # it waits now
+
+    process.send_signal(signal.SIGINT)
+
+    assert ended(process)[0] == 130
+    assert served.client.get(f"/v1/jobs/{job_id}").json()["status"] == Status.CANCELED
+
+
+def test_no_wait_prints_an_id_that_the_other_commands_take(shell: Shell) -> None:
+    job_id = shell.run("generate", PROMPT, "--no-wait")[1].strip()
+
+    assert job_id in shell.run("jobs")[1]
+    assert json.loads(shell.run("jobs", job_id)[1])["status"] == "queued"
+    assert shell.run("cancel", job_id)[1] == f"{job_id} canceled\n"
+
+
+def test_a_missing_job_ends_with_6(shell: Shell) -> None:
+    code, _, err = shell.run("jobs", "0191")
+
+    assert (code, err) == (6, "printworks: there is no such job\n")
+
+
+def test_models_and_samplers_are_listed(shell: Shell) -> None:
+    assert "demo" in shell.run("models")[1]
+    assert {"id", "good_for"} <= set(json.loads(shell.run("--json", "samplers")[1])[0])
+
+
+def test_a_running_up_is_found_from_a_folder_below_it(served: Served, tmp_path: Path) -> None:
+    below = tmp_path / "pictures"
+    below.mkdir()
+    (tmp_path / "data").mkdir()
+    said = {"api_url": served.url, "api_key": None}
+    (tmp_path / "data" / "up.json").write_text(json.dumps(said))
+
+    code, out, _ = Shell(below, url=None).run("generate", PROMPT, "--dry-run")
+
+    assert code == 0
+    assert json.loads(out)["resolved"]["prompt"] == PROMPT
+
+
+def test_no_service_ends_with_3_and_says_how_to_start_one(tmp_path: Path) -> None:
+    code, _, err = Shell(tmp_path, "http://127.0.0.1:9").run("models")
+
+    assert code == 3
+    assert "python3 deploy up" in err
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (["generate", "x", "--json"], ["--json", "generate", "x"]),
+        (["models", "--url", "http://a"], ["--url", "http://a", "models"]),
+        (["generate", "--", "--json"], ["generate", "--", "--json"]),
+    ],
+)
+def test_shared_options_may_stand_anywhere(written: list[str], read: list[str]) -> None:
+    assert shared_first(written) == read
