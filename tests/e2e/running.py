@@ -35,8 +35,13 @@ sampler = "ddim"
 min_side = 8
 max_steps = 1000
 """
-# Six seconds and one: a test that kills a worker waits for its lease to run out.
-LEASE = {"PRINTWORKS_WORKER_LEASE_S": "6", "PRINTWORKS_WORKER_BEAT_S": "1"}
+WORKER = {
+    # six seconds and one: a test that kills a worker waits for its lease to run out
+    "PRINTWORKS_WORKER_LEASE_S": "6",
+    "PRINTWORKS_WORKER_BEAT_S": "1",
+    # two threads on a busy machine of two cores spin for each other: 20 times slower
+    "PRINTWORKS_WORKER_THREADS": "1",
+}
 
 
 def write_tiny_model(folder: Path) -> Path:
@@ -63,7 +68,7 @@ class Up:
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
                 [*map(str, argv), "--data", str(data), *arguments],
-                env=environ | LEASE | {"PRINTWORKS_MODELS_FILE": str(models)},
+                env=environ | WORKER | {"PRINTWORKS_MODELS_FILE": str(models)},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=data.parent,
