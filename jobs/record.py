@@ -168,8 +168,22 @@ def record_of(
         reproducibility=fields.get(Field.CLASS_KEPT) or None,
         fingerprint=_json(fields.get(Field.FINGERPRINT)),
         metrics=_json(fields.get(Field.METRICS)) or {},
-        error=JobError.model_validate(e) if (e := _json(fields.get(Field.ERROR))) else None,
+        error=_error(status, fields),
     )
+
+
+# RQ's own tools can end a job without a word of ours: an abandoned one, found by `rq info`
+UNEXPLAINED = JobError(
+    code="abandoned", message="its worker vanished and it had no tries left", retryable=True
+)
+
+
+def _error(status: Status, fields: Mapping[str, str | None]) -> JobError | None:
+    """Only a failed job has one: what is left of a failure that was requeued is history."""
+    if status is not Status.FAILED:
+        return None
+    error = _json(fields.get(Field.ERROR))
+    return JobError.model_validate(error) if error else UNEXPLAINED
 
 
 def _stage(status: Status, stage: str | None) -> Stage | None:
