@@ -16,9 +16,20 @@ from starlette.middleware.cors import CORSMiddleware
 from api import errors, openapi
 from api.deps import known_query
 from api.middleware import Edge
-from api.routes import events, health, images, jobs, models, pages, webhooks
+from api.routes import (
+    events,
+    health,
+    images,
+    jobs,
+    keys,
+    models,
+    operations,
+    pages,
+    webhooks,
+)
 from api.settings import ApiSettings
 from api.state import open_services
+from jobs.spec import JobRequest
 
 DESCRIPTION = """Send a prompt, get a job at once; look at it, wait for it or follow it live;
 fetch the pictures. The same request with the same seed makes the same pixels. Every error is
@@ -28,6 +39,8 @@ TAGS = [
     {"name": "images", "description": "What a job made."},
     {"name": "models", "description": "What there is to ask for, and how busy it is."},
     {"name": "webhooks", "description": "Be told how jobs ended, signed."},
+    {"name": "keys", "description": "Who may come in."},
+    {"name": "operations", "description": "For operators."},
     {"name": "health", "description": "For balancers and orchestrators."},
 ]
 
@@ -56,10 +69,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
     )
-    for resource in (jobs, events, images, models, webhooks, health, pages):
+    for resource in (jobs, events, images, models, webhooks, keys, operations, health, pages):
         app.include_router(resource.router)
     errors.install(app)
-    openapi.install(app)
+    openapi.install(app, bodies=(JobRequest, keys.KeyRequest))
     if settings.origins:
         allow_listed_origins(app, settings)
     app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)

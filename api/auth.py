@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from api.errors import Forbidden, HostNotAllowed, Unauthorized
+from api import rates
+from api.errors import Forbidden, HostNotAllowed, RateLimited, Unauthorized
 from api.keystore import EVERYTHING, ApiKey, Scope
 from api.settings import ApiSettings
 from api.state import services_of
@@ -54,6 +55,8 @@ async def caller(
 ) -> Caller:
     """The caller, or Unauthorized, or Forbidden."""
     found = await _found(request, header)
+    if found.key and found.key.per_minute:
+        await _within_rate(request, found.key, found.key.per_minute)
     missing = [scope for scope in needed.scopes if Scope(scope) not in found.scopes]
     if missing:
         raise Forbidden(f"this key lacks the scope {missing[0]}")
@@ -72,6 +75,13 @@ async def _found(request: Request, header: HTTPAuthorizationCredentials | None) 
     if services.settings.anonymous == "on-loopback":
         check_host(request.headers.get("host", ""))
     return Caller(tenant=ANONYMOUS, scopes=EVERYTHING)
+
+
+async def _within_rate(request: Request, key: ApiKey, quota: int) -> None:
+    rate = await rates.count(services_of(request).store, key.id, quota)
+    request.scope["answer_headers"] = rate.headers
+    if rate.over:
+        raise RateLimited(f"at most {quota} requests a minute", retry_after_s=rate.reset_s)
 
 
 @functools.lru_cache(maxsize=256)  # of those that pass; a refusal is never kept

@@ -15,13 +15,13 @@ import re
 from typing import Annotated, Any, NoReturn
 
 from fastapi import Depends, Header, Path, Query, Request
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from api.errors import BodyTimeout, UnsupportedMediaType
 from api.state import services_of
 from jobs.errors import InvalidRequest, JobMissing, Problem
 from jobs.ids import is_job_id
-from jobs.spec import JobRequest, parse_request
+from jobs.spec import JobRequest, parse_request, problems_of
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
 
@@ -48,6 +48,20 @@ async def read_request(request: Request) -> JobRequest:
 
 
 JobRequestBody = Annotated[JobRequest, Depends(read_request)]
+
+
+def body_as(model: type[BaseModel]) -> Any:
+    """The dependency that reads the body as `model`, strictly."""
+
+    async def read(request: Request) -> BaseModel:
+        body = await read_body(request)
+        strict_json(body)
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            raise InvalidRequest(problems_of(error, model)) from None
+
+    return Depends(read)
 
 
 def strict_json(body: bytes) -> Any:

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
+from api.keystore import KeyMissing
 from jobs import errors as jobs_errors
 from jobs.blobs import BlobMissing
 from jobs.errors import InvalidRequest, NotAdmitted, PrintworksError, Problem
@@ -129,6 +130,12 @@ class InvalidIdempotencyKey(HttpError):
     code, status, title = "invalid_idempotency_key", 400, "The idempotency key cannot be read"
 
 
+class RateLimited(NotAdmitted):
+    """This key asks too often."""
+
+    code = "rate_limited"
+
+
 class BadRequest(HttpError):
     """The request is not HTTP as we know it."""
 
@@ -148,6 +155,7 @@ TABLE: dict[type[PrintworksError], Shown] = {
     InvalidRequest: Shown(422, "The request cannot be carried out"),
     jobs_errors.IdempotencyMismatch: Shown(422, "The idempotency key was used for another request"),
     jobs_errors.TenantLimit: Shown(429, "You have as many jobs under way as you may"),
+    RateLimited: Shown(429, "This key asks too often"),
     TooManyStreams: Shown(429, "Too many open streams"),
     jobs_errors.QueueFull: Shown(503, "The queue is full"),
     NotAdmitted: Shown(503, "The job cannot be taken now"),
@@ -155,6 +163,7 @@ TABLE: dict[type[PrintworksError], Shown] = {
     jobs_errors.JobMissing: Shown(404, "There is no such job"),
     jobs_errors.StorageFull: Shown(503, "The store is full"),
     jobs_errors.StoreUnavailable: Shown(503, "The store is away"),
+    KeyMissing: Shown(404, "There is no such key"),
     BlobMissing: Shown(410, "The picture is no longer stored"),
     EndpointMissing: Shown(404, "There is no such endpoint"),
     DeliveryMissing: Shown(404, "There is no such delivery"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import timedelta
 from typing import Any
 
 from api.keystore import ApiKey, KeyMissing, Scope, make_key, open_keystore
@@ -32,6 +33,9 @@ def add_to(commands: Any) -> None:
     create.add_argument("--max-open-jobs", type=int, help="unfinished jobs it may have")
     create.add_argument("--per-minute", type=int, help="requests a minute")
     verbs.add_parser("list", help="show all keys, without their secrets")
+    rotate = verbs.add_parser("rotate", help="make its successor; it works on for a while")
+    rotate.add_argument("id")
+    rotate.add_argument("--overlap-h", type=float, default=24.0, help="hours that both work")
     verbs.add_parser("revoke", help="refuse a key from now on").add_argument("id")
 
 
@@ -57,6 +61,10 @@ async def _answer(asked: argparse.Namespace, settings: ApiSettings) -> Any:
                 per_minute=asked.per_minute,
             )
             await store.put(new.key)
+            return {"secret": new.secret, **shown(new.key)}
+        if asked.verb == "rotate":
+            overlap = timedelta(hours=asked.overlap_h)
+            new = await store.rotate(asked.id, overlap=overlap)
             return {"secret": new.secret, **shown(new.key)}
         if asked.verb == "revoke":
             return shown(await store.revoke(asked.id))

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +37,7 @@ class Scope(StrEnum):
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
     WEBHOOKS = "webhooks"
+    METRICS = "metrics"
     ADMIN = "admin"
 
 
@@ -62,6 +63,11 @@ class ApiKey(BaseModel):
     per_minute: int | None = Field(None, ge=1)
     created_at: datetime
     revoked_at: datetime | None = None
+    ends_at: datetime | None = None  # a rotated key works on for a while
+
+    def live(self, now: datetime) -> bool:
+        """Whether it lets anybody in."""
+        return self.revoked_at is None and (self.ends_at is None or now < self.ends_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ class KeyStore:
         if not match:
             return None
         key = await self._cached(match[1])
-        if key is None or key.revoked_at is not None:
+        if key is None or not key.live(datetime.now(UTC)):
             return None
         return key if hmac.compare_digest(key.digest, _digest(secret)) else None
 
@@ -153,9 +159,27 @@ class KeyStore:
             await self.put(key)
         return key
 
+    async def rotate(self, key_id: str, *, overlap: timedelta) -> NewKey:
+        """A new key with the same rights; the old one works on for `overlap`. Raises KeyMissing."""
+        old = await self.get(key_id)
+        now = datetime.now(UTC)
+        if old is None or not old.live(now):
+            raise KeyMissing(f"there is no live key {key_id}")
+        new = make_key(
+            tenant=old.tenant,
+            name=old.name,
+            scopes=old.scopes,
+            max_open_jobs=old.max_open_jobs,
+            per_minute=old.per_minute,
+        )
+        await self.put(new.key)
+        await self.put(old.model_copy(update={"ends_at": now + overlap}))
+        return new
+
     async def any(self) -> bool:
         """Whether a key could come in at all."""
-        return any(key.revoked_at is None for key in await self.list())
+        now = datetime.now(UTC)
+        return any(key.live(now) for key in await self.list())
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,7 +62,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _mark(message, request_id)
+                _mark(message, request_id, scope.get("answer_headers", ()))
             await send(message)
 
         refused = self._refusal(scope)
@@ -120,8 +120,9 @@ def _header(scope: Scope, name: bytes) -> bytes | None:
     return next((v for n, v in scope["headers"] if n == name), None)
 
 
-def _mark(message: Message, request_id: str) -> None:
+def _mark(message: Message, request_id: str, more: Sequence[tuple[bytes, bytes]]) -> None:
     headers = message.setdefault("headers", [])
+    headers.extend(more)
     present = {name for name, _ in headers}
     headers.append((b"x-request-id", request_id.encode("ascii")))
     headers.extend(h for h in SECURITY_HEADERS if h[0] not in present)

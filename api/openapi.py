@@ -7,6 +7,7 @@ can give is declared.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from api.errors import (
     HeadersTooLarge,
     HostNotAllowed,
     PayloadTooLarge,
+    RateLimited,
     Unauthorized,
     UnsupportedMediaType,
     shown,
@@ -71,17 +73,15 @@ EXAMPLES: dict[str, Any] = {
         },
     },
 }
-JOB_REQUEST_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": REF.format(model="JobRequest")},
-                "examples": EXAMPLES,
-            }
-        },
-    }
-}
+
+
+def json_body(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra=` of a route whose body is parsed by hand; `install` is told the model too."""
+    content = {"schema": {"$ref": REF.format(model=model.__name__)}, "examples": examples}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+JOB_REQUEST_BODY = json_body(JobRequest, EXAMPLES)
 
 
 def problems(*kinds: type[PrintworksError]) -> dict[int | str, dict[str, Any]]:
@@ -114,23 +114,32 @@ def _declared(kinds: list[type[PrintworksError]]) -> dict[str, Any]:
 
 # What every route can answer: its parameters are strict, and Redis can be away.
 COMMON = problems(
-    Unauthorized, Forbidden, HostNotAllowed, InvalidRequest, HeadersTooLarge, StoreUnavailable
+    Unauthorized,
+    Forbidden,
+    HostNotAllowed,
+    InvalidRequest,
+    RateLimited,
+    HeadersTooLarge,
+    StoreUnavailable,
 )
 WITH_BODY = problems(BodyTimeout, PayloadTooLarge, UnsupportedMediaType)
 
 
-def install(app: FastAPI) -> None:
-    """Make `app.openapi()` the whole document; built once, at the first asking."""
+def install(app: FastAPI, *, bodies: Sequence[type[BaseModel]]) -> None:
+    """Make `app.openapi()` the whole document; built once, at the first asking.
+
+    `bodies`: the models of bodies that are parsed by hand.
+    """
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = document(app)
+            app.openapi_schema = document(app, bodies)
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]
 
 
-def document(app: FastAPI) -> dict[str, Any]:
+def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     """The OpenAPI document of `app`."""
     whole = get_openapi(
         title=app.title,
@@ -142,7 +151,7 @@ def document(app: FastAPI) -> dict[str, Any]:
     )
     schemas = whole.setdefault("components", {}).setdefault("schemas", {})
     _, ours = models_json_schema(
-        [(JobRequest, "validation"), (ProblemView, "validation")], ref_template=REF
+        [(model, "validation") for model in (*bodies, ProblemView)], ref_template=REF
     )
     for name, schema in ours["$defs"].items():
         schemas.setdefault("Problem" if name == "ProblemView" else name, schema)

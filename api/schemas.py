@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from jobs.catalogue import Defaults, Limits, ModelEntry
-from jobs.overview import ModelQueue, Page
+from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import Image, JobError, JobRecord, Progress, Stage, Status
 from jobs.spec import JobSpec, Output, Priority, Reproducibility
 
@@ -156,7 +156,20 @@ class QueueList(View):
 
     queued: int
     running: int
+    paused: bool = Field(description="Whether an operator has workers take no jobs.")
     models: list[ModelQueueView]
+
+
+class Paused(View):
+    """Whether workers take no jobs."""
+
+    paused: bool
+
+
+class WorkerList(View):
+    """The workers that spoke within the last minute."""
+
+    workers: list[WorkerReport]
 
 
 class Health(View):

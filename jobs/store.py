@@ -118,6 +118,18 @@ class AsyncJobStore:
         reports = await self._command("mget", [keys.worker(_name(n)) for n in sorted(names)])
         return tuple(WorkerReport.model_validate_json(r) for r in reports if r)
 
+    async def pause(self) -> None:
+        """Have workers take no more jobs, as `rq suspend` does; those that run go on."""
+        await self._command("set", keys.RQ_SUSPENDED, 1)
+
+    async def resume(self) -> None:
+        """Have workers take jobs again, as `rq resume` does."""
+        await self._command("delete", keys.RQ_SUSPENDED)
+
+    async def paused(self) -> bool:
+        """Whether workers take no jobs."""
+        return bool(await self._command("exists", keys.RQ_SUSPENDED))
+
     async def ping(self) -> None:
         """Raise StoreUnavailable, with the reason, unless Redis answers and takes writes."""
         await self._command("set", keys.PROBE, "1", ex=keys.PROBE_TTL_S)

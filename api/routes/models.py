@@ -109,6 +109,9 @@ async def get_queue(services: ServicesDep) -> Response:
         for s in states
     ]
     total = QueueList(
-        queued=sum(s.queued for s in states), running=sum(s.running for s in states), models=views
+        queued=sum(s.queued for s in states),
+        running=sum(s.running for s in states),
+        paused=await services.store.paused(),
+        models=views,
     )
     return json_answer(total)

@@ -199,3 +199,80 @@ def test_a_key_is_needed_wherever_others_can_come_from(host: str, anonymous: str
     settings = ApiSettings.model_validate({"host": host, "anonymous": anonymous})
 
     assert settings.key_needed is needed
+
+
+def test_an_administrator_makes_lists_rotates_and_revokes_keys(guarded: Guarded):
+    api = guarded.api
+    made = api.post(
+        "/v1/keys", json={"tenant": "acme", "scopes": ["jobs:read"]}, headers=guarded.acme
+    )
+    secret, key_id = made.json()["secret"], made.json()["id"]
+
+    used = api.get("/v1/jobs", headers=bearer(secret))
+    listed = api.get("/v1/keys", headers=guarded.acme)
+    successor = api.post(f"/v1/keys/{key_id}/rotate", headers=guarded.acme).json()
+    both = [
+        api.get("/v1/jobs", headers=bearer(s)).status_code for s in (secret, successor["secret"])
+    ]
+    revoked = api.delete(f"/v1/keys/{successor['id']}", headers=guarded.acme)
+    after = api.get("/v1/jobs", headers=bearer(successor["secret"]))
+
+    assert (made.status_code, used.status_code) == (201, 200)
+    assert secret not in listed.text
+    assert "digest" not in listed.text
+    assert successor["scopes"] == ["jobs:read"]
+    assert both == [200, 200]  # the old one works on for a day
+    assert revoked.json()["revoked_at"]
+    assert after.status_code == 401
+    assert api.post("/v1/keys/none/rotate", headers=guarded.acme).json()["code"] == "key_not_found"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"tenant": "../x"}, "/tenant"),
+        ({"scopes": ["root"]}, "/scopes/0"),
+        ({"scopes": []}, "/scopes"),
+        ({"tenan": "x"}, "/tenan"),
+        ({"per_minute": True}, "/per_minute"),
+    ],
+)
+def test_a_bad_key_request_is_named(guarded: Guarded, body: dict, pointer: str):
+    answer = guarded.api.post("/v1/keys", json=body, headers=guarded.acme)
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+def test_a_rate_is_told_in_every_answer_and_held(guarded: Guarded):
+    often = bearer(put(guarded.redis_url, make_key(tenant="often", per_minute=3)).secret)
+
+    answers = [guarded.api.get("/v1/jobs", headers=often) for _ in range(5)]
+
+    # a minute may end between two of them: then the count begins again
+    assert [a.status_code for a in answers].count(429) in {0, 1, 2}
+    assert all(a.headers["ratelimit-policy"] == '"minute";q=3;w=60' for a in answers)
+    assert answers[0].headers["ratelimit"].startswith('"minute";r=')
+    refused = [a for a in answers if a.status_code == 429]
+    assert all(a.json()["code"] == "rate_limited" for a in refused)
+    assert all(int(a.headers["retry-after"]) >= 1 for a in refused)
+
+
+def test_pausing_is_rqs_own_flag(guarded: Guarded, redis):
+    paused = guarded.api.post("/v1/queue/pause", headers=guarded.acme)
+    seen, flag = guarded.api.get("/v1/queue", headers=guarded.acme), redis.exists("rq:suspended")
+    guarded.api.post("/v1/queue/resume", headers=guarded.acme)
+
+    assert paused.json() == {"paused": True}
+    assert seen.json()["paused"] is True
+    assert flag == 1
+    assert redis.exists("rq:suspended") == 0
+
+
+def test_an_operator_sees_the_workers(guarded: Guarded, blobs):
+    HandWorker(guarded.redis_url, blobs).speak()
+
+    (worker,) = guarded.api.get("/v1/workers", headers=guarded.acme).json()["workers"]
+
+    assert worker["engine_ready"] is True
+    assert worker["models"][0]["model"] == "demo"

@@ -1,0 +1,118 @@
+"""API keys over HTTP, for administrators: make, list, rotate, revoke.
+
+Owns the resource `key`. The secret is in the answer that makes it and nowhere else. Must not know
+how keys are kept. Invariant: no answer holds a digest.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.answers import json_answer
+from api.auth import needs
+from api.deps import body_as
+from api.keystore import ApiKey, KeyMissing, NewKey, Scope, make_key
+from api.openapi import json_body, problems
+from api.schemas import View
+from api.state import ServicesDep
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)])
+NO_KEY = problems(KeyMissing)
+KeyId = Annotated[str, Path(description="The key's ID: the middle of it.", max_length=40)]
+
+
+class KeyRequest(BaseModel):
+    """A key to be made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    name: str = Field("", max_length=100, description="What it is for.")
+    scopes: list[Annotated[Scope, Field(strict=False)]] = Field(
+        [Scope.JOBS_READ, Scope.JOBS_WRITE], min_length=1, max_length=len(Scope)
+    )
+    max_open_jobs: int | None = Field(None, ge=0, description="Unfinished jobs it may have.")
+    per_minute: int | None = Field(None, ge=1, description="Requests a minute.")
+
+
+class KeyView(View):
+    """A key without its secret."""
+
+    id: str
+    tenant: str
+    name: str
+    scopes: list[Scope]
+    max_open_jobs: int | None
+    per_minute: int | None
+    created_at: datetime
+    ends_at: datetime | None = Field(description="When a rotated key stops working.")
+    revoked_at: datetime | None
+
+
+class NewKeyView(KeyView):
+    """A key just made. `secret` is shown this once."""
+
+    secret: str
+
+
+class KeyList(View):
+    """All keys, oldest first."""
+
+    keys: list[KeyView]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=NewKeyView,
+    summary="Make a key",
+    openapi_extra=json_body(KeyRequest, {"least": {"value": {"tenant": "acme"}}}),
+)
+async def create_key(
+    services: ServicesDep, asked: Annotated[KeyRequest, body_as(KeyRequest)]
+) -> Response:
+    """The secret is in this answer only."""
+    new = make_key(
+        tenant=asked.tenant,
+        name=asked.name,
+        scopes=asked.scopes,
+        max_open_jobs=asked.max_open_jobs,
+        per_minute=asked.per_minute,
+    )
+    await services.keys.put(new.key)
+    return json_answer(_new_view(new), status=201)
+
+
+@router.get("", response_model=KeyList, summary="List the keys")
+async def list_keys(services: ServicesDep) -> Response:
+    """Those that were revoked too."""
+    return json_answer(KeyList(keys=[_view(key) for key in await services.keys.list()]))
+
+
+@router.post(
+    "/{key_id}/rotate", response_model=NewKeyView, summary="Rotate a key", responses=NO_KEY
+)
+async def rotate_key(services: ServicesDep, key_id: KeyId) -> Response:
+    """A new key with the same rights; the old one works for 24 hours more."""
+    return json_answer(_new_view(await services.keys.rotate(key_id, overlap=timedelta(days=1))))
+
+
+@router.delete("/{key_id}", response_model=KeyView, summary="Revoke a key", responses=NO_KEY)
+async def revoke_key(services: ServicesDep, key_id: KeyId) -> Response:
+    """Refused from now on; within five seconds by every process."""
+    return json_answer(_view(await services.keys.revoke(key_id)))
+
+
+def _view(key: ApiKey) -> KeyView:
+    return KeyView.model_validate(_fields(key))
+
+
+def _new_view(new: NewKey) -> NewKeyView:
+    return NewKeyView.model_validate({**_fields(new.key), "secret": new.secret})
+
+
+def _fields(key: ApiKey) -> dict[str, object]:
+    return {**key.model_dump(exclude={"digest"}), "scopes": sorted(key.scopes)}
