@@ -10,11 +10,14 @@ import base64
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
+import httpx2
 import pytest
 from pydantic import SecretStr
 
+from api.settings import ApiSettings
+from deploy import servers
 from jobs.connection import connect_async
 from jobs.webhooks.addresses import network_of
 from jobs.webhooks.deliveries import Deliveries
@@ -22,6 +25,7 @@ from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox
 from jobs.webhooks.sealing import Sealing
 from jobs.webhooks.targets import Egress, resolver
+from tests.api.serving import Served, serving
 from tests.webhooks.desk import AnyPort, Desk
 from worker.courier.courier import Stores
 from worker.courier.sending import Limits, open_sender
@@ -35,7 +39,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def webhook_key() -> SecretStr:
     return SecretStr(base64.b64encode(secrets.token_bytes(32)).decode())
 
@@ -75,3 +79,30 @@ async def desk(
         await made.courier.landed()
     made.jobs.close()
     await redis.aclose()
+
+
+@pytest.fixture(scope="session")
+def webhook_api(
+    valkey_server: servers.Valkey, s3_settings: dict[str, str], webhook_key: SecretStr
+) -> Iterator[Served]:
+    """One API for all, that needs keys; webhooks may go to 127.0.0.1 by plain HTTP."""
+    settings = ApiSettings.model_validate(
+        {
+            "redis_url": valkey_server.url,
+            **s3_settings,
+            "anonymous": "from-anywhere",
+            "webhook_key": webhook_key,
+            "webhook_schemes": "http,https",
+            "webhook_ports": ",".join(str(port) for port in range(1024, 65536)),
+            "webhook_networks": "127.0.0.0/8",
+        }
+    )
+    with serving(settings) as served:
+        yield served
+
+
+@pytest.fixture
+async def api(webhook_api: Served, redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of it."""
+    async with httpx2.AsyncClient(base_url=webhook_api.url, timeout=30) as client:
+        yield client

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 
+from jobs import keys
 from jobs.ids import new_job_id
+from jobs.keys import Field
+from jobs.record import Image, JobError
+from jobs.scripts import worker_calls
+from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
 from jobs.spec import JobSpec, JobWebhook, Output
 from jobs.store import JobStore
 from jobs.webhooks.deliveries import Delivery
@@ -81,6 +87,10 @@ class Desk:
         self.jobs.cancel(job_id, tenant=tenant)
         return job_id
 
+    def catch_up(self) -> None:
+        """Set the desk's clock by the world's: what the API wrote is due by Redis's."""
+        self.now_s = time.time() + 1
+
     async def deliver(self) -> None:
         """One round of the courier, to its end."""
         await self.courier.round()
@@ -105,3 +115,50 @@ class Desk:
             endpoint, event_id, EventType.TEST, b'{"type":"webhook.test"}', now=f"{self.now_s:.6f}"
         )
         return event_id
+
+    def succeed(self, *, tenant: str = "t", **spec: Any) -> str:
+        """A job that ran to its end, by the worker's own scripts."""
+        job_id = self.submit(tenant=tenant, **spec)
+        claimed = self._claim()
+        done = JobSpec.model_validate_json(claimed.fields[Field.SPEC])
+        images = [_image(tenant, job_id, done, k) for k in range(done.n)]
+        metrics = {"denoise_ms": 12.5, "batch_size_mean": 4.0}
+        fields = {
+            Field.IMAGES: worker_calls.as_json([i.model_dump() for i in images]),
+            Field.METRICS: worker_calls.as_json(metrics),
+        }
+        self._end(claimed, Ending(word="succeeded", rq_status="finished", result={}, fields=fields))
+        return job_id
+
+    def fail(self, *, tenant: str = "t") -> str:
+        """A job that ran and failed."""
+        job_id = self.submit(tenant=tenant)
+        claimed = self._claim()
+        error = JobError(code="degenerate_output", message=CANARY, retryable=False)
+        fields = {Field.ERROR: error.model_dump_json()}
+        self._end(claimed, Ending(word="failed", rq_status="failed", result={}, fields=fields))
+        return job_id
+
+    def _claim(self) -> Claimed:
+        rules = ClaimRules(images=99, running=0, size_classes=frozenset())
+        queues = keys.queue_names("demo")
+        (claimed,) = self.jobs.run(
+            worker_calls.claim("w", rules, queues=queues, execution_ids=["e1"])
+        )
+        return claimed
+
+    def _end(self, claimed: Claimed, ending: Ending) -> None:
+        assert self.jobs.run(worker_calls.finish("w", claimed.lease, ending)) == "ok"
+
+
+def _image(tenant: str, job_id: str, spec: JobSpec, index: int) -> Image:
+    return Image(
+        index=index,
+        seed=spec.seeds[index],
+        pixel_sha256="0" * 64,
+        width=spec.width,
+        height=spec.height,
+        content_type="image/jpeg",
+        bytes=10_000_000,
+        key=keys.image_key(tenant, job_id, index, "jpg"),
+    )
