@@ -60,27 +60,43 @@ class Unstorable:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A picture in the spool, on its way to the store."""
+
+    image_id: str
+    image: Image
+    held: Held
+    began_s: float  # monotonic
+
+
 class Finishing:
-    """The threads. `store` gives them work, `done` says what is stored since."""
+    """The threads. `store` gives them work, `done` says what is stored since.
+
+    A picture that the store refuses is parked, and no thread waits for it: while the store is
+    away one picture at a time is tried, and when that one is in, all the others are.
+    """
 
     def __init__(self, blobs: Blobs, *, threads: int, spool: Spool) -> None:
         self._blobs = blobs
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="finish")
         self._spool = spool
         self._done: deque[Stored | Unstorable] = deque()
+        self._parked: deque[_Encoded] = deque()
         self._dropped: set[str] = set()
-        self._waiting = 0
-        self._closing = threading.Event()
+        self._pause_s = 0.0  # 0: the store is well, as far as we know
+        self._try_at_s = 0.0
 
     def store(self, work: ToStore) -> None:
         """Encode and upload this image; it comes back from `done`."""
-        self._waiting += 1
-        self._pool.submit(self._run, work)
+        self._spool.count(len(work.finished.pixels.data))
+        self._pool.submit(self._begin, work)
 
     def done(self) -> list[Stored | Unstorable]:
         """What ended since the last call. Never blocks."""
+        self._try_parked()
         ended = [self._done.popleft() for _ in range(len(self._done))]
-        self._waiting -= len(ended)
+        self._dropped.difference_update(e.image_id for e in ended)  # it came too late
         return ended
 
     def drop(self, image_id: str) -> None:
@@ -94,42 +110,49 @@ class Finishing:
 
     def close(self) -> None:
         """Give up what is not stored yet; its jobs are handed back by now."""
-        self._closing.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._spool.clear()
 
-    def _run(self, work: ToStore) -> None:
-        began = time.monotonic()
+    def _try_parked(self) -> None:
+        now_s = time.monotonic()
+        if not self._parked or now_s < self._try_at_s:
+            return
+        self._try_at_s = now_s + max(self._pause_s, FIRST_RETRY_S)
+        for _ in range(1 if self._pause_s else len(self._parked)):
+            self._pool.submit(self._upload, self._parked.popleft())
+
+    def _begin(self, work: ToStore) -> None:
+        began_s = time.monotonic()
         try:
             image, data = _encoded(work)
             held = self._spool.hold(work.image_id, data)
-            del data
-            try:
-                kept = self._upload(work.image_id, image, held)
-            finally:
-                held.release()
-        except Exception as error:
+        except Exception as error:  # the fence around one image: fail one, never all
             log.exception("finishing.failed", extra={"job_id": work.job_id})
             self._done.append(Unstorable(image_id=work.image_id, message=type(error).__name__))
             return
-        if kept:
-            upload_ms = (time.monotonic() - began) * 1000
-            self._done.append(Stored(image_id=work.image_id, image=image, upload_ms=upload_ms))
+        finally:
+            self._spool.count(-len(work.finished.pixels.data))
+        self._upload(_Encoded(work.image_id, image, held, began_s))
 
-    def _upload(self, image_id: str, image: Image, held: Held) -> bool:
-        """Try until it is stored (True), or until nobody wants it (False)."""
-        pause_s = FIRST_RETRY_S
-        while not self._closing.is_set() and image_id not in self._dropped:
-            try:
-                self._blobs.put(image.key, held.data(), image.content_type)
-            except BlobsUnavailable as error:
-                log.warning("blobs.away", extra={"reason": str(error), "again_in_s": pause_s})
-                self._closing.wait(pause_s)
-                pause_s = min(LAST_RETRY_S, pause_s * 2)
-            else:
-                return True
-        self._dropped.discard(image_id)
-        return False
+    def _upload(self, encoded: _Encoded) -> None:
+        if encoded.image_id in self._dropped:
+            self._dropped.discard(encoded.image_id)
+            encoded.held.release()
+            return
+        try:
+            self._blobs.put(encoded.image.key, encoded.held.data(), encoded.image.content_type)
+        except BlobsUnavailable as error:
+            self._pause_s = min(LAST_RETRY_S, max(FIRST_RETRY_S, self._pause_s * 2))
+            self._try_at_s = time.monotonic() + self._pause_s
+            self._parked.append(encoded)
+            log.warning("blobs.away", extra={"reason": str(error), "again_in_s": self._pause_s})
+            return
+        self._pause_s = self._try_at_s = 0.0
+        encoded.held.release()
+        upload_ms = (time.monotonic() - encoded.began_s) * 1000
+        self._done.append(
+            Stored(image_id=encoded.image_id, image=encoded.image, upload_ms=upload_ms)
+        )
 
 
 def _encoded(work: ToStore) -> tuple[Image, bytes]:

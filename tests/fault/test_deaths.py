@@ -102,7 +102,7 @@ def test_a_worker_killed_with_eight_running_is_replaced_within_lease_plus_two(
         all_succeed(store, redis, ids)
 
     print(
-        f"worker killed with {len(theirs)} running: all run again after {again_s:.2f} s (lease {LEASE_S} s)"
+        f"worker killed with {len(theirs)} jobs: all again after {again_s:.2f} s of {LEASE_S} + 2"
     )
     assert again_s <= LEASE_S + 2
 
