@@ -44,7 +44,7 @@ from jobs.webhooks.endpoints import ENDPOINT_ID, Endpoint, EndpointMissing, TooM
 from jobs.webhooks.events import EventType, test_body
 from jobs.webhooks.sealing import SealingUnset
 
-DELIVERY_ID = re.compile(r"msg_[0-9a-f]{34,40}(-job)?")
+DELIVERY_ID = re.compile(r"msg_[0-9a-f]{32,40}(-progress)?(-job)?")
 NO_ENDPOINT = problems(EndpointMissing)
 NO_DELIVERY = problems(EndpointMissing, DeliveryMissing)
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=problems(SealingUnset))

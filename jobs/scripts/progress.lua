@@ -1,10 +1,10 @@
 -- progress: where the running jobs of a worker are. Ignored for those that it holds no more,
 -- but that a canceled job says how much was spent on it.
--- uses: common
+-- uses: common, outbox
 -- ARGV  of each job: queue, job:execution, stage, model calls done, model calls expected
 -- returns how many were still running
 
-local running = 0
+local running, now = 0, clock()
 for i = 1, #ARGV, 5 do
   local queue, both, stage, step, steps = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local id = string.match(both, '^(.*):')
@@ -13,6 +13,7 @@ for i = 1, #ARGV, 5 do
     redis.call('HSET', job_key(id), 'x_stage', stage, 'x_step', step, 'x_steps', steps)
     redis.call('PUBLISH', PW .. 'events:' .. id, cjson.encode({type = 'progress', job = id,
       stage = stage, step = tonumber(step), steps = tonumber(steps)}))
+    announce_progress(id, now, stage, step, steps)
   elseif redis.call('HGET', job_key(id), 'status') == 'canceled' then
     redis.call('HSET', job_key(id), 'x_step', step, 'x_steps', steps)
   end

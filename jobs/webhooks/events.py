@@ -53,6 +53,9 @@ class Event(BaseModel):
     metrics: str | None = None  # JSON
     created_at: str | None = None
     started_at: str | None = None
+    stage: str | None = None  # of job.progress, with step and steps
+    step: int = 0
+    steps: int = 0
     endpoint: str = ""  # of endpoint.disabled
     url: str = ""
     reason: str = ""
@@ -63,6 +66,8 @@ def body_of(event: Event) -> bytes:
     """What is sent, to the byte."""
     if event.type is EventType.ENDPOINT_DISABLED:
         return _bytes(event.type, instant(float(event.at)), _disabled(event))
+    if event.type is EventType.PROGRESS:
+        return _bytes(event.type, event.at, _progress(event))
     return _bytes(event.type, event.at, _job(event))
 
 
@@ -98,6 +103,11 @@ def _job(event: Event) -> dict[str, Any]:
             **{name: value for name, value in sorted(metrics.items()) if name.endswith("_ms")},
         },
     }
+
+
+def _progress(event: Event) -> dict[str, Any]:
+    named = {"id": event.job, "status": event.status, "seq": event.seq}
+    return named | {"stage": event.stage, "step": event.step, "steps": event.steps}
 
 
 def _image(job_id: str, image: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@
 | pw:kept:{endpoint} | zset by s of its end | PENDING_TTL_S, renewed | when the listing drops them |
 | pw:delivery:{endpoint}:{id} | hash | PENDING_TTL_S, at its end DELIVERED_TTL_S | one delivery |
 | pw:delivery:{endpoint}:{id}:attempts | list of JSON | as its delivery's | its log |
+| pw:progress:{job} | string | 500 ms | one progress event of a job in that time |
 | pw:courier:proven, :probes | zset by due time, s | PENDING_TTL_S, renewed | whom to serve |
 | pw:courier:leases | zset by lease end, s | an hour, renewed | all that is being tried |
 | pw:courier:counts | hash | none: counters | attempts by class, for metrics |

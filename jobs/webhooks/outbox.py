@@ -91,16 +91,23 @@ def receivers(event: Event, endpoints: Sequence[Endpoint], egress: Egress) -> li
     told: set[str] = set()
     for endpoint in endpoints:
         if event.type in endpoint.events and endpoint.id != event.endpoint:
-            found.append((endpoint.id, event.id, ""))
+            found.append((endpoint.id, delivery_id(event), ""))
             told.add(endpoint.url)
     own = JobWebhook.model_validate_json(event.webhook) if event.webhook else None
     if own and event.type in own.events and own.url not in told:
         signer = signer_of(own.url, endpoints, egress)
         if signer:
-            found.append((signer.id, f"{event.id}-job", own.url))
+            found.append((signer.id, f"{delivery_id(event)}-job", own.url))
         else:
             log.warning("webhook.origin_gone", extra={"job_id": event.job})
     return found
+
+
+def delivery_id(event: Event) -> str:
+    """The event's own ID; all of a job's progress has one, so that the latest replaces the last."""
+    if event.type is EventType.PROGRESS:
+        return f"msg_{event.job.replace('-', '')}-progress"
+    return event.id
 
 
 def signer_of(url: str, endpoints: Sequence[Endpoint], egress: Egress) -> Endpoint | None:

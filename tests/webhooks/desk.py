@@ -119,7 +119,7 @@ class Desk:
     def succeed(self, *, tenant: str = "t", **spec: Any) -> str:
         """A job that ran to its end, by the worker's own scripts."""
         job_id = self.submit(tenant=tenant, **spec)
-        claimed = self._claim()
+        claimed = self.claim()
         done = JobSpec.model_validate_json(claimed.fields[Field.SPEC])
         images = [_image(tenant, job_id, done, k) for k in range(done.n)]
         metrics = {"denoise_ms": 12.5, "batch_size_mean": 4.0}
@@ -133,19 +133,23 @@ class Desk:
     def fail(self, *, tenant: str = "t") -> str:
         """A job that ran and failed."""
         job_id = self.submit(tenant=tenant)
-        claimed = self._claim()
+        claimed = self.claim()
         error = JobError(code="degenerate_output", message=CANARY, retryable=False)
         fields = {Field.ERROR: error.model_dump_json()}
         self._end(claimed, Ending(word="failed", rq_status="failed", result={}, fields=fields))
         return job_id
 
-    def _claim(self) -> Claimed:
+    def claim(self) -> Claimed:
         rules = ClaimRules(images=99, running=0, size_classes=frozenset())
         queues = keys.queue_names("demo")
         (claimed,) = self.jobs.run(
             worker_calls.claim("w", rules, queues=queues, execution_ids=["e1"])
         )
         return claimed
+
+    def tell(self, claimed: Claimed, step: int, steps: int) -> None:
+        """Progress, as a worker reports it."""
+        self.jobs.run(worker_calls.progress([(claimed.lease, "denoising", step, steps)]))
 
     def _end(self, claimed: Claimed, ending: Ending) -> None:
         assert self.jobs.run(worker_calls.finish("w", claimed.lease, ending)) == "ok"

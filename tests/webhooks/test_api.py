@@ -159,10 +159,12 @@ async def test_test_events_and_redelivery(api: httpx2.AsyncClient, desk: Desk):
         made = await registered(api, receiver.url)
         path = f"/v1/webhooks/{made['id']}"
         sent = await api.post(f"{path}/test")
+        desk.catch_up()
         await desk.deliver()
         one = f"{path}/deliveries/{sent.json()['id']}"
         failed = (await api.get(one)).json()
         again = await api.post(f"{one}/redeliver")
+        desk.catch_up()
         await desk.deliver()
         done = (await api.get(one)).json()
 

@@ -6,6 +6,7 @@ import itertools
 from email.utils import formatdate
 
 import pytest
+from redis import Redis
 
 from jobs.webhooks.events import ENDINGS, EventType
 from jobs.webhooks.retrying import DISABLE_AFTER_S, WAITS_S, retry_after_s, wait_s
@@ -160,3 +161,44 @@ def test_jitter_is_a_fifth_either_way_and_a_wait_never_ends_early():
     assert retry_after_s(429, "9" * 400, now_s=0) is not None
     assert retry_after_s(503, "Sun, 99 Nov 9999", now_s=0) is None
     assert set(ENDINGS) == {"job.succeeded", "job.failed", "job.canceled", "job.expired"}
+
+
+async def test_progress_is_told_to_who_asks_twice_a_second_and_never_again(desk: Desk):
+    async with Answering(500) as receiver:
+        kinds = [EventType.PROGRESS, EventType.SUCCEEDED]
+        endpoint, _ = await desk.register(receiver.url, events=kinds)
+        desk.submit()
+        run = desk.claim()
+
+        for step in range(1, 20):
+            desk.tell(run, step, 20)
+        await desk.deliver()
+        desk.now_s += HOUR
+        await desk.deliver()
+
+        (got,) = receiver.got
+        one = await desk.only(endpoint)
+        assert got.event["data"] | {"id": ""} == {
+            "id": "",
+            "status": "running",
+            "seq": 1,
+            "stage": "denoising",
+            "step": 1,
+            "steps": 20,
+        }
+        assert (one.state, one.attempts, one.event) == ("exhausted", 1, got.id)
+
+
+async def test_of_progress_that_waits_the_latest_wins(desk: Desk, redis: Redis):
+    async with Answering(200) as receiver:
+        await desk.register(receiver.url, events=[EventType.PROGRESS])
+        desk.submit()
+        run = desk.claim()
+
+        for step in (1, 2, 3):
+            desk.tell(run, step, 20)
+            redis.delete(f"pw:progress:{run.lease.job_id}")  # half a second later
+        await desk.deliver()
+
+        assert [g.event["data"]["step"] for g in receiver.got] == [3]
+        assert receiver.got[0].id.endswith("03")

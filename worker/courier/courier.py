@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from jobs.errors import StoreUnavailable
 from jobs.webhooks.deliveries import LEASE_S, Attempt, Claimed, Deliveries, Pool, Verdict
 from jobs.webhooks.endpoints import Endpoints
+from jobs.webhooks.events import EventType
 from jobs.webhooks.outbox import MOST_AT_ONCE, Outbox
 from jobs.webhooks.retrying import retry_after_s, wait_s
 from jobs.webhooks.sealing import SealBroken
@@ -106,6 +107,8 @@ class Courier:
         took_s = time.monotonic() - started
         asked = retry_after_s(answer.status or 0, answer.retry_after, now_s=now_s)
         wait = wait_s(claimed.attempts + 1, chance=self._chance(), retry_after_s=asked)
+        if claimed.type == EventType.PROGRESS:
+            wait = None  # by the next attempt it would be wrong
         attempt = Attempt(
             at=now_s,
             took_ms=round(took_s * 1000),

@@ -56,6 +56,7 @@ else
   end
 end
 redis.call('HSET', key, 'state', state, 'ended_at', state == 'pending' and '' or exact(now))
-keep(ep, id, now, state == 'delivered' and DELIVERED_TTL or PENDING_TTL)
+local passing = redis.call('HGET', key, 'type') == 'job.progress'
+keep(ep, id, now, passing and HOUR or state == 'delivered' and DELIVERED_TTL or PENDING_TTL)
 rerank(ep)
 return {state, disabled}

@@ -7,6 +7,7 @@ local PW = 'pw:'
 local PENDING_TTL, DELIVERED_TTL, OUTBOX_TTL = @PENDING_TTL_S@, @DELIVERED_TTL_S@, @OUTBOX_TTL_S@
 local AT_ONCE, AT_ONCE_PROBING = @AT_ONCE@, @AT_ONCE_PROBING@
 local HOUR = 3600
+local MOST_DUE = 1000  -- of one endpoint, beyond which progress is not added
 local PROVEN, PROBES, LEASES = PW .. 'courier:proven', PW .. 'courier:probes', PW .. 'courier:leases'
 
 local function clock(given)  -- Unix time in s; tests give their own

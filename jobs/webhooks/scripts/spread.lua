@@ -2,20 +2,28 @@
 -- KEYS  1 outbox
 -- ARGV  1 now, or ''  2 the event as it stands in the outbox, or '' for one that was never there
 --       3 event ID  4 type  5 job ID, or ''  6 body  7... of each: endpoint, delivery ID, URL or ''
+--   (a job's progress has one ID for all of it: the latest takes the place of one that waits)
 -- returns how many were made; -1: another courier had made them
 
 local now = clock(ARGV[1])
 if ARGV[2] ~= '' and redis.call('LREM', KEYS[1], 1, ARGV[2]) == 0 then return -1 end
-local made = 0
+local made, passing = 0, ARGV[4] == 'job.progress'
+
+local function welcome(ep, id, key)
+  if not passing then return redis.call('EXISTS', key) == 0 end
+  return redis.call('HGET', endpoint_key(ep), 'state') == 'enabled'  -- held, it would be stale
+    and redis.call('ZCARD', due_key(ep)) < MOST_DUE and not redis.call('ZSCORE', flight_key(ep), id)
+end
+
 for i = 7, #ARGV, 3 do
   local ep, id, url = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local key = delivery_key(ep, id)
-  if redis.call('EXISTS', endpoint_key(ep)) == 1 and redis.call('EXISTS', key) == 0 then
+  if redis.call('EXISTS', endpoint_key(ep)) == 1 and welcome(ep, id, key) then
     redis.call('HSET', key, 'event', ARGV[3], 'type', ARGV[4], 'job', ARGV[5], 'body', ARGV[6],
       'state', 'pending', 'attempts', 0, 'claim', 0, 'made_at', exact(now))
     if url ~= '' then redis.call('HSET', key, 'url', url) end
     deliver_at(ep, id, now)
-    keep(ep, id, now, PENDING_TTL)
+    keep(ep, id, now, passing and HOUR or PENDING_TTL)
     rerank(ep)
     made = made + 1
   end
