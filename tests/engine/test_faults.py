@@ -44,6 +44,15 @@ def test_a_fault_in_one_image_changes_no_bit_of_its_neighbours(
     assert [pixels(ends[n.id]) for n in neighbours] == [plain(faulty, n) for n in neighbours]
 
 
+def test_an_image_that_turned_to_nan_is_stopped_early(faulty: Model):
+    request = a_request(prompt="!nan@2", steps=40)
+
+    ends = run(faulty, [request])
+
+    assert isinstance(ends[request.id], Failed)
+    assert "after 9 model calls" in ends[request.id].message
+
+
 def test_rows_that_break_the_model_call_are_found_and_fail_alone(faulty: Model):
     rows_gate = next(g for g in faulty.gates if g.kind is Kind.ROWS)
     kept, poison = a_request(seed=1), a_request(seed=2, sampler="ddim", steps=7)

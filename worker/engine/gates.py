@@ -41,7 +41,7 @@ class ModelCall:
     """One call that a pipeline wants made; it waits until the engine has the result."""
 
     gate: Gate
-    arguments: dict[str, Any]  # by name, without those that the pipeline left out
+    arguments: dict[str, Any]  # by name, in order, without those that the pipeline left out
 
 
 class Gate:
@@ -68,5 +68,6 @@ class Gate:
         image_call = getattr(getcurrent(), "image_call", None)
         if image_call is None:
             return self.run(*args, **kwargs)
-        kwargs.update(zip(self._names, args, strict=False))
-        return image_call.park(ModelCall(self, kwargs))
+        # In the order of the call: packing takes the first argument for the latents.
+        arguments = dict(zip(self._names, args, strict=False)) | kwargs
+        return image_call.park(ModelCall(self, arguments))

@@ -125,7 +125,7 @@ def content_of(tensor: torch.Tensor, memo: Memo) -> bytes:
     known = memo.get(id(tensor))
     if known is None or known[0] is not tensor:
         flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu()
-        known = memo[id(tensor)] = (tensor, hashlib.sha256(flat.numpy()).digest())
+        known = memo[id(tensor)] = (tensor, hashlib.sha256(flat.numpy().tobytes()).digest())
     return known[1]
 
 

@@ -1,0 +1,197 @@
+"""What batching at the model call gains, and what it costs: ratios from one run on one machine.
+
+    python benchmarks/engine_batching.py [--model demo] [--threads 2] [--steps 20]
+
+* ceiling: rows a second of the bare denoiser, 16 rows against 2 (what a guided image sends);
+* throughput: 8 unlike images together against one at a time, through the engine;
+* overhead: the engine's own Python per image-step, beside that of the plain pipeline, with a
+  denoiser that answers at once.
+
+Times are of the process's own CPU, per thread, so that a busy machine changes them little; on a
+GPU they are wall times. Take them with a grain of salt, and the ratios seriously.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.catalogue import load_catalogue
+from jobs.settings import ROOT
+from worker.engine.batcher import Engine
+from worker.engine.gates import Kind
+from worker.engine.model import Model
+from worker.engine.packing import run_together
+from worker.engine.residency import load_model
+from worker.messages import EngineConfig, Failed, Finished, ImageRequest
+
+ROUNDS = 5
+SAMPLERS = ("dpmpp_2m", "euler", "ddim", "unipc", "euler_a", "deis", "dpmpp_3m", "ddpm")
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    config = EngineConfig(catalogue=load_catalogue(options.models), threads=options.threads)
+    entry = config.catalogue.get(options.model) or config.catalogue.default
+    model = load_model(entry, config)
+    verdict = model.promises.at(entry.defaults.width, entry.defaults.height)
+    print(f"{model.fingerprint}\n{verdict}")
+    ceiling = _ceiling(model)
+    throughput = _throughput(model, options.steps)
+    overhead = _overhead(model)
+    found = {
+        "fingerprint": model.fingerprint,
+        "lane_widths": verdict.lanes.widths,
+        **ceiling,
+        **throughput,
+        "of_ceiling": throughput["gain_of_8_together"] / ceiling["bare_gain_16_over_2"],
+        **overhead,
+    }
+    print(json.dumps(found, indent=1))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--models", type=Path, default=ROOT / "models/models.toml")
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=20)
+    return parser.parse_args()
+
+
+def clock_s() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
+
+
+def timed(run: Callable[[], object]) -> float:
+    started_s = clock_s()
+    run()
+    return clock_s() - started_s
+
+
+def _ceiling(model: Model) -> dict[str, Any]:
+    defaults = model.entry.defaults
+    call = model._probe(defaults.width, defaults.height)
+    with torch.no_grad():
+        ms: dict[int, float] = {}
+        for rows in (2, 4, 8, 16):
+            calls = [call] * (rows // call.rows)
+            run_together(calls, (rows,))
+            best = min(timed(lambda c=calls, r=rows: run_together(c, (r,))) for _ in range(ROUNDS))
+            ms[rows] = best * 1000
+    return {
+        "bare_call_ms": {rows: round(value, 1) for rows, value in ms.items()},
+        "bare_gain_16_over_2": (16 / ms[16]) / (2 / ms[2]),
+    }
+
+
+def _requests(model: Model, steps: int) -> list[ImageRequest]:
+    defaults = model.entry.defaults
+    return [
+        ImageRequest(
+            id=f"image-{k}",
+            model=model.entry.id,
+            prompt=f"a red boat on a blue ocean, number {k}",
+            negative_prompt="green" if k % 2 else "",
+            width=defaults.width,
+            height=defaults.height,
+            steps=steps + k % 3,
+            guidance_scale=3.0 + k,
+            seed=k,
+            sampler=name,
+        )
+        for k, name in enumerate(SAMPLERS)
+    ]
+
+
+def _serve(model: Model, requests: list[ImageRequest]) -> list[Finished]:
+    engine, done = Engine([model]), list[Finished]()
+    for request in requests:
+        engine.submit(request)
+    while not engine.idle:
+        for event in engine.tick():
+            assert not isinstance(event, Failed), event
+            if isinstance(event, Finished):
+                done.append(event)
+    return done
+
+
+def _throughput(model: Model, steps: int) -> dict[str, Any]:
+    requests = _requests(model, steps)
+    _serve(model, requests[:1])
+    one_by_one, together, sizes = [], [], []
+    for _ in range(2):
+        singly: list[Finished] = []
+        one_by_one.append(timed(lambda s=singly: s.extend(_one_by_one(model, requests))))
+        company: list[Finished] = []
+        together.append(timed(lambda c=company: c.extend(_serve(model, requests))))
+        sizes += [end.batch_size_mean for end in company]
+        same = {e.id: e.pixels for e in singly} == {e.id: e.pixels for e in company}
+        assert same, "a picture differs in company: that is the one thing that must not be"
+    return {
+        "images_per_s_one_at_a_time": len(requests) / min(one_by_one),
+        "images_per_s_8_together": len(requests) / min(together),
+        "gain_of_8_together": min(one_by_one) / min(together),
+        "batch_size_mean": statistics.mean(sizes),
+    }
+
+
+def _one_by_one(model: Model, requests: list[ImageRequest]) -> list[Finished]:
+    return [end for request in requests for end in _serve(model, [request])]
+
+
+def _overhead(model: Model) -> dict[str, Any]:
+    """With a denoiser that answers at once, what is left is Python: theirs, and ours."""
+    rows_gate = next(gate for gate in model.gates if gate.kind is Kind.ROWS)
+    decode = next(gate for gate in model.gates if gate.kind is Kind.DECODE)
+    real_rows, real_decode = rows_gate.run, decode.run
+    side = model.pipeline.vae_scale_factor
+
+    def answer(*args: Any, **arguments: Any) -> tuple[torch.Tensor]:
+        return (args[0] if args else next(iter(arguments.values())),)
+
+    def picture(*args: Any, **arguments: Any) -> tuple[torch.Tensor]:
+        small = answer(*args, **arguments)[0][:, :3]
+        return (small.repeat_interleave(side, 2).repeat_interleave(side, 3),)
+
+    rows_gate.run, decode.run = answer, picture
+    requests = [replace(r, steps=50, sampler="euler") for r in _requests(model, 50)]
+    plain, ours = [], []
+    for _ in range(ROUNDS):
+        plain.append(timed(lambda: [_plain(model, r) for r in requests]))
+        ours.append(timed(lambda: _serve(model, requests)))
+    rows_gate.run, decode.run = real_rows, real_decode
+    threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
+    scale = 1e6 / (len(requests) * 50) * threads  # Python uses one thread, whatever torch has
+    return {
+        "plain_us_per_image_step": round(min(plain) * scale),
+        "engine_us_per_image_step": round(min(ours) * scale),
+        "overhead_us_per_image_step": round((min(ours) - min(plain)) * scale),
+    }
+
+
+def _plain(model: Model, request: ImageRequest) -> Any:
+    pipeline = copy.copy(model.pipeline)
+    pipeline.scheduler = model.samplers.take(request.sampler, request.seed)
+    generator = torch.Generator().manual_seed(request.seed)
+    arguments = model.profile.arguments(request, pipeline)
+    return pipeline(**arguments, generator=generator, output_type="np").images[0]
+
+
+if __name__ == "__main__":
+    main()
