@@ -6,6 +6,9 @@ const node = (tag, attributes = {}, ...children) => {
   return made;
 };
 const text = (tag, textContent, className = "") => node(tag, { textContent, className });
+// words in backticks are code, as in Markdown
+const prose = (tag, said = "") =>
+  node(tag, {}, ...said.split("`").map((part, k) => (k % 2 ? text("code", part) : part)));
 
 const document_ = await fetch("/openapi.json").then((a) => a.json());
 const resolve = (schema) =>
@@ -23,7 +26,7 @@ function kind(schema) {
 
 function row(name, required, schema, description) {
   const first = node("td", {}, text("code", name), required ? document.createTextNode(" *") : null);
-  return node("tr", {}, first, node("td", {}, text("code", kind(schema))), text("td", description ?? ""));
+  return node("tr", {}, first, node("td", {}, text("code", kind(schema))), prose("td", description));
 }
 
 const table = (rows) => (rows.length ? node("table", {}, ...rows) : null);
@@ -39,7 +42,7 @@ function answers(operation) {
     const content = Object.entries(answer.content ?? {})[0];
     const what = content ? kind(content[1].schema) || content[0] : "";
     return node("tr", {}, node("td", {}, text("code", status)), node("td", {}, text("code", what)),
-      text("td", answer.description));
+      prose("td", answer.description));
   }));
 }
 
@@ -50,7 +53,7 @@ function operationPage(path, verb, operation) {
   return node("article", {}, node("details", {},
     node("summary", {}, text("span", verb.toUpperCase(), `verb ${verb}`), text("code", path),
       document.createTextNode(` ${operation.summary}`)),
-    text("p", operation.description ?? ""),
+    prose("p", operation.description),
     scope ? text("p", `Scope: ${scope}`) : null,
     table((operation.parameters ?? []).map((p) =>
       row(`${p.in}: ${p.name}`, p.required, p.schema, p.description))),
@@ -60,7 +63,7 @@ function operationPage(path, verb, operation) {
 }
 
 const page = document.getElementById("page");
-page.replaceChildren(text("p", document_.info.description));
+page.replaceChildren(prose("p", document_.info.description));
 for (const tag of document_.tags) {
   page.append(text("h2", `${tag.name}: ${tag.description}`));
   for (const [path, verbs] of Object.entries(document_.paths)) {
@@ -72,5 +75,5 @@ for (const tag of document_.tags) {
 page.append(text("h2", "shapes"));
 for (const [name, schema] of Object.entries(document_.components.schemas)) {
   page.append(node("article", {}, node("details", {}, text("summary", name),
-    text("p", schema.description ?? ""), schema.properties ? fields(schema) : text("code", kind(schema)))));
+    prose("p", schema.description), schema.properties ? fields(schema) : text("code", kind(schema)))));
 }
