@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from random import Random
 
 import psutil
 import pytest
@@ -18,6 +15,7 @@ from jobs import keys
 from jobs.overview import WorkerReport
 from jobs.record import Status
 from jobs.store import JobStore
+from tests import chaos
 from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, ended_by, read, statuses
 from tests.queue.worker_process import Worker, worker_process
@@ -243,25 +241,8 @@ def test_t05_a_poison_job_fails_alone_and_its_neighbours_succeed(
     print(f"T05: {deaths} deaths of the engine, 27 innocents succeeded")
 
 
-def test_t01_workers_dying_at_random_lose_and_double_nothing(
-    store: JobStore, redis: Redis, environ: dict[str, str]
-):
-    chance = Random(1)
-    ids = [admit(store, steps=chance.randint(2, 30), seed=k) for k in range(150)]
-    with ExitStack() as stack:
-        live = [stack.enter_context(worker_process(environ)) for _ in range(2)]
-        for _ in range(4):
-            next_at = time.monotonic() + chance.uniform(0.5, 1.5)
-            wait_until(lambda at=next_at: time.monotonic() > at, "the next death is due")
-            victim = live.pop(chance.randrange(len(live)))
-            if chance.random() < 0.5:
-                victim.kill()
-                live.append(stack.enter_context(worker_process(environ)))
-            else:
-                for child in psutil.Process(victim.pid).children():
-                    os.kill(child.pid, signal.SIGKILL)
-                live.append(victim)
-        all_succeed(store, redis, ids, 60)
+def test_t01_t03_a_quarter_of_a_minute_of_chaos_breaks_no_promise():
+    assert chaos.run(minutes=0.25, seed=1) == []
 
 
 def test_cancel_reaches_a_worker_that_never_heard_the_hint(
