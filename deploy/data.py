@@ -6,16 +6,25 @@ secret has mode 0600; `up.json` is there only while the services are, and never 
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from deploy.servers import seaweedfs_ports
 from deploy.service import ServiceError, free_port, port_is_free
+
+DRAWN: dict[str, Callable[[], str]] = {
+    "redis_password": lambda: secrets.token_hex(16),
+    "s3_access_key": lambda: secrets.token_hex(8),
+    "s3_secret_key": lambda: secrets.token_hex(16),
+    "webhook_key": lambda: base64.b64encode(secrets.token_bytes(32)).decode(),
+}
 
 
 class FolderInUse(ServiceError):
@@ -56,12 +65,25 @@ class DataFolder:
         self._lock.close()
 
     def secrets(self) -> dict[str, str]:
-        """The passwords of the embedded servers: drawn once, since their data is kept too."""
-        file = self.path / "secrets.json"
-        names = ("redis_password", "s3_access_key", "s3_secret_key")
-        if not file.exists():
-            _write_private(file, {name: secrets.token_hex(16) for name in names})
-        return json.loads(file.read_text())
+        """What must not change from run to run, since data is kept under it: drawn once."""
+        kept = self._secrets()
+        drawn = {name: draw() for name, draw in DRAWN.items() if name not in kept}
+        if drawn:
+            _write_private(self._secrets_file, kept | drawn)
+        return kept | drawn
+
+    def keep_secret(self, name: str, value: str) -> None:
+        """Add one that was made elsewhere."""
+        _write_private(self._secrets_file, self._secrets() | {name: value})
+
+    def _secrets(self) -> dict[str, str]:
+        with suppress(FileNotFoundError):
+            return json.loads(self._secrets_file.read_text())
+        return {}
+
+    @property
+    def _secrets_file(self) -> Path:
+        return self.path / "secrets.json"
 
     def ports(self) -> dict[str, int]:
         """The ports of the embedded servers: those of last time, unless one has been taken."""

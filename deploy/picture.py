@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from deploy.progress import Progress
 from deploy.service import ServiceError
 
-WAIT_S = 1  # a long poll of the API: also how often the progress moves
+WAIT_S = 1  # a long poll: the API answers at once when the job ends
 FINAL = {"succeeded", "failed", "canceled", "expired"}
 
 
@@ -24,15 +24,13 @@ class NoPicture(ServiceError):
 
 
 def make_picture(
-    api_url: str, api_key: str | None, request: dict[str, Any], out: Path, progress: Progress
-) -> dict[str, Any]:
-    """Have `request` made, and its first picture saved as `out`; the job as it ended."""
+    api_url: str, api_key: str | None, request: dict[str, Any], out: Path
+) -> Iterator[dict[str, Any]]:
+    """Have `request` made, and its first picture saved as `out`: the job, at each look at it."""
     job = _call(f"{api_url}/v1/jobs", api_key, request)
     while job["status"] not in FINAL:
-        step, steps = job["progress"]["step"], job["progress"]["steps"]
-        progress.show(f"painting: {job['stage']}", f"{step}/{steps}" if steps else "")
+        yield job
         job = _call(f"{job['urls']['self']}?wait={WAIT_S}", api_key)
-    progress.clear()
     if job["status"] != "succeeded":
         error = job["error"] or {"message": "no reason given"}
         raise NoPicture(f"the job {job['status']}: {error['message']}")
@@ -40,7 +38,6 @@ def make_picture(
         picture = answer.read()
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(picture)
-    return job
 
 
 def _call(url: str, api_key: str | None, body: dict[str, Any] | None = None) -> dict[str, Any]:

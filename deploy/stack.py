@@ -36,6 +36,7 @@ class Stack:
     api_url: str
     redis_url: str
     s3: Mapping[str, str | None]  # endpoint, bucket, access_key, secret_key
+    env: Mapping[str, str]  # what every role is told, beside our own environment
 
     def as_up_json(self, pids: Mapping[str, int], api_key: str | None) -> dict[str, Any]:
         """What `up.json` says."""
@@ -51,7 +52,7 @@ class Stack:
 def one_machine(
     data: DataFolder, *, port: int | None, workers: int, environ: Mapping[str, str] = os.environ
 ) -> Stack:
-    """API, workers and janitor, on the servers that `environ` names or on our own."""
+    """API, workers, janitor and courier, on the servers that `environ` names or on our own."""
     services: list[Service] = []
     redis_url = next((environ[name] for name in REDIS_VARIABLES if environ.get(name)), None)
     if redis_url is None:
@@ -71,15 +72,18 @@ def one_machine(
     host = environ.get("PRINTWORKS_API_HOST", "127.0.0.1")
     api_port = _api_port(port)
     env = _settings(environ, redis_url, s3) | {"PRINTWORKS_API_PORT": str(api_port)}
+    env.setdefault("PRINTWORKS_WEBHOOK_KEY", data.secrets()["webhook_key"])
     for name, folder in (("STATE_DIR", "engine"), ("SPOOL_DIR", "spool")):
         env.setdefault(f"PRINTWORKS_WORKER_{name}", str(data.path / folder))
     # the workers first: importing torch is what everything else waits for
     services += [_worker(data, env, redis_url, number + 1) for number in range(workers)]
-    services += [_api(data, env, api_port), _janitor(data, env)]
+    services += [
+        _api(data, env, api_port),
+        *(_helper(data, env, r) for r in ("janitor", "courier")),
+    ]
     reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - theirs, read
-    return Stack(
-        services=services, api_url=f"http://{reachable}:{api_port}", redis_url=redis_url, s3=s3
-    )
+    api_url = f"http://{reachable}:{api_port}"
+    return Stack(services=services, api_url=api_url, redis_url=redis_url, s3=s3, env=env)
 
 
 def _valkey(data: DataFolder) -> servers.Valkey:
@@ -191,11 +195,9 @@ def _api(data: DataFolder, env: Mapping[str, str], port: int) -> Service:
     )
 
 
-def _janitor(data: DataFolder, env: Mapping[str, str]) -> Service:
-    """It has nothing to tidy before there are jobs, and no probe: it is ready once it runs."""
-    return _role(
-        "janitor", "worker", "janitor", data=data, env=env, ready=lambda: True, after=("api",)
-    )
+def _helper(data: DataFolder, env: Mapping[str, str], role: str) -> Service:
+    """One that nobody waits for: it has nothing to do before there are jobs, and no probe."""
+    return _role(role, "worker", role, data=data, env=env, ready=lambda: True, after=("api",))
 
 
 def answers(port: int, path: str = "/livez") -> bool:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from deploy.commands import Options
 from deploy.data import DataFolder
+from deploy.first_key import first_key
 from deploy.picture import make_picture
 from deploy.progress import Progress
 from deploy.service import ServiceError
@@ -20,6 +23,7 @@ from deploy.stack import Stack, one_machine
 from deploy.supervisor import Supervisor
 
 FIRST_PROMPT = "a red bicycle on a cobblestone street"
+INTERRUPTED = 130
 FIRST_SEED = 7  # the same first picture for everybody
 
 
@@ -53,7 +57,7 @@ def up(options: Options) -> int:
         print(refused, file=sys.stderr)
         return 1
     try:
-        return _run(options, data, progress, interrupts)
+        return _OneMachine(options, data, progress, interrupts).run()
     except ServiceError as failed:
         progress.clear()
         print(failed, file=sys.stderr)
@@ -62,59 +66,82 @@ def up(options: Options) -> int:
         data.close()
 
 
-def _run(options: Options, data: DataFolder, progress: Progress, interrupts: Interrupts) -> int:
-    stack = one_machine(data, port=options.port, workers=options.workers)
+class _OneMachine:
+    """The services of one `up`, and what is done with them."""
 
-    def write_up(pids: Mapping[str, int]) -> None:
-        data.write_up(stack.as_up_json(pids, api_key=None))
+    def __init__(
+        self, options: Options, data: DataFolder, progress: Progress, interrupts: Interrupts
+    ) -> None:
+        self._options = options
+        self._data = data
+        self._progress = progress
+        self._interrupts = interrupts
+        self._stack = one_machine(data, port=options.port, workers=options.workers)
+        self._key: str | None = None
+        self._supervisor = Supervisor(self._stack.services, progress, changed=self._write_up)
 
-    supervisor = Supervisor(stack.services, progress, changed=write_up)
-    try:
-        if not supervisor.start(interrupts.once):
-            return 130
-        write_up(supervisor.pids())
-        if options.once is not None:
-            return _once(options, stack, progress)
-        print(_table(stack, data, progress.seconds), flush=True)
-        if options.first_picture:
-            _first_picture(stack, data, progress)
-        supervisor.watch(interrupts.once)
+    def run(self) -> int:
+        """From the first start to the last stop."""
+        supervisor, interrupts = self._supervisor, self._interrupts
+        try:
+            if not supervisor.start(interrupts.once):
+                return INTERRUPTED
+            self._key = first_key(self._stack.api_url, self._data, self._stack.env)
+            self._write_up(supervisor.pids())
+            if self._options.once is not None:
+                return self._once(self._options.once)
+            print(_table(self._stack, self._key, self._data, self._progress.seconds), flush=True)
+            if self._options.first_picture:
+                self._first_picture()
+            supervisor.watch(interrupts.once)
+            return 0
+        finally:
+            supervisor.stop(at_once=interrupts.twice)
+
+    def _write_up(self, pids: Mapping[str, int]) -> None:
+        self._data.write_up(self._stack.as_up_json(pids, self._key))
+
+    def _once(self, prompt: str) -> int:
+        if not self._paint({"prompt": prompt}, self._options.out):
+            return INTERRUPTED
+        print(self._options.out, flush=True)
         return 0
-    finally:
-        supervisor.stop(at_once=interrupts.twice)
+
+    def _first_picture(self) -> None:
+        """Show that it works. That it does not is said, and ends nothing."""
+        out = self._data.path / "first-picture.png"
+        since = self._progress.seconds
+        try:
+            if self._paint({"prompt": FIRST_PROMPT, "seed": FIRST_SEED}, out):
+                took_s = self._progress.seconds - since
+                print(f'"{FIRST_PROMPT}", {took_s:.1f} s: {out}', flush=True)
+        except ServiceError as failed:
+            self._progress.say(f"The first picture was not made: {failed}")
+
+    def _paint(self, request: dict[str, Any], out: Path) -> bool:
+        """Have a picture made; False when interrupted. Whoever dies meanwhile is started again."""
+        jobs = make_picture(self._stack.api_url, self._key, request, out)
+        for job in jobs:
+            if self._interrupts.once():
+                return False
+            self._supervisor.tick()
+            step, steps = job["progress"]["step"], job["progress"]["steps"]
+            self._progress.show(f"painting: {job['stage']}", f"{step}/{steps}" if steps else "")
+        self._progress.clear()
+        return True
 
 
-def _once(options: Options, stack: Stack, progress: Progress) -> int:
-    make_picture(stack.api_url, None, {"prompt": options.once}, options.out, progress)
-    print(options.out, flush=True)
-    return 0
-
-
-def _first_picture(stack: Stack, data: DataFolder, progress: Progress) -> None:
-    """Show that it works. That it does not is said, and ends nothing."""
-    out = data.path / "first-picture.png"
-    since = progress.seconds
-    try:
-        request = {"prompt": FIRST_PROMPT, "seed": FIRST_SEED}
-        make_picture(stack.api_url, None, request, out, progress)
-    except ServiceError as failed:
-        progress.say(f"The first picture was not made: {failed}")
-        return
-    print(f'"{FIRST_PROMPT}", {progress.seconds - since:.1f} s: {out}', flush=True)
-
-
-def _table(stack: Stack, data: DataFolder, seconds: float) -> str:
+def _table(stack: Stack, key: str | None, data: DataFolder, seconds: float) -> str:
+    """What the person at the terminal wants to know."""
     rows = {
         "playground": f"{stack.api_url}/",
         "API": f"{stack.api_url}/v1/jobs",
         "reference": f"{stack.api_url}/docs",
-        "pictures (S3)": str(stack.s3["endpoint"] or "AWS"),
-        "everything else": str(data.up_file),
-        "logs": str(data.logs),
+        "first key": key or "none is needed from this machine",
+        "pictures (S3)": stack.s3["endpoint"] or "AWS",
+        "addresses": data.up_file,
+        "logs": data.logs,
+        "try": f'.venv/bin/printworks --url {stack.api_url} generate "a blue owl" -o owl.png',
     }
-    lines = [f"  {name:<16} {value}" for name, value in rows.items()]
-    command = f'  try: .venv/bin/printworks --url {stack.api_url} generate "a blue owl" -o owl.png'
-    head = (
-        f"Printworks is up ({seconds:.1f} s). No key is needed from this machine. Ctrl-C stops it."
-    )
-    return "\n".join([head, *lines, command])
+    lines = [f"  {name:<14} {value}" for name, value in rows.items()]
+    return "\n".join([f"Printworks is up ({seconds:.1f} s). Ctrl-C stops it.", *lines])

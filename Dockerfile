@@ -1,0 +1,61 @@
+# Two images from one recipe:
+#   docker build --target api .        API, janitor and courier: no torch
+#   docker build --target worker .     with torch; CUDA comes with PyPI's wheel. For a machine without a GPU:
+#     --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+# No heredoc and no COPY --link: buildah 1.28 (Debian 12) builds this too.
+ARG PYTHON=3.12
+
+FROM python:${PYTHON}-slim AS base
+ENV PATH=/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+
+# What pyproject.toml asks for, without our code: this layer changes only with it.
+FROM base AS packages
+COPY pyproject.toml deploy/requirements.py /src/
+RUN python -m venv /venv
+
+FROM packages AS api-packages
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python /src/requirements.py /src/pyproject.toml api > /src/wanted.txt \
+    && pip install --disable-pip-version-check -r /src/wanted.txt
+
+FROM packages AS worker-packages
+ARG TORCH_INDEX_URL=""
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python /src/requirements.py /src/pyproject.toml worker > /src/wanted.txt \
+    && pip install --disable-pip-version-check \
+       ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} -r /src/wanted.txt
+
+FROM base AS api
+COPY --from=api-packages /venv /venv
+COPY jobs jobs
+COPY api api
+COPY worker worker
+COPY models/models.toml models/models.toml
+ENV PRINTWORKS_API_HOST=0.0.0.0
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --start-interval=1s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+CMD ["python", "-m", "api"]
+
+FROM base AS worker
+COPY --from=worker-packages /venv /venv
+# measured capacities, waiting pictures and downloaded models outlive the container: volumes inherit the owner
+RUN mkdir -p /state /hub && chown 10001:10001 /state /hub
+COPY jobs jobs
+COPY worker worker
+COPY deploy/worker_health.py deploy/worker_health.py
+COPY models models
+ENV HF_HOME=/hub \
+    PRINTWORKS_WORKER_STATE_DIR=/state/engine \
+    PRINTWORKS_WORKER_SPOOL_DIR=/state/spool \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
+HEALTHCHECK --interval=20s --timeout=10s --start-period=120s --start-interval=5s \
+    CMD ["python", "-m", "deploy.worker_health"]
+CMD ["python", "-m", "worker", "gpu"]
