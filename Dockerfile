@@ -19,7 +19,7 @@ RUN python -m venv /venv
 
 FROM packages AS api-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python /src/requirements.py /src/pyproject.toml api > /src/wanted.txt \
+    python /src/requirements.py /src/pyproject.toml api courier > /src/wanted.txt \
     && pip install --disable-pip-version-check -r /src/wanted.txt
 
 FROM packages AS worker-packages

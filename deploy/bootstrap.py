@@ -23,7 +23,7 @@ from pathlib import Path
 from deploy.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "api,worker,client,local"
+EXTRAS = "api,worker,courier,client,local"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index
 MARKER = "printworks-installed.json"
 _TELLING = re.compile(
