@@ -6,6 +6,7 @@ for is not started. Invariant: a test that leaves a Redis key without a TTL fail
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from deploy import servers
 from jobs.blobs import Blobs
 from jobs.settings import RoleSettings
 from tests.helpers import keys_without_ttl, tool_missing
+
+# As worker/engine_link.py sets it for the engine, before torch is imported: spinning threads make
+# model calls 12 to 30 times slower on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

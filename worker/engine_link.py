@@ -245,4 +245,6 @@ def _environment() -> dict[str, str]:
     """Ours, so that the child finds our packages whether or not they are installed."""
     here = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p)
-    return os.environ | {"PYTHONPATH": path}
+    # libgomp's threads spin while they wait for each other. Where anything else wants the cores, a
+    # model call then took 12 to 30 times as long (measured: 2 threads, load 10); sleeping, 1 to 2.
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONPATH": path}
