@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from api import errors, openapi
 from api.deps import known_query
+from api.metrics import Metrics
 from api.middleware import Edge
 from api.routes import (
     events,
@@ -29,6 +29,7 @@ from api.routes import (
 )
 from api.settings import ApiSettings
 from api.state import open_services
+from api.version import own_version
 from jobs.spec import JobRequest
 
 DESCRIPTION = """Send a prompt, get a job at once; look at it, wait for it or follow it live;
@@ -50,7 +51,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with open_services(settings) as services:
+        async with open_services(settings, app.state.metrics) as services:
             app.state.services = services
             yield
 
@@ -69,13 +70,17 @@ def create_app(settings: ApiSettings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
     )
+    app.state.metrics = Metrics()
     for resource in (jobs, events, images, models, webhooks, keys, operations, health, pages):
         app.include_router(resource.router)
+    app.include_router(operations.scraped)
     errors.install(app)
     openapi.install(app, bodies=(JobRequest, keys.KeyRequest))
     if settings.origins:
         allow_listed_origins(app, settings)
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Edge, max_body_bytes=settings.max_body_bytes, observe=app.state.metrics.observe
+    )
     return app
 
 
@@ -89,11 +94,3 @@ def allow_listed_origins(app: FastAPI, settings: ApiSettings) -> None:
         expose_headers=("location", "retry-after", "x-request-id", "etag"),
         max_age=600,
     )
-
-
-def own_version() -> str:
-    """The installed version; a bare checkout has none."""
-    try:
-        return version("printworks-service")
-    except PackageNotFoundError:
-        return "0"

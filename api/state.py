@@ -18,6 +18,7 @@ from fastapi import Depends, Request
 
 from api.following import Following
 from api.keystore import KeyStore, open_keystore
+from api.metrics import Metrics
 from api.readiness import Readiness
 from api.settings import ApiSettings
 from api.webhooks import Webhooks, open_webhooks
@@ -43,10 +44,11 @@ class Services:
     following: Following
     readiness: Readiness
     webhooks: Webhooks
+    metrics: Metrics
 
 
 @asynccontextmanager
-async def open_services(settings: ApiSettings) -> AsyncGenerator[Services]:
+async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerator[Services]:
     """All services, open. Raises SettingsError if this must not run as it is set."""
     async with AsyncExitStack() as stack:
         catalogue = load_catalogue(settings.models_file)
@@ -71,6 +73,7 @@ async def open_services(settings: ApiSettings) -> AsyncGenerator[Services]:
             following=following,
             readiness=Readiness(store, blobs, blob_threads),
             webhooks=webhooks,
+            metrics=metrics,
         )
 
 

@@ -28,6 +28,7 @@ from jobs.errors import (
     InvalidRequest,
     JobGone,
     JobMissing,
+    PrintworksError,
     Problem,
     QueueFull,
     StorageFull,
@@ -93,13 +94,19 @@ async def admit(
     key: tuple[str, str] | None,
 ) -> Admitted:
     """Have `spec` admitted for the caller, once for each idempotency key."""
-    return await services.store.admit(
-        spec,
-        tenant=caller.tenant,
-        job_id=new_job_id(),
-        idempotency=idempotency_of(key, caller.tenant, asked),
-        limits=caller.limits(services.settings),
-    )
+    try:
+        admitted = await services.store.admit(
+            spec,
+            tenant=caller.tenant,
+            job_id=new_job_id(),
+            idempotency=idempotency_of(key, caller.tenant, asked),
+            limits=caller.limits(services.settings),
+        )
+    except PrintworksError as refused:
+        services.metrics.admitted(refused.code)
+        raise
+    services.metrics.admitted("replayed" if admitted.replayed else "accepted")
+    return admitted
 
 
 async def answer_sent(

@@ -52,7 +52,7 @@ Owner = Annotated[Caller, needs(Scope.WEBHOOKS)]
 Body = Annotated[bytes, Depends(read_body)]
 
 
-def webhooks_of(services: ServicesDep) -> Webhooks:
+async def webhooks_of(services: ServicesDep) -> Webhooks:
     """The stores, where this service has webhooks."""
     services.webhooks.need()
     return services.webhooks
