@@ -140,7 +140,9 @@ def _up(arguments: argparse.Namespace) -> int:
 def _test(rest: Sequence[str]) -> int:
     """All tests, on as many processes as help: each brings up its own servers and torch."""
     processes = min(4, os.cpu_count() or 1)
-    parallel = [] if "-n" in rest else ["-n", str(processes), "--dist", "loadgroup"]
+    # in the order of tests/conftest.py, which puts the longest first
+    spread = ["-n", str(processes), "--dist", "loadgroup", "--no-loadscope-reorder"]
+    parallel = [] if "-n" in rest else spread
     os.chdir(ROOT)
     _become(sys.executable, "-m", "pytest", *parallel, *rest)
 

@@ -24,6 +24,21 @@ from tests.helpers import keys_without_ttl, tool_missing
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+LONGEST_FIRST = ("e2e", "fault", "engine", "webhooks")  # a long folder begun last is waited for
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One process a file, so that what a file shares is made once; all of e2e shares one `up`."""
+
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(config.rootpath / "tests").parts[0]
+
+    items.sort(key=lambda i: LONGEST_FIRST.index(folder(i)) if folder(i) in LONGEST_FIRST else 99)
+    for item in items:
+        group = "e2e" if folder(item) == "e2e" else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Valkey]:
     """The process's own Valkey: AOF, noeviction, a password. A test may `kill` and `start` it."""
