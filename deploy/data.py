@@ -43,6 +43,7 @@ class DataFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise FolderInUse(_in_use(self.up_file)) from None
         self.up_file.unlink(missing_ok=True)  # of an `up` that was killed
 
