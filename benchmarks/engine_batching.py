@@ -187,8 +187,8 @@ def _overhead(model: Model) -> dict[str, Any]:
 
 def _plain(model: Model, request: ImageRequest) -> Any:
     pipeline = copy.copy(model.pipeline)
-    pipeline.scheduler = model.samplers.take(request.sampler, request.seed)
     generator = torch.Generator().manual_seed(request.seed)
+    pipeline.scheduler = model.samplers.take(request.sampler, generator)
     arguments = model.profile.arguments(request, pipeline)
     return pipeline(**arguments, generator=generator, output_type="np").images[0]
 

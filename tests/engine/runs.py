@@ -20,12 +20,13 @@ Ending = Finished | Failed | Canceled
 def plain(model: Model, request: ImageRequest, **more: Any) -> bytes:
     """The same picture by `pipeline(...)` itself, called from outside: no gate takes notice."""
     pipeline = copy.copy(model.pipeline)
-    pipeline.scheduler = model.samplers.take(request.sampler, request.seed)
+    generator = torch.Generator().manual_seed(request.seed)
+    pipeline.scheduler = model.samplers.take(request.sampler, generator)
     made = pipeline(
         **model.profile.arguments(request, pipeline),
         **RECIPES[request.sampler].call,
         **more,
-        generator=torch.Generator().manual_seed(request.seed),
+        generator=generator,
         output_type="np",
     )
     return to_pixels(made.images[0]).data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from jobs.samplers import SAMPLERS, samplers_for
 from tests.engine.runs import pixels, plain, run
@@ -66,4 +67,4 @@ def test_samplers_that_add_noise_take_it_from_the_seed(model: Model, made):
 
 def test_a_flow_sampler_is_refused_for_a_diffusion_model(model: Model):
     with pytest.raises(Unservable, match="dpmpp_2m"):
-        model.samplers.take("flow_euler", seed=1)
+        model.samplers.take("flow_euler", torch.Generator())

@@ -47,7 +47,7 @@ class Model:
         self.pipeline = pipeline
         self.profile = profile
         self.load_s = 0.0
-        self.samplers = SamplerShelf(pipeline.scheduler, needs_sigmas=profile.needs_sigmas)
+        self.samplers = SamplerShelf(pipeline.scheduler, set_by_pipeline=profile.sets_sampler)
         self.fingerprint = fingerprint(entry, folder, pipeline, str(pipeline.device))
         self.promises = Promises(
             self.fingerprint,
@@ -90,15 +90,15 @@ class Model:
 
     def call_for(self, request: ImageRequest) -> ImageCall:
         """The image's own pipeline call, not started. Raises Unservable."""
-        sampler = self.samplers.take(request.sampler, request.seed)
+        # On the CPU: the noise of a seed is then the same on every device.
+        generator = torch.Generator("cpu").manual_seed(request.seed)
+        sampler = self.samplers.take(request.sampler, generator)
         shell = copy.copy(self.pipeline)  # same modules; what a call notes down stays its own
         shell.scheduler = sampler
         arguments = self.profile.arguments(request, shell)
         arguments |= {
             k: v for k, v in RECIPES[request.sampler].call.items() if self.profile.takes(shell, k)
         }
-        # On the CPU: the noise of a seed is then the same on every device.
-        generator = torch.Generator("cpu").manual_seed(request.seed)
 
         def make() -> np.ndarray:
             made = shell(**arguments, generator=generator, output_type="np", return_dict=False)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from typing import Any
 
-from jobs.samplers import SAMPLERS, samplers_for
+import torch
+
+from jobs.samplers import SAMPLERS, Prediction, samplers_for
 from worker.engine.errors import Unservable
 
 
@@ -101,28 +103,32 @@ RECIPES: dict[str, Recipe] = {
 class SamplerShelf:
     """The samplers of one model: a prototype per name, copied for every image."""
 
-    def __init__(self, base: Any, *, needs_sigmas: bool = False) -> None:
-        """`base`: the model's own sampler; `needs_sigmas`: its pipeline sets them itself."""
+    def __init__(self, base: Any, *, set_by_pipeline: Sequence[str] = ()) -> None:
+        """`base`: the model's own sampler; `set_by_pipeline`: what its pipeline passes to it."""
         self._config: Mapping[str, Any] = base.config
-        self._needs_sigmas = needs_sigmas
+        self._flow = _is_flow(base)
+        self._set_by_pipeline = set(set_by_pipeline)
         self._prototypes: dict[str, Any] = {}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names that fit this model's prediction and pipeline."""
-        kind = "flow" if _is_flow(self._config) else "diffusion"
-        kind = "edm" if "sigma_data" in self._config and kind != "flow" else kind
+        kind: Prediction = "flow" if self._flow else "diffusion"
+        kind = "edm" if "sigma_data" in self._config and not self._flow else kind
         return tuple(n for n in samplers_for(kind) if self._fits_pipeline(n))
 
-    def take(self, name: str, seed: int) -> Any:
-        """A sampler for one image. Raises Unservable for a name this model has not."""
+    def take(self, name: str, generator: torch.Generator) -> Any:
+        """A sampler for one image, its noise from `generator`. Raises Unservable."""
         if name not in SAMPLERS or name not in self.names:
             raise Unservable(f"sampler {name!r} does not fit this model; {', '.join(self.names)}")
         # A copy costs 0.05 to 0.15 ms, building anew up to 85 ms (DPM2 ancestral).
         sampler = copy.deepcopy(self._prototype(name))
         if hasattr(sampler, "noise_sampler_seed"):
             # DPMSolverSDE ignores the call's generator: without this no run repeats another.
-            sampler.noise_sampler_seed = seed
+            sampler.noise_sampler_seed = generator.initial_seed()
+        if "generator" in inspect.signature(sampler.step).parameters:
+            # Flow pipelines do not pass theirs on: the noise would be nobody's, not the seed's.
+            sampler.step = partial(sampler.step, generator=generator)
         return sampler
 
     def _prototype(self, name: str) -> Any:
@@ -135,16 +141,19 @@ class SamplerShelf:
         return self._prototypes[name]
 
     def _fits_pipeline(self, name: str) -> bool:
-        if not self._needs_sigmas:
-            return True
-        return "sigmas" in inspect.signature(_class_of(RECIPES[name]).set_timesteps).parameters
+        recipe, passed = RECIPES[name], self._set_by_pipeline
+        if not passed <= set(inspect.signature(_class_of(recipe).set_timesteps).parameters):
+            return False
+        # The diffusion solvers take `mu` only where the model's own sampler shifts by it.
+        shifts = bool(self._config.get("use_dynamic_shifting"))
+        return shifts or "mu" not in passed or "use_flow_sigmas" not in recipe.options
 
 
 def _class_of(recipe: Recipe) -> Any:
     return getattr(import_module(f"diffusers.schedulers.{recipe.module}"), recipe.cls)
 
 
-def _is_flow(config: Mapping[str, Any]) -> bool:
-    if config.get("prediction_type") == "flow_prediction":
+def _is_flow(base: Any) -> bool:
+    if base.config.get("prediction_type") == "flow_prediction":
         return True
-    return str(config.get("_class_name", "")).startswith("FlowMatch")
+    return type(base).__name__.startswith("FlowMatch")

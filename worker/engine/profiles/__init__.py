@@ -5,11 +5,37 @@ from __future__ import annotations
 from importlib import import_module
 
 from worker.engine.errors import ModelBroken
+from worker.engine.profiles.aura_flow import AURA_FLOW
 from worker.engine.profiles.base import Profile
+from worker.engine.profiles.chroma import CHROMA
+from worker.engine.profiles.cogview4 import COGVIEW4
+from worker.engine.profiles.flux import FLUX
+from worker.engine.profiles.flux2_klein import FLUX2_KLEIN
+from worker.engine.profiles.lumina2 import LUMINA2
+from worker.engine.profiles.pixart import PIXART
+from worker.engine.profiles.qwen_image import QWEN_IMAGE
+from worker.engine.profiles.sana import SANA
 from worker.engine.profiles.sd import STABLE_DIFFUSION
+from worker.engine.profiles.sd3 import SD3
+from worker.engine.profiles.sdxl import SDXL
+from worker.engine.profiles.z_image import Z_IMAGE
 
 DEFAULT = Profile(name="auto")
-PROFILES: tuple[Profile, ...] = (STABLE_DIFFUSION,)
+PROFILES: tuple[Profile, ...] = (
+    STABLE_DIFFUSION,
+    SDXL,
+    SD3,
+    FLUX,
+    PIXART,
+    SANA,
+    QWEN_IMAGE,
+    Z_IMAGE,
+    CHROMA,
+    LUMINA2,
+    COGVIEW4,
+    AURA_FLOW,
+    FLUX2_KLEIN,
+)
 
 
 def find_profile(family: str, pipeline_class: str) -> Profile:

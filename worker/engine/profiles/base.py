@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from worker.messages import ImageRequest
 
@@ -34,8 +34,9 @@ class Profile:
     times: frozenset[str] = TIMES
     shared: frozenset[str] = SHARED
     guidance: str = "guidance_scale"  # what the pipeline calls it; Qwen-Image: true_cfg_scale
-    guided_in_one_call: bool = True  # False: guidance is a second model call, not a second row
-    needs_sigmas: bool = False  # the pipeline passes its own sigmas to the sampler
+    guided: Literal["row", "call", "input"] = "row"  # what guidance adds to a step, if anything
+    empty_negative: str | None = None  # what to say where a request says nothing; None: nothing
+    sets_sampler: tuple[str, ...] = ()  # what the pipeline passes to `set_timesteps` itself
     fixed: Mapping[str, object] = field(default_factory=dict)  # passed to every call
     load: Mapping[str, object] = field(default_factory=dict)  # passed to from_pretrained
     image_to_image: str | None = None  # "module:class" below diffusers.pipelines
@@ -45,13 +46,16 @@ class Profile:
         """The keyword arguments of `pipeline(...)` for one image; unknown ones are left out."""
         wanted: Arguments = {
             "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt or None,
             "width": request.width,
             "height": request.height,
             "num_inference_steps": request.steps,
             self.guidance: request.guidance_scale,
             **self.fixed,
         }
+        # Left out where it is empty: pipelines differ in what None and "" mean to them.
+        negative = request.negative_prompt or self.empty_negative
+        if negative is not None and request.guidance_scale > 1:
+            wanted["negative_prompt"] = negative
         return {name: value for name, value in wanted.items() if self.takes(pipeline, name)}
 
     def takes(self, pipeline: Any, name: str) -> bool:
@@ -60,12 +64,11 @@ class Profile:
 
     def calls_per_step(self, request: ImageRequest) -> int:
         """Model calls for one step of the sampler."""
-        guided = request.guidance_scale > 1
-        return 2 if guided and not self.guided_in_one_call else 1
+        return 2 if request.guidance_scale > 1 and self.guided == "call" else 1
 
     def rows(self, request: ImageRequest) -> int:
         """Rows of one model call of one image."""
-        return 2 if request.guidance_scale > 1 and self.guided_in_one_call else 1
+        return 2 if request.guidance_scale > 1 and self.guided == "row" else 1
 
 
 _seen: dict[Callable[..., object], frozenset[str]] = {}
