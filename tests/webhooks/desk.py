@@ -119,7 +119,11 @@ class Desk:
     def succeed(self, *, tenant: str = "t", **spec: Any) -> str:
         """A job that ran to its end, by the worker's own scripts."""
         job_id = self.submit(tenant=tenant, **spec)
-        claimed = self.claim()
+        self.succeed_claimed(self.claim(), tenant=tenant)
+        return job_id
+
+    def succeed_claimed(self, claimed: Claimed, *, tenant: str = "t") -> None:
+        job_id = claimed.lease.job_id
         done = JobSpec.model_validate_json(claimed.fields[Field.SPEC])
         images = [_image(tenant, job_id, done, k) for k in range(done.n)]
         metrics = {"denoise_ms": 12.5, "batch_size_mean": 4.0}
@@ -128,7 +132,6 @@ class Desk:
             Field.METRICS: worker_calls.as_json(metrics),
         }
         self._end(claimed, Ending(word="succeeded", rq_status="finished", result={}, fields=fields))
-        return job_id
 
     def fail(self, *, tenant: str = "t") -> str:
         """A job that ran and failed."""
