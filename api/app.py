@@ -18,6 +18,7 @@ from api.metrics import Metrics
 from api.middleware import Edge
 from api.routes import (
     events,
+    groups,
     health,
     images,
     jobs,
@@ -38,6 +39,7 @@ fetch the pictures. The same request with the same seed makes the same pixels. E
 TAGS = [
     {"name": "jobs", "description": "One request and its life."},
     {"name": "images", "description": "What a job made."},
+    {"name": "groups", "description": "Many jobs as one."},
     {"name": "models", "description": "What there is to ask for, and how busy it is."},
     {"name": "webhooks", "description": "Be told how jobs ended, signed."},
     {"name": "keys", "description": "Who may come in."},
@@ -71,11 +73,22 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
     )
     app.state.metrics = Metrics()
-    for resource in (jobs, events, images, models, webhooks, keys, operations, health, pages):
+    for resource in (
+        jobs,
+        events,
+        images,
+        groups,
+        models,
+        webhooks,
+        keys,
+        operations,
+        health,
+        pages,
+    ):
         app.include_router(resource.router)
     app.include_router(operations.scraped)
     errors.install(app)
-    openapi.install(app, bodies=(JobRequest, keys.KeyRequest))
+    openapi.install(app, bodies=(JobRequest, groups.GroupRequest, keys.KeyRequest))
     if settings.origins:
         allow_listed_origins(app, settings)
     app.add_middleware(

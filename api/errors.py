@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
+from api.groupstore import GroupMissing
 from api.keystore import KeyMissing
 from jobs import errors as jobs_errors
 from jobs.blobs import BlobMissing
@@ -163,6 +164,7 @@ TABLE: dict[type[PrintworksError], Shown] = {
     jobs_errors.JobMissing: Shown(404, "There is no such job"),
     jobs_errors.StorageFull: Shown(503, "The store is full"),
     jobs_errors.StoreUnavailable: Shown(503, "The store is away"),
+    GroupMissing: Shown(404, "There is no such group"),
     KeyMissing: Shown(404, "There is no such key"),
     BlobMissing: Shown(410, "The picture is no longer stored"),
     EndpointMissing: Shown(404, "There is no such endpoint"),

@@ -183,13 +183,20 @@ class KeyStore:
 
 
 @asynccontextmanager
-async def open_keystore(redis_url: str) -> AsyncGenerator[KeyStore]:
-    """A key store with a connection of its own, closed at the end."""
+async def open_redis(redis_url: str) -> AsyncGenerator[Redis]:
+    """A connection pool, closed at the end."""
     redis = connect_async(redis_url)
     try:
-        yield KeyStore(redis)
+        yield redis
     finally:
         await redis.aclose()
+
+
+@asynccontextmanager
+async def open_keystore(redis_url: str) -> AsyncGenerator[KeyStore]:
+    """A key store with connections of its own, closed at the end."""
+    async with open_redis(redis_url) as redis:
+        yield KeyStore(redis)
 
 
 def _digest(secret: str) -> str:

@@ -17,7 +17,8 @@ import anyio
 from fastapi import Depends, Request
 
 from api.following import Following
-from api.keystore import KeyStore, open_keystore
+from api.groupstore import GroupStore
+from api.keystore import KeyStore, open_redis
 from api.metrics import Metrics
 from api.readiness import Readiness
 from api.settings import ApiSettings
@@ -45,6 +46,7 @@ class Services:
     readiness: Readiness
     webhooks: Webhooks
     metrics: Metrics
+    groups: GroupStore
 
 
 @asynccontextmanager
@@ -54,7 +56,8 @@ async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerat
         catalogue = load_catalogue(settings.models_file)
         store = AsyncJobStore(settings.redis_url)
         stack.push_async_callback(store.aclose)
-        keys = await stack.enter_async_context(open_keystore(settings.redis_url))
+        redis = await stack.enter_async_context(open_redis(settings.redis_url))
+        keys = KeyStore(redis)
         await check_before_start(settings, store, keys)
         blobs = await asyncio.to_thread(Blobs, settings)
         blob_threads = anyio.CapacityLimiter(BLOB_THREADS)
@@ -74,6 +77,7 @@ async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerat
             readiness=Readiness(store, blobs, blob_threads),
             webhooks=webhooks,
             metrics=metrics,
+            groups=GroupStore(redis),
         )
 
 

@@ -19,6 +19,7 @@ is compressed and Lua cannot read it.
 | pw:probe | string | PROBE_TTL_S | written to see that Redis takes writes |
 | pw:deadlines | zset: job by Redis time, s | trimmed at each end | what may have to expire |
 | pw:erase | zset: tenant/job/n.ext by Redis time, s | by the janitor | what to erase, when |
+| pw:group:{group} | string: JSON | LISTING_TTL_S | which jobs were sent together |
 | pw:rate:{key}:{window} | counter | two windows | requests of an API key in this minute |
 | pw:api-keys | hash: key ID to JSON | none: until revoked | who may come in; only digests |
 | pw:outbox | list of JSON | OUTBOX_TTL_S, renewed | events for webhooks (jobs/webhooks/keys.py) |
@@ -174,6 +175,11 @@ def worker(name: str) -> str:
 def backlog(model: str) -> str:
     """Queued work of a model."""
     return f"pw:backlog:{model}"
+
+
+def group(group_id: str) -> str:
+    """A group of jobs."""
+    return f"pw:group:{group_id}"
 
 
 def rate(key_id: str) -> str:

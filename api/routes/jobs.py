@@ -21,7 +21,7 @@ from api.idempotency import IdempotencyKey, idempotency_of, replay_headers
 from api.openapi import JOB_REQUEST_BODY, problems
 from api.schemas import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
 from api.state import Services, ServicesDep, services_of
-from jobs.admission import Admitted
+from jobs.admission import Admitted, Idempotency
 from jobs.errors import (
     BlobsUnavailable,
     IdempotencyMismatch,
@@ -94,12 +94,25 @@ async def admit(
     key: tuple[str, str] | None,
 ) -> Admitted:
     """Have `spec` admitted for the caller, once for each idempotency key."""
+    idempotency = idempotency_of(key, caller.tenant, asked)
+    return await admit_as(services, caller, spec, job_id=new_job_id(), idempotency=idempotency)
+
+
+async def admit_as(
+    services: Services,
+    caller: Caller,
+    spec: JobSpec,
+    *,
+    job_id: str,
+    idempotency: Idempotency | None,
+) -> Admitted:
+    """Have `spec` admitted as `job_id`, and count it."""
     try:
         admitted = await services.store.admit(
             spec,
             tenant=caller.tenant,
-            job_id=new_job_id(),
-            idempotency=idempotency_of(key, caller.tenant, asked),
+            job_id=job_id,
+            idempotency=idempotency,
             limits=caller.limits(services.settings),
         )
     except PrintworksError as refused:

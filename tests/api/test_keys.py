@@ -276,3 +276,15 @@ def test_an_operator_sees_the_workers(guarded: Guarded, blobs):
 
     assert worker["engine_ready"] is True
     assert worker["models"][0]["model"] == "demo"
+
+
+@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("POST", "/cancel")])
+def test_another_tenants_group_is_missing_too(guarded: Guarded, method: str, suffix: str):
+    jobs = {"jobs": [{"prompt": "a cat"}]}
+    group = guarded.api.post("/v1/job-groups", json=jobs, headers=guarded.acme).json()
+
+    foreign = guarded.api.request(method, f"{group['url']}{suffix}", headers=guarded.other)
+    own = guarded.api.get(group["url"], headers=guarded.acme)
+
+    assert (foreign.status_code, foreign.json()["code"]) == (404, "group_not_found")
+    assert own.json()["counts"] == {"queued": 1}

@@ -1,0 +1,206 @@
+"""Groups: many jobs sent, looked at and canceled as one.
+
+Owns the resource `job-group`. All of its jobs are accepted or none is: one refusal takes back those
+before it. Must not know Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.answers import json_answer
+from api.auth import Caller, Reader, Writer
+from api.deps import base_url, read_body, strict_json
+from api.errors import InvalidIdempotencyKey
+from api.groupstore import Group, GroupMissing, group_idempotency
+from api.idempotency import IdempotencyKey
+from api.openapi import json_body, problems
+from api.routes.jobs import admit_as, resolved_spec
+from api.schemas import Job, View, job_of
+from api.state import Services, ServicesDep
+from jobs.errors import (
+    IdempotencyMismatch,
+    InvalidRequest,
+    JobMissing,
+    NotAdmitted,
+    Problem,
+    QueueFull,
+    StorageFull,
+    TenantLimit,
+)
+from jobs.ids import is_job_id
+from jobs.record import JobRecord, Status
+from jobs.spec import JobRequest, JobSpec, parse_request
+
+router = APIRouter(prefix="/v1/job-groups", tags=["groups"])
+MAX_JOBS = 100
+AT_ONCE = 16  # calls to Redis of one request: others want their turn
+REFUSALS = problems(
+    InvalidIdempotencyKey, InvalidRequest, IdempotencyMismatch, TenantLimit, QueueFull, StorageFull
+)
+NO_GROUP = problems(GroupMissing)
+EXAMPLE = {"two": {"value": {"jobs": [{"prompt": "a red owl"}, {"prompt": "a blue owl"}]}}}
+
+
+class GroupRequest(BaseModel):
+    """Jobs to be sent together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    jobs: list[JobRequest] = Field(min_length=1, max_length=MAX_JOBS)
+
+
+class GroupView(View):
+    """A group, and its jobs as they stand now."""
+
+    id: str
+    created_at: datetime
+    done: bool = Field(description="Whether every job has ended.")
+    counts: dict[Status, int] = Field(description="Jobs by status; what is gone is not counted.")
+    jobs: list[Job]
+    gone: list[str] = Field(description="Jobs that were deleted or have expired.")
+    url: str
+
+
+async def read_group_request(request: Request) -> list[JobRequest]:
+    """The jobs in the body; a problem's pointer says which one it is of."""
+    body = strict_json(await read_body(request))
+    if not isinstance(body, dict) or set(body) != {"jobs"} or not isinstance(body["jobs"], list):
+        raise InvalidRequest([Problem("/jobs", "missing", 'send {"jobs": [...]}, nothing else')])
+    if not 1 <= len(body["jobs"]) <= MAX_JOBS:
+        raise InvalidRequest([Problem("/jobs", "too_many", f"from 1 to {MAX_JOBS} jobs")])
+    return [_parsed(k, one) for k, one in enumerate(body["jobs"])]
+
+
+def _parsed(index: int, one: Any) -> JobRequest:
+    try:
+        if not isinstance(one, dict):
+            raise InvalidRequest([Problem("", "not_a_job", "each is a request for a job")])
+        return parse_request(one)
+    except InvalidRequest as error:
+        raise _of_job(index, error) from None
+
+
+def _of_job(index: int, error: InvalidRequest) -> InvalidRequest:
+    return InvalidRequest([replace(p, pointer=f"/jobs/{index}{p.pointer}") for p in error.problems])
+
+
+def _ours(group_id: str) -> str:
+    if not is_job_id(group_id):
+        raise GroupMissing("there is no such group")
+    return group_id
+
+
+GroupId = Annotated[str, AfterValidator(_ours), Path(description="The group's ID.")]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=GroupView,
+    summary="Send a group of jobs",
+    responses=REFUSALS,
+    openapi_extra=json_body(GroupRequest, EXAMPLE),
+)
+async def send_group(
+    request: Request,
+    services: ServicesDep,
+    caller: Writer,
+    asked: Annotated[list[JobRequest], Depends(read_group_request)],
+    key: IdempotencyKey,
+) -> Response:
+    """All of them are accepted, or none. Sent again with its key it is the same group."""
+    specs = [_resolved(k, one, services) for k, one in enumerate(asked)]
+    for one in asked:
+        await services.webhooks.check_own(one.webhook, tenant=caller.tenant)
+    idempotency = group_idempotency(key, caller.tenant, asked)
+    group = await services.groups.open(caller.tenant, len(specs), idempotency)
+    try:
+        records = await _admit_all(services, caller, group, specs)
+    except NotAdmitted:
+        await services.groups.forget(group, idempotency)
+        raise
+    view = view_of(group, records, [], base_url(request))
+    return json_answer(view, status=202, headers={"location": view.url})
+
+
+def _resolved(index: int, asked: JobRequest, services: Services) -> JobSpec:
+    try:
+        return resolved_spec(asked, services)
+    except InvalidRequest as error:
+        raise _of_job(index, error) from None
+
+
+async def _admit_all(
+    services: Services, caller: Caller, group: Group, specs: Sequence[JobSpec]
+) -> list[JobRecord]:
+    """Admit in order; on a refusal take back what was admitted, and raise it."""
+    records: list[JobRecord] = []
+    try:
+        for job_id, spec in zip(group.jobs, specs, strict=True):
+            admitted = await admit_as(services, caller, spec, job_id=job_id, idempotency=None)
+            records.append(admitted.record)
+    except NotAdmitted:
+        for record in records:
+            await services.store.delete(record.id, tenant=caller.tenant)
+        raise
+    return records
+
+
+@router.get("/{group_id}", response_model=GroupView, summary="Look at a group", responses=NO_GROUP)
+async def get_group(
+    request: Request, services: ServicesDep, caller: Reader, group_id: GroupId
+) -> Response:
+    """Its jobs as they stand, in the order they were sent."""
+    group = await services.groups.read(group_id, tenant=caller.tenant)
+    return json_answer(await _seen(services, group, base_url(request), cancel=False))
+
+
+@router.post(
+    "/{group_id}/cancel", response_model=GroupView, summary="Cancel a group", responses=NO_GROUP
+)
+async def cancel_group(
+    request: Request, services: ServicesDep, caller: Writer, group_id: GroupId
+) -> Response:
+    """Every job that has not ended."""
+    group = await services.groups.read(group_id, tenant=caller.tenant)
+    return json_answer(await _seen(services, group, base_url(request), cancel=True))
+
+
+async def _seen(services: Services, group: Group, base: str, *, cancel: bool) -> GroupView:
+    """The group after each of its jobs was read, or canceled."""
+    turn = asyncio.Semaphore(AT_ONCE)
+    call = services.store.cancel if cancel else services.store.read
+
+    async def one(job_id: str) -> JobRecord | str:
+        async with turn:
+            try:
+                return await call(job_id, tenant=group.tenant)
+            except JobMissing:
+                return job_id
+
+    found = await asyncio.gather(*(one(job_id) for job_id in group.jobs))
+    records = [r for r in found if not isinstance(r, str)]
+    return view_of(group, records, [r for r in found if isinstance(r, str)], base)
+
+
+def view_of(
+    group: Group, records: Sequence[JobRecord], gone: Sequence[str], base: str
+) -> GroupView:
+    """The public view of a group."""
+    statuses = [record.status for record in records]
+    return GroupView(
+        id=group.id,
+        created_at=group.created_at,
+        done=all(status.final for status in statuses),
+        counts={status: statuses.count(status) for status in dict.fromkeys(statuses)},
+        jobs=[job_of(record, base) for record in records],
+        gone=list(gone),
+        url=f"{base}/v1/job-groups/{group.id}",
+    )
