@@ -45,6 +45,8 @@ class S3Proxy(ThreadingHTTPServer):
         self.mode = mode
         if mode == "ok":
             self.released.set()
+        else:
+            self.released.clear()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are what this is about."""

@@ -32,28 +32,23 @@ def through(environ: dict[str, str], proxy: S3Proxy) -> dict[str, str]:
     return environ | {"PRINTWORKS_S3_ENDPOINT": proxy.endpoint}
 
 
-@pytest.mark.parametrize("mode", MODES)
 def test_t23_t24_jobs_park_in_uploading_and_end_when_the_store_is_back(
-    store: JobStore,
-    redis: Redis,
-    through: dict[str, str],
-    proxy: S3Proxy,
-    blobs: Blobs,
-    mode: str,
+    store: JobStore, redis: Redis, through: dict[str, str], proxy: S3Proxy, blobs: Blobs
 ):
-    proxy.set(mode)
-
+    ids: list[str] = []
     with worker_process(through):
-        ids = [admit(store, seed=k) for k in range(4)]
-        parked = [Stage.UPLOADING] * 4
-        wait_until(lambda: [read(store, i).stage for i in ids] == parked, "all are parked", 20)
-        wait_until(lambda: proxy.seen >= 1, "the store was asked", 20)
-        proxy.set("ok")
-        all_succeed(store, redis, ids)
+        for mode in MODES:
+            proxy.set(mode)
+            seen, new = proxy.seen, [admit(store, seed=k) for k in range(2)]
+            wait_until(lambda n=new: all(parked(store, i) for i in n), "both are parked", 20)
+            wait_until(lambda s=seen: proxy.seen > s, f"the store said {mode}", 20)
+            proxy.set("ok")
+            all_succeed(store, redis, new)
+            ids += new
 
-    assert [read(store, i).metrics["attempts"] for i in ids] == [1.0] * 4  # none made again
-    picture = b"".join(blobs.open(read(store, ids[0]).images[0].key).chunks())
-    assert len(picture) == read(store, ids[0]).images[0].bytes
+    assert [read(store, i).metrics["attempts"] for i in ids] == [1.0] * len(ids)  # none made again
+    for image in (read(store, i).images[0] for i in ids):
+        assert len(b"".join(blobs.open(image.key).chunks())) == image.bytes
 
 
 def test_t25_a_full_spool_holds_claims_and_no_picture_is_lost(
@@ -77,6 +72,10 @@ def test_t25_a_full_spool_holds_claims_and_no_picture_is_lost(
         wait_until(lambda: held(tmp_path) == 0, "the spool is empty")
 
     assert {read(store, i).metrics["attempts"] for i in ids} == {1.0}
+
+
+def parked(store: JobStore, job_id: str) -> bool:
+    return read(store, job_id).stage is Stage.UPLOADING
 
 
 def held(folder: Path) -> int:
