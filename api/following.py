@@ -22,15 +22,17 @@ from jobs.record import JobRecord
 from jobs.store import AsyncJobStore
 
 log = logging.getLogger(__name__)
-REREAD_S = 5.0  # pub/sub is lossy: nobody believes an old snapshot for longer than this
+REREAD_S = 10.0  # pub/sub is lossy: nobody believes an old snapshot for much longer than this
+GOLDEN = 0.618034  # multiples of it, less their whole part, never bunch
 RECONNECT_S = 0.5
 
 
 class Follower:
     """One client's view of one job's events."""
 
-    def __init__(self, job_id: str, *, wants_progress: bool) -> None:
+    def __init__(self, job_id: str, *, wants_progress: bool, patience_s: float) -> None:
         self.job_id = job_id
+        self.patience_s = patience_s  # silence after which the record is read again
         self.wants_progress = wants_progress
         self.stale = False  # the record has changed since it was read
         self.progress: ProgressEvent | None = None  # the latest not yet taken
@@ -69,6 +71,7 @@ class Following:
         self._max_tenant = max_tenant
         self._followers: defaultdict[str, set[Follower]] = defaultdict(set)
         self._of_tenant: Counter[str] = Counter()
+        self._made = 0
         self._task: asyncio.Task[None] | None = None
         self.draining = False
 
@@ -103,7 +106,10 @@ class Following:
     ) -> Generator[Follower]:
         """A follower, told of what happens until the block ends. Raises TooManyStreams."""
         self.check_room(tenant)
-        follower = Follower(job_id, wants_progress=wants_progress)
+        self._made += 1
+        # spread: a thousand that came together must not all read at the same moment
+        patience_s = REREAD_S * (0.75 + 0.5 * (self._made * GOLDEN % 1))
+        follower = Follower(job_id, wants_progress=wants_progress, patience_s=patience_s)
         self._followers[job_id].add(follower)
         self._of_tenant[tenant] += 1
         try:
@@ -127,7 +133,7 @@ class Following:
                 left_s = until - clock()
                 if record.status.final or left_s <= 0:
                     break
-                await follower.news(min(left_s, REREAD_S))
+                await follower.news(min(left_s, follower.patience_s))
         return record
 
     def drain(self) -> None:

@@ -182,7 +182,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.floor_of:
         app = floor_app(asked.redis_url, asked.floor_of)
-        uvicorn.run(app, fd=asked.fd, log_level="error", access_log=False)
+        config = uvicorn.Config(app, log_level="error", access_log=False)
+        uvicorn.Server(config).run(sockets=[socket.socket(fileno=asked.fd)])
         return
     with tempfile.TemporaryDirectory() as folder:
         valkey = servers.valkey(Path(folder) / "valkey", password=secrets.token_hex(8))

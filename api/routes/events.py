@@ -7,7 +7,6 @@ knows everything after the snapshot; so there is nothing to resume, and events m
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
@@ -18,7 +17,7 @@ from fastapi.responses import StreamingResponse
 from api.auth import Reader
 from api.deps import JobId, base_url
 from api.errors import TooManyStreams
-from api.following import REREAD_S, Follower
+from api.following import Follower
 from api.openapi import problems
 from api.schemas import Job, job_of
 from api.state import Services, ServicesDep
@@ -26,7 +25,6 @@ from jobs.errors import JobGone, JobMissing, StoreUnavailable
 from jobs.record import JobRecord
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
-HEARTBEAT_S = 15.0  # proxies cut a connection that is silent for 30 to 60 s
 STREAM = "text/event-stream"
 EXAMPLE = (
     'event: snapshot\ndata: {"id": "...", "status": "running", ...}\n\n'
@@ -67,23 +65,19 @@ class Stream:
 
     async def of(self, record: JobRecord) -> AsyncGenerator[str]:
         """The events of a job, until it ends or we do."""
-        following, clock = self._services.following, asyncio.get_running_loop().time
+        following = self._services.following
         with following.follow(record.id, tenant=record.tenant, wants_progress=True) as follower:
             yield "retry: 2000\n\n"
             follower.stale = True  # it may have moved before we followed
-            spoke = clock()
             while not self._ended:
                 for text in await self._look(follower, record):
                     yield text
-                    spoke = clock()
                 if following.draining:
                     yield ": this process is ending; connect again\n\n"
                     return
-                if not self._ended and not await follower.news(REREAD_S):
+                if not self._ended and not await follower.news(follower.patience_s):
                     follower.stale = True  # nothing was said: look for what was missed
-                    if clock() - spoke >= HEARTBEAT_S:
-                        yield ": still here\n\n"
-                        spoke = clock()
+                    yield ": still here\n\n"  # proxies cut what is silent for 30 to 60 s
 
     async def _look(self, follower: Follower, record: JobRecord) -> list[str]:
         """What there is to say now."""
