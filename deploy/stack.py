@@ -10,7 +10,7 @@ import http.client
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -25,7 +25,7 @@ DEFAULT_PORT = 8000
 PROBE_S = 1.0
 WORKER_STOP_S = 45.0  # > the worker's own grace for finishing what fits
 REDIS_VARIABLES = ("PRINTWORKS_REDIS_URL", "REDIS_URL")
-S3_VARIABLES = ("PRINTWORKS_S3_ENDPOINT", "PRINTWORKS_S3_BUCKET", "PRINTWORKS_S3_ACCESS_KEY")
+S3_NAMES = ("endpoint", "bucket", "access_key", "secret_key")  # as settings and as up.json say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,37 +53,45 @@ def one_machine(
     data: DataFolder, *, port: int | None, workers: int, environ: Mapping[str, str] = os.environ
 ) -> Stack:
     """API, workers, janitor and courier, on the servers that `environ` names or on our own."""
-    services: list[Service] = []
-    redis_url = next((environ[name] for name in REDIS_VARIABLES if environ.get(name)), None)
-    if redis_url is None:
-        valkey = _valkey(data)
-        services.append(valkey)
-        redis_url = valkey.url
-    s3 = _s3_given(environ)
-    if s3 is None:
-        seaweedfs = _seaweedfs(data)
-        services.append(seaweedfs)
-        s3 = {
-            "endpoint": seaweedfs.endpoint,
-            "bucket": seaweedfs.bucket,
-            "access_key": seaweedfs.access_key,
-            "secret_key": seaweedfs.secret_key,
-        }
-    host = environ.get("PRINTWORKS_API_HOST", "127.0.0.1")
+    embedded, redis_url, s3 = _servers(data, environ)
     api_port = _api_port(port)
     env = _settings(environ, redis_url, s3) | {"PRINTWORKS_API_PORT": str(api_port)}
     env.setdefault("PRINTWORKS_WEBHOOK_KEY", data.secrets()["webhook_key"])
     for name, folder in (("STATE_DIR", "engine"), ("SPOOL_DIR", "spool")):
         env.setdefault(f"PRINTWORKS_WORKER_{name}", str(data.path / folder))
     # the workers first: importing torch is what everything else waits for
-    services += [_worker(data, env, redis_url, number + 1) for number in range(workers)]
-    services += [
-        _api(data, env, api_port),
-        *(_helper(data, env, r) for r in ("janitor", "courier")),
-    ]
+    gpu = [_worker(data, env, redis_url, number + 1) for number in range(workers)]
+    api = _api(data, env, api_port)
+    # what these two import takes processor time from torch's own import: they wait for it
+    ready = [service.name for service in (api, *gpu)]
+    helpers = [_helper(role, data=data, env=env, after=ready) for role in ("janitor", "courier")]
+    host = environ.get("PRINTWORKS_API_HOST", "127.0.0.1")
     reachable = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - theirs, read
-    api_url = f"http://{reachable}:{api_port}"
-    return Stack(services=services, api_url=api_url, redis_url=redis_url, s3=s3, env=env)
+    return Stack(
+        services=[*embedded, *gpu, api, *helpers],
+        api_url=f"http://{reachable}:{api_port}",
+        redis_url=redis_url,
+        s3=s3,
+        env=env,
+    )
+
+
+def _servers(
+    data: DataFolder, environ: Mapping[str, str]
+) -> tuple[list[Service], str, Mapping[str, str | None]]:
+    """Our own servers where `environ` names none; the URL of Redis; how to reach S3."""
+    own: list[Service] = []
+    redis_url = next((environ[name] for name in REDIS_VARIABLES if environ.get(name)), None)
+    if redis_url is None:
+        valkey = _valkey(data)
+        own.append(valkey)
+        redis_url = valkey.url
+    s3 = _s3_given(environ)
+    if s3 is None:
+        seaweedfs = _seaweedfs(data)
+        own.append(seaweedfs)
+        s3 = {name: getattr(seaweedfs, name) for name in S3_NAMES}
+    return own, redis_url, s3
 
 
 def _valkey(data: DataFolder) -> servers.Valkey:
@@ -108,10 +116,9 @@ def _seaweedfs(data: DataFolder) -> servers.SeaweedFS:
 
 def _s3_given(environ: Mapping[str, str]) -> dict[str, str | None] | None:
     """The picture store that the environment names, if it names one."""
-    if not any(environ.get(name) for name in S3_VARIABLES):
+    if not any(environ.get(f"PRINTWORKS_S3_{name.upper()}") for name in S3_NAMES):
         return None
-    names = ("endpoint", "bucket", "access_key", "secret_key")
-    return {name: environ.get(f"PRINTWORKS_S3_{name.upper()}") for name in names}
+    return {name: environ.get(f"PRINTWORKS_S3_{name.upper()}") for name in S3_NAMES}
 
 
 def _settings(
@@ -195,9 +202,11 @@ def _api(data: DataFolder, env: Mapping[str, str], port: int) -> Service:
     )
 
 
-def _helper(data: DataFolder, env: Mapping[str, str], role: str) -> Service:
+def _helper(
+    role: str, *, data: DataFolder, env: Mapping[str, str], after: Sequence[str]
+) -> Service:
     """One that nobody waits for: it has nothing to do before there are jobs, and no probe."""
-    return _role(role, "worker", role, data=data, env=env, ready=lambda: True, after=("api",))
+    return _role(role, "worker", role, data=data, env=env, ready=lambda: True, after=after)
 
 
 def answers(port: int, path: str = "/livez") -> bool:
