@@ -56,7 +56,9 @@ class RoleSettings(BaseModel):
     webhook_schemes: str = Field(
         "https", description="schemes of webhook URLs; `https,http` allows plain HTTP as well"
     )
-    webhook_ports: str = Field("443,8443", description="ports of webhook URLs, with commas")
+    webhook_ports: str = Field(
+        "443,8443", description="ports of webhook URLs, with commas; 8000-8999 is a range"
+    )
     webhook_networks: str = Field(
         "", description="networks (CIDR, commas) that webhooks may reach though they are not public"
     )

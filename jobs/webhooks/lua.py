@@ -1,7 +1,7 @@
 """The webhooks' Lua scripts: read, joined with what they share, numbers filled in.
 
 Owns the joining and the numbers. Invariant: a number that Lua and Python share stands once, in
-Python; an @NAME@ without a number fails at import of nobody but the test that loads them all.
+Python; an @NAME@ that has none is a KeyError where its script is loaded, so at start.
 """
 
 from __future__ import annotations

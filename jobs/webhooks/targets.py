@@ -41,7 +41,7 @@ class Egress:
     """The operator's rules for webhooks: schemes, ports, inner networks that are allowed."""
 
     schemes: frozenset[str] = frozenset({"https"})
-    ports: frozenset[int] = frozenset({443, 8443})
+    ports: tuple[range, ...] = (range(443, 444), range(8443, 8444))
     networks: tuple[Network, ...] = ()
 
     @classmethod
@@ -53,7 +53,7 @@ class Egress:
         try:
             return cls(
                 schemes=schemes,
-                ports=frozenset(int(p) for p in _words(settings.webhook_ports)),
+                ports=tuple(_ports(p) for p in _words(settings.webhook_ports)),
                 networks=tuple(network_of(n) for n in _words(settings.webhook_networks)),
             )
         except ValueError as error:
@@ -96,8 +96,8 @@ def target_of(url: str, egress: Egress) -> Target:
         raise TargetRefused("a webhook URL has no user, password or fragment")
     host = (parts.hostname or "").removesuffix(".")
     port = DEFAULT_PORTS[parts.scheme] if port is None else port
-    if port not in egress.ports:
-        listed = ", ".join(str(p) for p in sorted(egress.ports))
+    if not any(port in some for some in egress.ports):
+        listed = ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else f"{p[0]}" for p in egress.ports)
         raise TargetRefused(f"a webhook URL's port is one of {listed}")
     _check_host(host, egress)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -173,6 +173,15 @@ def resolver(executor: Executor | None = None) -> Resolve:
 def _getaddrinfo(host: str, port: int) -> list[str]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(item[4][0]) for item in found))
+
+
+def _ports(word: str) -> range:
+    """`443` or `8000-8999`. Raises ValueError."""
+    first, _, last = word.partition("-")
+    ports = range(int(first), int(last or first) + 1)
+    if not ports or ports[0] < 1 or ports[-1] > 65_535:
+        raise ValueError(f"{word!r} is no port or range of ports")
+    return ports
 
 
 def _words(text: str) -> list[str]:

@@ -26,12 +26,9 @@ from jobs.webhooks.outbox import Outbox
 from jobs.webhooks.sealing import Sealing
 from jobs.webhooks.targets import Egress, resolver
 from tests.api.serving import Served, serving
-from tests.webhooks.desk import AnyPort, Desk
+from tests.webhooks.desk import Desk
 from worker.courier.courier import Stores
-from worker.courier.sending import Limits, open_sender
-
-# one process's limits, scaled: 15 s become 0.75 s
-QUICK = Limits(total_s=0.75, connect_s=0.5, answer_s=0.25)
+from worker.courier.sending import open_sender
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def loopback() -> Egress:
     """Rules that allow plain HTTP to receivers on this machine, and nothing else inside."""
     return Egress(
         schemes=frozenset({"http", "https"}),
-        ports=AnyPort(),
+        ports=(range(1, 65_536),),
         networks=(network_of("127.0.0.0/8"),),
     )
 
@@ -71,9 +68,7 @@ async def desk(
         endpoints=endpoints,
         deliveries=Deliveries(redis),
     )
-    async with open_sender(
-        loopback, resolver(), agent="Printworks/test", limits=QUICK, tls=tls
-    ) as sender:
+    async with open_sender(loopback, resolver(), agent="Printworks/test", tls=tls) as sender:
         made = Desk(redis_url, redis, stores, sender, now_s=time.time())
         yield made
         await made.courier.landed()
@@ -93,7 +88,7 @@ def webhook_api(
             "anonymous": "from-anywhere",
             "webhook_key": webhook_key,
             "webhook_schemes": "http,https",
-            "webhook_ports": ",".join(str(port) for port in range(1024, 65536)),
+            "webhook_ports": "1024-65535",
             "webhook_networks": "127.0.0.0/8",
         }
     )

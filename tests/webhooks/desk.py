@@ -26,13 +26,6 @@ from worker.courier.sending import Sender
 CANARY = "a prompt that must never leave"
 
 
-class AnyPort(frozenset):
-    """Every port: receivers in tests get free ones."""
-
-    def __contains__(self, port: object) -> bool:
-        return isinstance(port, int)
-
-
 def a_spec(**changes: Any) -> JobSpec:
     values: dict[str, Any] = {
         "model": "demo",
@@ -69,7 +62,8 @@ class Desk:
     def a_courier(self, **changes: Any) -> Courier:
         """A courier on the desk's clock, that draws the middle of every jitter."""
         known = {"chance": lambda: 0.5, "now": lambda: f"{self.now_s:.6f}"}
-        return Courier(self.stores, self.sender, **(known | changes))
+        sender = changes.pop("sender", self.sender)
+        return Courier(self.stores, sender, **(known | changes))
 
     async def register(
         self, url: str, *, tenant: str = "t", events: Sequence[EventType] = ENDINGS

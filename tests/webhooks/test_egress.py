@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from AntiSSRF.ipaddress_ranges import IPAddressRanges
 
+from jobs.errors import SettingsError
+from jobs.settings import RoleSettings
 from jobs.webhooks.addresses import address_of, network_of, permitted, public
 from jobs.webhooks.targets import (
     Egress,
@@ -27,13 +29,14 @@ from jobs.webhooks.targets import (
     target_of,
 )
 from tests.webhooks.address_table import LITERALS, NOT_PUBLIC, PUBLIC, URLS
-from tests.webhooks.desk import AnyPort
 from tests.webhooks.names import NameServer
 from tests.webhooks.receivers import Answering, Receiver
 from worker.courier.sending import Letter, Limits, Outcome, open_sender
 
 pytestmark = pytest.mark.anyio
-OPEN = Egress(schemes=frozenset({"http", "https"}), ports=AnyPort())  # all but the addresses
+OPEN = Egress(
+    schemes=frozenset({"http", "https"}), ports=(range(1, 65_536),)
+)  # all but the addresses
 _tried: list[Any] | None = None
 
 
@@ -219,6 +222,26 @@ def test_a_good_url_has_its_origin(url: str, origin: str):
 def test_by_default_only_https_on_its_own_ports(url: str):
     with pytest.raises(TargetRefused):
         target_of(url, Egress())
+
+
+def test_the_rules_come_from_the_settings_and_a_wrong_one_says_so():
+    rules = Egress.of(
+        RoleSettings(
+            webhook_schemes="https, http",
+            webhook_ports="443,8000-8001",
+            webhook_networks="10.0.0.0/8",
+        )
+    )
+
+    assert target_of("http://10.1.2.3:8001/", rules).port == 8001
+    for wrong in (
+        {"webhook_schemes": "gopher"},
+        {"webhook_ports": "0"},
+        {"webhook_ports": "9-8"},
+        {"webhook_networks": "10.0.0.1/8"},
+    ):
+        with pytest.raises(SettingsError, match="PRINTWORKS_WEBHOOK_"):
+            Egress.of(RoleSettings(**wrong))
 
 
 def test_no_refusal_says_which_address_it_was():
