@@ -43,6 +43,7 @@ class AsyncClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self._known = False  # whether it has ever answered
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             headers=protocol.headers(key),
@@ -160,7 +161,8 @@ class AsyncClient:
         attempt = 0
         while True:
             outcome = await self._attempt(call)
-            delay_s = protocol.delay_s(attempt, outcome)
+            self._known = self._known or isinstance(outcome, httpx2.Response)
+            delay_s = protocol.delay_s(attempt, outcome, known=self._known)
             if delay_s is None:
                 return protocol.answer_of(outcome, self.url)
             await anyio.sleep(delay_s)

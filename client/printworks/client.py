@@ -44,6 +44,7 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self._known = False  # whether it has ever answered
         self._http = httpx2.Client(
             base_url=self.url,
             headers=protocol.headers(key),
@@ -158,7 +159,8 @@ class Client:
         attempt = 0
         while True:
             outcome = self._attempt(call)
-            delay_s = protocol.delay_s(attempt, outcome)
+            self._known = self._known or isinstance(outcome, httpx2.Response)
+            delay_s = protocol.delay_s(attempt, outcome, known=self._known)
             if delay_s is None:
                 return protocol.answer_of(outcome, self.url)
             time.sleep(delay_s)  # noqa: TID251 - between two attempts

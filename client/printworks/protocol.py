@@ -33,8 +33,9 @@ from printworks.types import Answer, Job
 
 A = TypeVar("A", bound=Answer)
 DEFAULT_URL = "http://127.0.0.1:8000"
-ATTEMPTS = 5
-FIRST_DELAY_S = 0.25  # doubled each time: 0.25 + 0.5 + 1 + 2 outlasts the restart of an API
+ATTEMPTS = 5  # where the service says "later", and where it has never answered yet
+PATIENT_ATTEMPTS = 8  # 32 s in all: one that has answered before is being restarted
+FIRST_DELAY_S = 0.25  # doubled each time
 MAX_DELAY_S = 30.0
 LONG_POLL_S = 30  # proxies cut a request that is silent for 60 s
 # Until the first answer a client looks often, since small jobs take a second; then less so.
@@ -147,20 +148,27 @@ def headers(api_key: str | None) -> dict[str, str]:
     return sent | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
 
 
-def delay_s(attempt: int, outcome: httpx2.Response | Exception) -> float | None:
-    """Seconds until the next attempt (the first is 0); None: this outcome is the last."""
-    if attempt + 1 >= ATTEMPTS:
-        return None
+def delay_s(
+    attempt: int, outcome: httpx2.Response | httpx2.TransportError, *, known: bool
+) -> float | None:
+    """Seconds until the next attempt (the first is 0); None: this outcome is the last.
+
+    `known`: the service has answered before, so that its address is right.
+    """
     delay = FIRST_DELAY_S * 2**attempt * random.uniform(1.0, 1.25)  # noqa: S311 - spreads retries
     if isinstance(outcome, Exception):
-        return delay
-    if outcome.status_code not in {408, 429, 500, 502, 503, 504}:
-        return None
-    # without a word of the service's own it is a proxy that speaks
-    if not _problem(outcome).get("retryable", outcome.status_code in {502, 503, 504}):
+        return delay if attempt + 1 < (PATIENT_ATTEMPTS if known else ATTEMPTS) else None
+    if attempt + 1 >= ATTEMPTS or not _may_succeed_later(outcome):
         return None
     asked = outcome.headers.get("retry-after", "")
     return min(max(delay, float(asked) if asked.isdigit() else 0.0), MAX_DELAY_S)
+
+
+def _may_succeed_later(answer: httpx2.Response) -> bool:
+    if answer.status_code not in {408, 429, 500, 502, 503, 504}:
+        return False
+    # without a word of the service's own it is a proxy that speaks
+    return bool(_problem(answer).get("retryable", answer.status_code in {502, 503, 504}))
 
 
 def answer_of(outcome: httpx2.Response | httpx2.TransportError, url: str) -> httpx2.Response:

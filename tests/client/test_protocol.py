@@ -174,6 +174,17 @@ def test_a_service_that_never_answers_is_unreachable() -> None:
     assert len(script.requests) == protocol.ATTEMPTS
 
 
+def test_a_service_that_has_answered_before_is_waited_for_longer() -> None:
+    script = Script(accepted, refused)
+
+    with client(script) as printworks:
+        printworks.submit("a red bicycle")
+        with pytest.raises(Unreachable):
+            printworks.get("0191")
+
+    assert len(script.requests) == 1 + protocol.PATIENT_ATTEMPTS
+
+
 def test_another_service_is_recognised() -> None:
     script = Script(lambda _: httpx2.Response(200, text="<html>"))
 
