@@ -2,7 +2,7 @@
 #   docker build --target api .        API, janitor and courier: no torch
 #   docker build --target worker .     with torch; CUDA comes with PyPI's wheel. For a machine without a GPU:
 #     --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-# No heredoc and no COPY --link: buildah 1.28 (Debian 12) builds this too.
+# No heredoc, COPY --link or --start-interval: buildah 1.28 (Debian 12) builds this too.
 ARG PYTHON=3.12
 
 FROM python:${PYTHON}-slim AS base
@@ -38,7 +38,7 @@ COPY models/models.toml models/models.toml
 ENV PRINTWORKS_API_HOST=0.0.0.0
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --start-interval=1s \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
 CMD ["python", "-m", "api"]
 
@@ -56,6 +56,6 @@ ENV HF_HOME=/hub \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
-HEALTHCHECK --interval=20s --timeout=10s --start-period=120s --start-interval=5s \
+HEALTHCHECK --interval=20s --timeout=10s --start-period=120s \
     CMD ["python", "-m", "deploy.worker_health"]
 CMD ["python", "-m", "worker", "gpu"]

@@ -21,14 +21,14 @@ from tests.helpers import gone, wait_until
 PROMPT = "a red bicycle on a cobblestone street"
 # All different; alike in length, so that all eight are under way together to the end.
 STEPS = {  # heun asks the model twice a step
-    "ddim": 24,
-    "euler": 26,
-    "dpmpp_2m": 28,
-    "heun": 15,
-    "pndm": 30,
-    "unipc": 32,
-    "euler_a": 34,
-    "lms": 36,
+    "ddim": 16,
+    "euler": 17,
+    "dpmpp_2m": 18,
+    "heun": 10,
+    "pndm": 20,
+    "unipc": 21,
+    "euler_a": 22,
+    "lms": 24,
 }
 UNLIKE: list[JobOptions] = [
     {
