@@ -23,14 +23,17 @@ from jobs.errors import InvalidRequest, JobMissing, Problem
 from jobs.ids import is_job_id
 from jobs.spec import JobRequest, parse_request, problems_of
 
+# What `curl -d` says of any body. A browser posts it across origins unasked, but names the origin:
+# from there only JSON is taken, which a page may not send before it asked (CORS).
+UNDECLARED = {"", "application/x-www-form-urlencoded"}
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
 
 
 async def read_body(request: Request) -> bytes:
     """The JSON body as it came. Its length is bounded by the edge, its time here."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        # also what keeps a page in a browser from posting here unasked: JSON needs a preflight
+    is_json = kind == "application/json" or kind.endswith("+json")
+    if not is_json and (kind not in UNDECLARED or "origin" in request.headers):
         raise UnsupportedMediaType("send Content-Type: application/json")
     try:
         async with asyncio.timeout(services_of(request).settings.body_timeout_s):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from starlette.types import Scope
 
 from jobs.overview import ModelQueue, WorkerReport
+from jobs.webhooks.deliveries import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
@@ -110,6 +111,30 @@ def queue_families(queues: Sequence[ModelQueue], workers: Sequence[WorkerReport]
         line
         for (name, said), values in gauges.items()
         for line in _family(name, "gauge", said, [("", labels, v) for labels, v in values.items()])
+    ]
+
+
+def webhook_families(figures: Figures) -> list[str]:
+    """Webhooks, of all couriers together: never sum these over processes either."""
+    beside = ("lapsed", "disabled", "dropped")
+    outcomes = {k: n for k, n in figures.counts.items() if k not in beside}
+    named = {
+        "lapsed": ("webhook_leases_lapsed_total", "Attempts whose courier died."),
+        "disabled": ("webhook_endpoints_disabled_total", "Endpoints given up."),
+        "dropped": ("webhook_dropped_total", "Events left out, as too many waited."),
+    }
+    return [
+        *_counted(
+            "webhook_attempts_total",
+            "Attempts, by outcome.",
+            {(("outcome", outcome),): n for outcome, n in outcomes.items()},
+        ),
+        *(
+            family(name, "counter", said, {}, figures.counts.get(kind, 0))
+            for kind, (name, said) in named.items()
+        ),
+        family("webhook_outbox", "gauge", "Events not yet spread.", {}, figures.outbox),
+        family("webhook_lag_seconds", "gauge", "How late attempts are.", {}, figures.lag_s),
     ]
 
 

@@ -78,6 +78,7 @@ class EndpointView(View):
     disabled_at: datetime | None
     failing_since: datetime | None = Field(description="The first failure since the last success.")
     created_at: datetime
+    dropped: int = Field(description="Events left out, because 10,000 waited already.")
     secrets: int = Field(description="How many sign: more than one while a rotation overlaps.")
 
 
@@ -167,6 +168,7 @@ def endpoint_view(endpoint: Endpoint, *, now_s: float) -> EndpointView:
         disabled_at=_time(endpoint.disabled_at),
         failing_since=_time(endpoint.failing_since),
         created_at=datetime.fromtimestamp(endpoint.created_at, UTC),
+        dropped=endpoint.dropped,
         secrets=len(live(endpoint.secrets, now_s)),
     )
 

@@ -44,7 +44,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 async def follow_job(
     request: Request, services: ServicesDep, caller: Reader, job_id: JobId
 ) -> Response:
-    """Server-sent events; a comment every 15 s keeps proxies from cutting it."""
+    """Server-sent events; a comment at least every 15 s keeps proxies from cutting it."""
     services.following.check_room(caller.tenant)
     record = await services.store.read(job_id, tenant=caller.tenant)
     return StreamingResponse(

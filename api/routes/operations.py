@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from api.answers import json_answer
 from api.auth import needs
 from api.keystore import Scope
-from api.metrics import MEDIA_TYPE, family, queue_families
+from api.metrics import MEDIA_TYPE, family, queue_families, webhook_families
 from api.schemas import Paused, WorkerList
 from api.state import ServicesDep
 from api.version import own_version
@@ -54,6 +54,7 @@ async def get_metrics(services: ServicesDep) -> Response:
         models = [entry.id for entry in services.catalogue.models]
         queues = await services.store.queue_state(models)
         more += queue_families(queues, await services.store.workers())
+        more += webhook_families(await services.webhooks.deliveries.figures())
         redis_up = 1
     except StoreUnavailable:
         redis_up = 0  # a scrape must not fail for what it is to report
