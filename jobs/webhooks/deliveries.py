@@ -7,7 +7,6 @@ body and its event's ID never change.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -75,6 +74,14 @@ class Settled(NamedTuple):
 
     state: str
     disabled: str | None  # why the endpoint was disabled just now
+
+
+class Figures(NamedTuple):
+    """For metrics. `counts`: attempts by outcome since ever; lapsed, disabled, dropped beside."""
+
+    counts: dict[str, int]
+    outbox: int  # events not yet spread
+    lag_s: float  # how late the most overdue attempt is, of endpoints that answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,11 +171,17 @@ class Deliveries:
         ]
         return found, after or None
 
-    async def counts(self) -> dict[str, int]:
-        """Attempts by outcome since ever, for metrics."""
+    async def figures(self) -> Figures:
+        """What metrics say of webhooks, as of one look."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.hgetall(keys.COUNTS)
+        pipe.llen(keys.OUTBOX)
+        pipe.zrange(keys.PROVEN, 0, 0, withscores=True)
+        pipe.time()
         with translated():
-            found = await cast(Awaitable[dict[str, str]], self._redis.hgetall(keys.COUNTS))
-        return {name: int(value) for name, value in found.items()}
+            counts, waiting, first, (now_s, _) = await pipe.execute()
+        lag_s = max(0.0, now_s - first[0][1]) if first else 0.0
+        return Figures({name: int(n) for name, n in counts.items()}, waiting, lag_s)
 
 
 def _claimed(item: list[Any]) -> Claimed:

@@ -68,6 +68,7 @@ class Endpoint:
     disabled_at: float | None = None
     failing_since: float | None = None
     created_at: float = 0.0
+    dropped: int = 0  # events left out, because as many waited as may
     secrets: tuple[KeptSecret, ...] = ()
 
     @classmethod
@@ -84,6 +85,7 @@ class Endpoint:
             disabled_at=_number(fields.get("disabled_at")),
             failing_since=_number(fields.get("failing_since")),
             created_at=float(fields["created_at"]),
+            dropped=int(fields.get("dropped", 0)),
             secrets=secrets_in(fields["secrets"]),
         )
 

@@ -31,6 +31,7 @@ DELIVERED_TTL_S = 3 * DAY_S  # long enough to look and to redeliver; most are ne
 
 OUTBOX = "pw:outbox"
 COUNTS = "pw:courier:counts"
+PROVEN = "pw:courier:proven"
 
 
 def tenant_endpoints(tenant: str) -> str:

@@ -16,7 +16,9 @@ from jobs.webhooks.keys import DELIVERED_TTL_S, PENDING_TTL_S
 FOLDER = Path(__file__).parent / "scripts"
 AT_ONCE = 5  # attempts under way at one endpoint: a slow one holds no more of the courier
 AT_ONCE_PROBING = 1  # while its last attempt failed, or there was none: a dead one holds one
+MOST_KEPT = 10_000  # deliveries that wait for one endpoint
 NUMBERS = {
+    "MOST_KEPT": MOST_KEPT,
     "AT_ONCE": AT_ONCE,
     "AT_ONCE_PROBING": AT_ONCE_PROBING,
     "PENDING_TTL_S": PENDING_TTL_S,

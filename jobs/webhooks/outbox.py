@@ -54,7 +54,7 @@ class Outbox:
             body = body_of(event)
         except (ValidationError, ValueError, KeyError, TypeError):
             # what no courier can read would stand at the head of the outbox for ever
-            log.exception("webhook.event_unreadable", extra={"event": item[:200]})
+            log.exception("webhook.event_unreadable", extra={"length": len(item)})
             await self._take(item, "unreadable", "", "", b"", [], now)
             return
         if event.tenant not in known:

@@ -286,6 +286,23 @@ async def test_fifty_endpoints_are_the_most(api: httpx2.AsyncClient, desk: Desk)
     assert (answer.status_code, answer.json()["code"]) == (422, "endpoint_limit")
 
 
+async def test_metrics_count_every_attempt_and_name_no_tenant(api: httpx2.AsyncClient, desk: Desk):
+    async with Answering(500, 200) as receiver:
+        made = await registered(api, receiver.url)
+        for _ in range(3):
+            await ended(api)
+        for _ in range(3):
+            await desk.deliver()
+        await ended(api)
+        text = (await api.get("/metrics")).text
+
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if "webhook" in line)
+    assert found['printworks_webhook_attempts_total{outcome="delivered"}'] == "2"
+    assert found['printworks_webhook_attempts_total{outcome="refused"}'] == "1"
+    assert found["printworks_webhook_outbox"] == "1"
+    assert made["id"] not in text
+
+
 async def test_another_tenants_endpoint_is_missing(api: httpx2.AsyncClient, desk: Desk):
     endpoint, _ = await desk.register("http://127.0.0.1:8443/", tenant="theirs")
     event = await desk.put(endpoint)

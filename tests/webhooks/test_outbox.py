@@ -24,7 +24,7 @@ from jobs.webhooks import keys
 from jobs.webhooks.deliveries import LEASE_S, MAX_LAPSES
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.events import SUBSCRIBABLE, Event, EventType, body_of
-from jobs.webhooks.lua import FOLDER, script
+from jobs.webhooks.lua import FOLDER, MOST_KEPT, script
 from jobs.webhooks.outbox import Outbox
 from jobs.webhooks.sealing import Sealing
 from jobs.webhooks.targets import Egress
@@ -293,3 +293,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+async def test_an_endpoint_that_is_off_cannot_fill_redis(desk: Desk, redis: Redis):
+    endpoint, _ = await desk.register(NOWHERE)
+    await desk.stores.endpoints.disable(endpoint)
+    redis.zadd(keys.due(endpoint.id), {f"msg_{i}": 1 for i in range(MOST_KEPT - 1)})
+    redis.expire(keys.due(endpoint.id), 60)
+    for _ in range(3):
+        desk.job_ends()
+
+    await desk.stores.outbox.spread()
+
+    assert (await desk.endpoint(endpoint)).dropped == 2
+    assert redis.zcard(keys.due(endpoint.id)) == MOST_KEPT

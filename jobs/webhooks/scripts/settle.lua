@@ -16,6 +16,7 @@ end
 
 local function disable(reason)
   redis.call('HSET', home, 'state', 'disabled', 'reason', reason, 'disabled_at', exact(now))
+  redis.call('HINCRBY', PW .. 'courier:counts', 'disabled', 1)
   local e = redis.call('HMGET', home, 'tenant', 'url', 'failing_since')
   if redis.call('SISMEMBER', PW .. 'endpoints:' .. e[1] .. ':events', 'endpoint.disabled') == 1 then
     redis.call('RPUSH', KEYS[1], cjson.encode({

@@ -8,6 +8,9 @@ local PENDING_TTL, DELIVERED_TTL, OUTBOX_TTL = @PENDING_TTL_S@, @DELIVERED_TTL_S
 local AT_ONCE, AT_ONCE_PROBING = @AT_ONCE@, @AT_ONCE_PROBING@
 local HOUR = 3600
 local MOST_DUE = 1000  -- of one endpoint, beyond which progress is not added
+-- Beyond this nothing is: about 10 MB of bodies. An endpoint that is off for a month must not fill the
+-- Redis that jobs need; its tenant sees how many were left out.
+local MOST_KEPT = @MOST_KEPT@
 local PROVEN, PROBES, LEASES = PW .. 'courier:proven', PW .. 'courier:probes', PW .. 'courier:leases'
 
 local function clock(given)  -- Unix time in s; tests give their own

@@ -10,9 +10,15 @@ if ARGV[2] ~= '' and redis.call('LREM', KEYS[1], 1, ARGV[2]) == 0 then return -1
 local made, passing = 0, ARGV[4] == 'job.progress'
 
 local function welcome(ep, id, key)
+  local due = redis.call('ZCARD', due_key(ep))
+  if not passing and due >= MOST_KEPT then
+    redis.call('HINCRBY', endpoint_key(ep), 'dropped', 1)
+    redis.call('HINCRBY', PW .. 'courier:counts', 'dropped', 1)
+    return false
+  end
   if not passing then return redis.call('EXISTS', key) == 0 end
   return redis.call('HGET', endpoint_key(ep), 'state') == 'enabled'  -- held, it would be stale
-    and redis.call('ZCARD', due_key(ep)) < MOST_DUE and not redis.call('ZSCORE', flight_key(ep), id)
+    and due < MOST_DUE and not redis.call('ZSCORE', flight_key(ep), id)
 end
 
 for i = 7, #ARGV, 3 do
