@@ -146,6 +146,37 @@ def test_cancel_frees_the_slot_and_says_how_much_was_spent(
     assert read(store, long[0]).status is Status.CANCELED
 
 
+def test_a_running_job_expires_at_its_deadline_and_frees_its_slot(
+    store: JobStore, environ: dict[str, str]
+):
+    with running(environ, step_s=0.02) as control:
+        wait_until(lambda: control._link.ready, "the engine is ready", 20)
+        job_id = admit(store, steps=100, deadline_s=1.0)
+        wait_until(lambda: len(control._held) == 1, "it runs")
+        all_are(store, [job_id], Status.EXPIRED)
+        wait_until(lambda: not control._held, "the slot is free", 2)
+
+    assert read(store, job_id).progress.fraction < 1
+
+
+def test_nothing_is_left_behind_in_the_worker(store: JobStore, environ: dict[str, str]):
+    # maps that grow by one a job are what ends a process after a month
+    asked = [{}, {"prompt": "fail"}, {"n": 2}, {"prompt": "flaky"}, {"steps": 100}]
+
+    with running(environ) as control:
+        ids = [admit(store, seed=k, **asked[k % 5]) for k in range(40)]
+        for job_id in ids[4::5]:
+            store.cancel(job_id, tenant=TENANT)
+        wait_until(lambda: not {"queued", "running"} & set(statuses(store, ids)), "all ended", 20)
+        wait_until(lambda: not control._held and not control._settling, "all settled")
+        wait_until(lambda: not control._images, "the engine has nothing of ours")
+
+        assert not control._spent
+        assert not control._finishing._dropped
+        assert control._finishing._spool._bytes == 0
+        assert not control._link._given
+
+
 def test_rq_stop_job_stops_any_one_of_many(store: JobStore, redis: Redis, environ: dict[str, str]):
     ids = [admit(store, steps=100) for _ in range(3)]
 
