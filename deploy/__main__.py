@@ -28,6 +28,9 @@ if sys.version_info < OLDEST:
         "    python3.12 deploy up"
     )
 
+if sys.platform == "win32":
+    sys.exit("Valkey has no build for Windows: run this in WSL (https://learn.microsoft.com/wsl).")
+
 # `python3 deploy` put this folder first; what it imports is `deploy.something`, as tests do
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 

@@ -1,0 +1,100 @@
+"""What runs on one machine: our own servers, unless the environment names others."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.data import DataFolder
+from deploy.service import ServiceError
+from deploy.stack import Stack, one_machine
+
+S3 = {
+    "PRINTWORKS_S3_ENDPOINT": "http://127.0.0.1:9",
+    "PRINTWORKS_S3_BUCKET": "b",
+    "PRINTWORKS_S3_ACCESS_KEY": "k",
+    "PRINTWORKS_S3_SECRET_KEY": "s",
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[DataFolder]:
+    """A data folder of the test's own."""
+    folder = DataFolder(tmp_path / "data")
+    yield folder
+    folder.close()
+
+
+def names(stack: Stack) -> list[str]:
+    return [service.name for service in stack.services]
+
+
+def test_everything_is_started_and_the_workers_first(data: DataFolder) -> None:
+    stack = one_machine(data, port=0, workers=2, environ={})
+
+    assert names(stack) == [
+        "valkey",
+        "seaweedfs",
+        "worker-1",
+        "worker-2",
+        "api",
+        "janitor",
+        "courier",
+    ]
+    assert stack.env["PRINTWORKS_REDIS_URL"] == stack.redis_url
+    assert stack.env["PRINTWORKS_S3_SECRET_KEY"] == stack.s3["secret_key"]
+
+
+def test_servers_that_the_environment_names_are_used(data: DataFolder) -> None:
+    environ = {"REDIS_URL": "redis://127.0.0.1:9/0", **S3}
+
+    stack = one_machine(data, port=0, workers=1, environ=environ)
+
+    assert names(stack) == ["worker-1", "api", "janitor", "courier"]
+    assert stack.redis_url == "redis://127.0.0.1:9/0"
+    assert stack.s3 == {
+        "endpoint": "http://127.0.0.1:9",
+        "bucket": "b",
+        "access_key": "k",
+        "secret_key": "s",
+    }
+
+
+def test_a_setting_of_the_person_at_the_terminal_is_kept(data: DataFolder) -> None:
+    environ = {"PRINTWORKS_WORKER_STATE_DIR": "/elsewhere", "PRINTWORKS_WEBHOOK_KEY": "theirs"}
+
+    stack = one_machine(data, port=0, workers=1, environ=environ)
+
+    assert stack.env["PRINTWORKS_WORKER_STATE_DIR"] == "/elsewhere"
+    assert stack.env["PRINTWORKS_WEBHOOK_KEY"] == "theirs"
+
+
+def test_a_port_in_use_is_refused_with_what_to_do(data: DataFolder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(ServiceError, match=f"port {port} is in use; --port 0"):
+            one_machine(data, port=port, workers=1, environ={})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["up", "--port", "70000"], "a port is from 0 to 65535"),
+        (["up", "--workers", "0"], "from 1 to 64 workers"),
+        (["up", "--prot", "1"], "unknown argument: --prot"),
+        (["down"], "invalid choice: 'down'"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(root: Path, arguments: list[str], said: str) -> None:
+    argv = [sys.executable, str(root / "deploy"), *arguments]
+
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert said in ended.stderr
