@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from api import keys_cli, logs
 from api.app import create_app
 from api.keystore import open_keystore
+from api.protocol import TimedH11Protocol
 from api.settings import ApiSettings
 from api.state import check_before_start
 from jobs.errors import SettingsError
@@ -83,6 +84,7 @@ def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
         uds=asked.uds,
         timeout_graceful_shutdown=settings.grace_s,  # without it one open stream blocks for ever
         timeout_keep_alive=65,  # > the usual 60 s of a balancer, which must close first
+        http=TimedH11Protocol,
         h11_max_incomplete_event_size=32_768,
         log_config=None,
         access_log=False,  # our own has the request ID and no query

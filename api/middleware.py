@@ -15,7 +15,7 @@ from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import HeadersTooLarge, HttpError, PayloadTooLarge, problem_response
+from api.errors import BadRequest, HeadersTooLarge, HttpError, PayloadTooLarge, problem_response
 
 log = logging.getLogger("api.access")
 MAX_HEADER_BYTES = 16_384
@@ -70,6 +70,7 @@ class Edge:
             if refused:
                 path = scope["path"]
                 response = problem_response(refused, path=path, request_id=request_id)
+                response.headers["connection"] = "close"  # what follows may be its unread body
                 await response(scope, receive, send_marked)
             else:
                 await self.app(scope, self._counted(receive), send_marked)
@@ -85,6 +86,9 @@ class Edge:
         if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
             return HeadersTooLarge(f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes")
         length = _header(scope, b"content-length") or b"0"
+        if length != b"0" and _header(scope, b"transfer-encoding"):
+            # a proxy that believes the other of the two would see other requests than we do
+            return BadRequest("Content-Length and Transfer-Encoding exclude each other")
         if length.isdigit() and int(length[:20]) > self.max_body_bytes:
             return self._too_large()
         return None
