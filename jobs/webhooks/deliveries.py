@@ -40,7 +40,7 @@ class Attempt(BaseModel):
     model_config = ConfigDict(frozen=True)
     at: float  # Unix time, s
     took_ms: int
-    outcome: str  # delivered, refused, redirected, gone, timeout, unreachable, not_http, blocked
+    outcome: str  # worker/courier/sending.py: Outcome
     status: int | None = None
     answer: str = ""  # what the receiver said, 1 KiB of it at most
     next_in_s: float | None = None  # until the next attempt

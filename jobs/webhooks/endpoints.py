@@ -180,6 +180,31 @@ class Endpoints:
             endpoint = await self.get(endpoint.id, tenant=endpoint.tenant)
         raise StoreUnavailable("this endpoint's secrets are being changed by others; try again")
 
+    async def reseal(self) -> int:
+        """Seal anew what only an older key of the settings opens; how many endpoints that were."""
+        changed = 0
+        async for name in self._redis.scan_iter(match=keys.endpoint("*"), count=1000):
+            endpoint_id = name.removeprefix(keys.endpoint(""))
+            with translated():
+                fields: dict[str, str] = await _awaited(self._redis.hgetall(name))
+            if fields:
+                changed += await self._reseal_one(Endpoint.of(endpoint_id, fields))
+        return changed
+
+    async def _reseal_one(self, endpoint: Endpoint) -> int:
+        owner = endpoint.id
+        if all(self._sealing.current(s.sealed, owner=owner) for s in endpoint.secrets):
+            return 0
+        anew = [
+            s.model_copy(update={"sealed": self._sealing.seal(opened, owner=owner)})
+            for s in endpoint.secrets
+            for opened in [self._sealing.open(s.sealed, owner=owner)]
+        ]
+        fields = {"secrets": _text(anew)}
+        # one that is rotated meanwhile is sealed by that
+        await self._write(owner, endpoint.tenant, fields, was=_text(endpoint.secrets))
+        return 1
+
     async def drop(self, endpoint: Endpoint) -> None:
         """Forget it, with everything that it was to be sent."""
         with translated():

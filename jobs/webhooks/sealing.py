@@ -38,6 +38,7 @@ class Sealing:
     """Seals with the first key, opens with any: so the key itself can be rotated."""
 
     def __init__(self, keys: tuple[bytes, ...]) -> None:
+        self._keys = keys
         self._ciphers = [AESGCM(key) for key in keys]
 
     @classmethod
@@ -66,6 +67,14 @@ class Sealing:
         drawn = secrets.token_bytes(NONCE_BYTES) if nonce is None else nonce
         sealed = self._ciphers[0].encrypt(drawn, secret.encode(), owner.encode())
         return FORM + base64.b64encode(drawn + sealed).decode()
+
+    def current(self, sealed: str, *, owner: str) -> bool:
+        """Whether the first key seals it: if all are so, the others can go."""
+        try:
+            Sealing(self._keys[:1]).open(sealed, owner=owner)
+        except SealBroken:
+            return False
+        return True
 
     def open(self, sealed: str, *, owner: str) -> str:
         """The secret in `sealed`. Raises SealBroken."""

@@ -19,7 +19,7 @@ from worker.courier.sending import Limits, open_sender
 
 pytestmark = pytest.mark.anyio
 DEAD, TENANTS = 200, 4
-EVENTS = 20
+EVENTS = 12
 
 
 async def delays(desk: Desk, healthy: Receiver, events: int = EVENTS) -> list[float]:

@@ -9,11 +9,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import SecretStr
 from redis import Redis
 
+from api.webhook_schemas import Subscribed
 from jobs import keys as job_keys
 from jobs.errors import StoreUnavailable
 from jobs.keys import Field
@@ -245,6 +247,7 @@ def test_the_wants_of_a_tenant_are_those_that_can_be_asked_for():
     asked = JobWebhook.model_json_schema()["properties"]["events"]["items"]["enum"]
 
     assert set(asked) == set(SUBSCRIBABLE) - {EventType.ENDPOINT_DISABLED}
+    assert set(get_args(Subscribed)) == set(SUBSCRIBABLE)
     assert Field.WEBHOOK not in job_keys.READ_FIELDS
     assert Sealing.of(RoleSettings().webhook_key).able is False
 
@@ -307,3 +310,18 @@ async def test_an_endpoint_that_is_off_cannot_fill_redis(desk: Desk, redis: Redi
 
     assert (await desk.endpoint(endpoint)).dropped == 2
     assert redis.zcard(keys.due(endpoint.id)) == MOST_KEPT
+
+
+async def test_after_a_change_of_the_operators_key_the_old_one_can_go(
+    desk: Desk, webhook_key: SecretStr
+):
+    endpoint, secret = await desk.register(NOWHERE)
+    old, new = webhook_key.get_secret_value(), base64.b64encode(bytes(32)).decode()
+    between = Endpoints(desk.redis, Sealing.of(SecretStr(f"{new},{old}")))
+
+    counts = [await between.reseal(), await between.reseal()]
+
+    after = Endpoints(desk.redis, Sealing.of(SecretStr(new)))
+    kept = (await after.get(endpoint.id, tenant="t")).secrets
+    assert counts == [1, 0]
+    assert after.open(endpoint.id, kept, desk.now_s) == [secret]

@@ -92,18 +92,23 @@ class Courier:
             await asyncio.wait(self._under_way)
 
     async def _deliver(self, claimed: Claimed, now_s: float) -> None:
-        """The fence around one delivery: whatever is wrong with it, its lease runs out."""
+        """The fence around one delivery: what could not be noted is tried again after its lease."""
         try:
             await self._attempt(claimed, now_s)
         except Exception:
-            log.exception("webhook.attempt_broken", extra=_words(claimed))
+            log.exception("webhook.not_noted", extra=_words(claimed))
         finally:
             self._free[claimed.pool] += 1
             self._landed.set()
 
     async def _attempt(self, claimed: Claimed, now_s: float) -> None:
         started = time.monotonic()
-        answer = await self._post(claimed, now_s)
+        try:
+            answer = await self._post(claimed, now_s)
+        except Exception:
+            # what a receiver can make a library raise is not known in full; it is a failed attempt
+            log.exception("webhook.attempt_broken", extra=_words(claimed))
+            answer = Answer(outcome=Outcome.BROKEN)
         took_s = time.monotonic() - started
         asked = retry_after_s(answer.status or 0, answer.retry_after, now_s=now_s)
         wait = wait_s(claimed.attempts + 1, chance=self._chance(), retry_after_s=asked)

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 
 from jobs.connection import connect_async
-from jobs.errors import SettingsError
+from jobs.errors import SettingsError, StoreUnavailable
 from jobs.settings import RoleSettings
 from jobs.webhooks.deliveries import Deliveries
-from jobs.webhooks.endpoints import Endpoints
+from jobs.webhooks.endpoints import EndpointMissing, Endpoints
 from jobs.webhooks.outbox import Outbox
-from jobs.webhooks.sealing import Sealing
+from jobs.webhooks.sealing import SealBroken, Sealing
 from jobs.webhooks.targets import Egress, resolver
 from worker.courier.courier import SLOTS, Courier, Stores
 from worker.courier.sending import open_sender
@@ -57,8 +57,20 @@ async def _run(settings: RoleSettings, stop: Stop) -> None:
                 endpoints=endpoints,
                 deliveries=Deliveries(redis),
             )
+            await reseal(endpoints)
             log.info("courier.ready")
             await Courier(stores, sender).run(stopping)
+
+
+async def reseal(endpoints: Endpoints) -> None:
+    """After PRINTWORKS_WEBHOOK_KEY was changed to `NEW,OLD`: seal with NEW, so that OLD can go."""
+    try:
+        changed = await endpoints.reseal()
+    except (StoreUnavailable, EndpointMissing, SealBroken) as error:
+        log.warning("courier.not_resealed", extra={"reason": str(error)})
+        return
+    if changed:
+        log.info("courier.resealed", extra={"endpoints": changed})
 
 
 def _version() -> str:

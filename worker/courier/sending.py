@@ -34,6 +34,7 @@ class Outcome(StrEnum):
     UNREACHABLE = "unreachable"  # no connection, no TLS, or it broke
     NOT_HTTP = "not_http"
     BLOCKED = "blocked"  # not somewhere we may call
+    BROKEN = "broken"  # our own fault; the log says which
     UNSIGNED = "unsigned"  # its secret does not open with the key of the settings
 
 
