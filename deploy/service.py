@@ -44,6 +44,7 @@ class Service:
     uses: Sequence[str] = ()  # stop before these, besides those in `after`
     cwd: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict[str, str])  # added to our own
+    start_s: float = 120.0  # from its start to ready; a slow disk on a busy machine takes a minute
     stop_s: float = 10.0  # from SIGTERM to SIGKILL
     process: subprocess.Popen[bytes] | None = None
 

@@ -23,6 +23,7 @@ from deploy.service import Service, ServiceError, free_port, port_is_free
 
 DEFAULT_PORT = 8000
 PROBE_S = 1.0
+WORKER_START_S = 3600.0  # a model of 20 GB may be on its way from the hub
 WORKER_STOP_S = 45.0  # > the worker's own grace for finishing what fits
 REDIS_VARIABLES = ("PRINTWORKS_REDIS_URL", "REDIS_URL")
 S3_NAMES = ("endpoint", "bucket", "access_key", "secret_key")  # as settings and as up.json say
@@ -162,6 +163,7 @@ def _worker(data: DataFolder, env: Mapping[str, str], redis_url: str, number: in
         ready=lambda: False,
         after=("valkey",),
         uses=("seaweedfs", "api"),  # what it finishes in its grace is stored, and can be asked for
+        start_s=WORKER_START_S,
         stop_s=WORKER_STOP_S,
     )
     service.ready = _engine_ready(service, redis_url)

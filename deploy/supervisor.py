@@ -15,7 +15,6 @@ from enum import Enum, auto
 from deploy.progress import Progress
 from deploy.service import Service, ServiceError
 
-START_S = 180.0  # a model of some GB on a slow disk is still being read after two minutes
 SLOW_S = 30.0  # then the person at the terminal is told where to look
 FIRST_TRIES = 3  # a service that ends three times before it was ever ready will not come up
 BACKOFF_S = 0.25  # doubled by every death in a row
@@ -123,9 +122,9 @@ class Supervisor:
             if kept.was_ready:
                 self._progress.say(f"{kept.service.name} is back")
             kept.state, kept.was_ready = State.READY, True
-        elif now - kept.since > START_S:
+        elif now - kept.since > kept.service.start_s:
             raise ServiceError(
-                f"{kept.service.name} is not ready after {START_S:.0f} s; the end of its log "
+                f"{kept.service.name} is not ready after {kept.service.start_s:g} s; the end of its log "
                 f"({kept.service.log}):\n{kept.service.log_tail()}"
             )
 

@@ -110,6 +110,17 @@ def test_a_service_that_never_comes_up_is_given_up_with_its_last_words(tmp_path:
         under_test.supervisor.start(interrupted=lambda: False)
 
 
+def test_a_service_that_is_never_ready_is_given_up_after_its_time(tmp_path: Path) -> None:
+    silent = service(tmp_path, "silent")
+    silent.ready, silent.start_s = (lambda: False), 0.3
+    under_test = Running([silent])
+
+    with pytest.raises(ServiceError, match=r"silent is not ready after 0\.3 s"):
+        under_test.supervisor.start(interrupted=lambda: False)
+
+    under_test.supervisor.stop(at_once=lambda: True)
+
+
 def test_an_interrupted_start_ends_without_waiting(tmp_path: Path) -> None:
     silent = service(tmp_path, "silent")
     silent.ready = lambda: False
