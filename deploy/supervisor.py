@@ -123,20 +123,16 @@ class Supervisor:
                 self._progress.say(f"{kept.service.name} is back")
             kept.state, kept.was_ready = State.READY, True
         elif now - kept.since > kept.service.start_s:
-            raise ServiceError(
-                f"{kept.service.name} is not ready after {kept.service.start_s:g} s; the end of its log "
-                f"({kept.service.log}):\n{kept.service.log_tail()}"
-            )
+            if not kept.was_ready:
+                raise _given_up(kept.service, f"is not ready after {kept.service.start_s:g} s")
+            kept.service.kill()  # it was well once: the next tick starts it again
 
     def _note_death(self, kept: Kept, now: float) -> None:
         service = kept.service
         how = _how(service.exit_code() or 0)
         kept.deaths = 1 if now - kept.since > STEADY_S else kept.deaths + 1
         if not kept.was_ready and kept.deaths >= FIRST_TRIES:
-            raise ServiceError(
-                f"{service.name} {how}, {kept.deaths} times; the end of its log "
-                f"({service.log}):\n{service.log_tail()}"
-            )
+            raise _given_up(service, f"{how}, {kept.deaths} times")
         service.kill()  # what it left in its session
         delay = min(BACKOFF_S * 2 ** (kept.deaths - 1), MAX_BACKOFF_S)
         self._progress.say(f"{service.name} {how}; starting it again in {delay:g} s")
@@ -166,6 +162,13 @@ class Supervisor:
         if logs and logs != self._slow_said:
             self._progress.say(f"still starting; what it does: {logs}")
             self._slow_said = logs
+
+
+def _given_up(service: Service, why: str) -> ServiceError:
+    """The end of a start, with what the service said last."""
+    return ServiceError(
+        f"{service.name} {why}; the end of its log ({service.log}):\n{service.log_tail()}"
+    )
 
 
 def _how(code: int) -> str:
