@@ -5,16 +5,17 @@ The table of routes is made from the OpenAPI document: a new route is held to it
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httpx2
 import pytest
+from redis import Redis
 
 from api.app import create_app
-from api.keystore import NewKey, Scope, make_key, open_keystore
+from api.keystore import NewKey, Scope, make_key
 from api.settings import ApiSettings
+from jobs import keys
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served, serving
 
@@ -31,11 +32,9 @@ OF_A_JOB = [r for r in ROUTES if "{job_id}" in r[1]]
 
 
 def put(redis_url: str, new: NewKey) -> NewKey:
-    async def store() -> None:
-        async with open_keystore(redis_url) as keys:
-            await keys.put(new.key)
-
-    asyncio.run(store())
+    """Keep a key as the store does, in one command of a connection that lives for it."""
+    with Redis.from_url(redis_url) as redis:
+        redis.hset(keys.API_KEYS, new.key.id, new.key.model_dump_json())
     return new
 
 

@@ -143,7 +143,7 @@ def test_shutting_down_ends_streams_and_waits_at_once(api_settings: ApiSettings,
 
         served.server.should_exit = True
 
-        assert any("connect again" in line for line in held.result(timeout=5))
-        assert waiting.result(timeout=5).json()["status"] == "queued"
-        served.thread.join(10)
+        assert any("connect again" in line for line in held.result(timeout=20))
+        assert waiting.result(timeout=20).json()["status"] == "queued"
+        served.thread.join(20)
         assert not served.thread.is_alive()
