@@ -18,12 +18,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def pipeline():
-    return tiny_pipeline()
-
-
-@pytest.fixture(scope="session")
-def model(pipeline) -> Iterator[Model]:
-    made = a_model(pipeline)
+def model() -> Iterator[Model]:
+    made = a_model(tiny_pipeline())
     yield made
     made.close()

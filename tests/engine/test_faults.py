@@ -8,16 +8,16 @@ import pytest
 
 from tests.engine.faults import FAULTS
 from tests.engine.runs import endings, finish, pixels, plain, run
-from tests.engine.tiny import SIDE, a_request, an_entry
+from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
 from worker.engine.batcher import Engine
 from worker.engine.gates import Kind
 from worker.engine.model import Model
 from worker.messages import Canceled, Failed
 
 
-@pytest.fixture
-def faulty(pipeline) -> Iterator[Model]:
-    made = Model(an_entry(lane_width=2), pipeline, FAULTS)
+@pytest.fixture(scope="module")
+def faulty() -> Iterator[Model]:
+    made = Model(an_entry(lane_width=2), tiny_pipeline(), FAULTS)
     yield made
     made.close()
 

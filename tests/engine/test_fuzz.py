@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jobs.samplers import samplers_for
 from tests.engine.faults import FAULTS
 from tests.engine.runs import alone, endings, finish, pixels, plain
-from tests.engine.tiny import SIDE, a_request, an_entry
+from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
 from worker.engine.batcher import Engine
 from worker.engine.model import Model
 from worker.messages import Canceled, Event, Failed, Finished, ImageRequest
@@ -61,8 +61,8 @@ schedules = st.tuples(st.lists(arrivals, min_size=2, max_size=9), st.sampled_fro
 
 
 @pytest.fixture(scope="module")
-def faulty(pipeline) -> Iterator[Model]:
-    made = Model(an_entry(), pipeline, FAULTS)
+def faulty() -> Iterator[Model]:
+    made = Model(an_entry(), tiny_pipeline(), FAULTS)
     yield made
     made.close()
 

@@ -52,6 +52,7 @@ class Gate:
         self.kind = kind
         self._method = method
         self.run: Callable[..., Any] = getattr(owner, method)
+        assert not isinstance(self.run, Gate), "one Model a pipeline: this module has gates"
         parameters = inspect.signature(self.run).parameters.values()
         self._names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 

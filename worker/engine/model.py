@@ -27,6 +27,7 @@ from worker.engine.promises import Promises
 from worker.engine.samplers import RECIPES, SamplerShelf
 from worker.engine.selftest import Verdict
 from worker.engine.steady import steady, unsteady
+from worker.engine.variants import Variants, picture_arguments, steps_of
 from worker.messages import ImageRequest, ModelReport
 
 
@@ -47,6 +48,7 @@ class Model:
         self.pipeline = pipeline
         self.profile = profile
         self.load_s = 0.0
+        self._variants = Variants(pipeline, profile)
         self.samplers = SamplerShelf(pipeline.scheduler, set_by_pipeline=profile.sets_sampler)
         self.fingerprint = fingerprint(entry, folder, pipeline, str(pipeline.device))
         self.promises = Promises(
@@ -93,9 +95,10 @@ class Model:
         # On the CPU: the noise of a seed is then the same on every device.
         generator = torch.Generator("cpu").manual_seed(request.seed)
         sampler = self.samplers.take(request.sampler, generator)
-        shell = copy.copy(self.pipeline)  # same modules; what a call notes down stays its own
+        # Same modules; what a call notes down on its pipeline stays its own.
+        shell = copy.copy(self._variants.for_request(request))
         shell.scheduler = sampler
-        arguments = self.profile.arguments(request, shell)
+        arguments = self.profile.arguments(request, shell) | picture_arguments(request)
         arguments |= {
             k: v for k, v in RECIPES[request.sampler].call.items() if self.profile.takes(shell, k)
         }
@@ -104,7 +107,7 @@ class Model:
             made = shell(**arguments, generator=generator, output_type="np", return_dict=False)
             return made[0][0]
 
-        steps = SAMPLERS[request.sampler].model_calls(request.steps)
+        steps = SAMPLERS[request.sampler].model_calls(steps_of(request))
         expected = steps * self.profile.calls_per_step(request)
         return ImageCall(request, make, expected_calls=expected)
 

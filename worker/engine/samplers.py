@@ -46,6 +46,9 @@ def _flow(module: str, cls: str, **options: object) -> Recipe:
     return Recipe(f"scheduling_{module}", cls, {**flow, **options})
 
 
+# These clip to -1..1 by default, which is for pixels: latents reach 4 and more.
+LATENT: Mapping[str, object] = {"clip_sample": False}
+
 _SINGLE = ("dpmsolver_singlestep", "DPMSolverSinglestepScheduler")
 _SDE = ("dpmsolver_sde", "DPMSolverSDEScheduler")
 _EULER = ("euler_discrete", "EulerDiscreteScheduler")
@@ -78,16 +81,16 @@ RECIPES: dict[str, Recipe] = {
     "lms": _karras(*_LMS),
     "lms_karras": _karras(*_LMS, on=True),
     "pndm": Recipe("scheduling_pndm", "PNDMScheduler", {"skip_prk_steps": True}),
-    "ddim": Recipe("scheduling_ddim", "DDIMScheduler"),
-    "ddim_eta": Recipe("scheduling_ddim", "DDIMScheduler", call={"eta": 1.0}),
-    "ddpm": Recipe("scheduling_ddpm", "DDPMScheduler"),
+    "ddim": Recipe("scheduling_ddim", "DDIMScheduler", LATENT),
+    "ddim_eta": Recipe("scheduling_ddim", "DDIMScheduler", LATENT, call={"eta": 1.0}),
+    "ddpm": Recipe("scheduling_ddpm", "DDPMScheduler", LATENT),
     "deis": _karras(*_DEIS),
     "deis_karras": _karras(*_DEIS, on=True),
     "unipc": _karras(*_UNIPC),
     "unipc_karras": _karras(*_UNIPC, on=True),
     "sa_solver": _karras("sasolver", "SASolverScheduler", algorithm_type="data_prediction"),
-    "lcm": Recipe("scheduling_lcm", "LCMScheduler"),
-    "tcd": Recipe("scheduling_tcd", "TCDScheduler", call={"eta": 0.3}),
+    "lcm": Recipe("scheduling_lcm", "LCMScheduler", LATENT),
+    "tcd": Recipe("scheduling_tcd", "TCDScheduler", LATENT, call={"eta": 0.3}),
     "edm_euler": Recipe("scheduling_edm_euler", "EDMEulerScheduler"),
     "edm_dpmpp_2m": Recipe("scheduling_edm_dpmsolver_multistep", "EDMDPMSolverMultistepScheduler"),
     "flow_euler": Recipe("scheduling_flow_match_euler_discrete", "FlowMatchEulerDiscreteScheduler"),
