@@ -30,7 +30,7 @@ class Claiming:
         self._slots = settings.slots
         self._lease_s = settings.lease_s
         self._ask_at_s = 0.0
-        self._taken = 0
+        self._since_aged = 0  # jobs taken since a lower line had its turn
         self._turn = 0
 
     def ask(self, bridge: BatchWorker, held: Collection[HeldJob]) -> list[Claimed]:
@@ -39,7 +39,7 @@ class Claiming:
         now_s = time.monotonic()
         if room <= 0 or now_s < self._ask_at_s or any(job.solo for job in held):
             return []
-        aged = self._taken // AGED_EVERY > (self._taken - 1) // AGED_EVERY
+        aged = self._since_aged >= AGED_EVERY - 1
         rules = ClaimRules(
             images=room,
             running=len(held),
@@ -48,7 +48,7 @@ class Claiming:
             lease_s=self._lease_s,
         )
         claimed = bridge.claim(rules, self._lines())
-        self._taken += len(claimed)
+        self._since_aged = 0 if aged and claimed else self._since_aged + len(claimed)
         self._ask_at_s = now_s + (ASK_S if claimed else IDLE_ASK_S)
         return claimed
 

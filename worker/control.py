@@ -87,8 +87,9 @@ class Control:
 
     def run(self) -> None:
         """Work until stopped."""
+        if self._link.pid is None:
+            self._link.start()
         self._bridge.enter()
-        self._link.start()
         try:
             while not self._over():
                 self._turn()
@@ -303,10 +304,10 @@ class Control:
 
     def _take(self, claimed: Claimed) -> None:
         spec = spec_in(claimed, self._bridge.connection)
-        if spec is None:
+        job = held_from(claimed, spec, now_s=time.monotonic()) if spec else None
+        if job is None:
             self._settling.fail(claimed.lease, FORGED)
             return
-        job = held_from(claimed, spec, now_s=time.monotonic())
         self._held[claimed.lease.execution_id] = job
         try:
             for image in job.images:

@@ -13,7 +13,7 @@ import socket
 
 from jobs import keys
 from jobs.blobs import Blobs
-from jobs.catalogue import load_catalogue
+from jobs.catalogue import Catalogue, load_catalogue
 from jobs.connection import connect
 from jobs.errors import StoreUnavailable
 from jobs.store import JobStore
@@ -35,38 +35,38 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
     """Work until stopped."""
     catalogue = load_catalogue(settings.models_file)
     models = [entry.id for entry in catalogue.models]
+    link = EngineLink(_engine_config(settings, catalogue))
+    link.start()  # it imports torch for seconds: meanwhile we look for Redis
     if not wait_for_redis(settings, stop):
+        link.stop(grace_s=0)
         return
     bridge = BatchWorker(
         [queue for model in models for queue in keys.queue_names(model)],
-        name=settings.name or _new_name(),
+        name=settings.name or new_name(),
         connection=connect(settings.redis_url),
         lease_s=settings.lease_s,
     )
     spool_dir = settings.spool_dir / bridge.name if settings.spool_dir else None
-    control = Control(
-        settings,
-        bridge=bridge,
-        link=EngineLink(
-            EngineConfig(
-                catalogue=catalogue,
-                threads=settings.threads,
-                max_live=max(32, settings.slots),
-                memory_bytes=settings.memory_mb * MB if settings.memory_mb else None,
-                state_dir=settings.state_dir,
-                device=settings.device,
-                self_test=settings.self_test,
-            )
-        ),
-        finishing=Finishing(
-            Blobs(settings),
-            threads=settings.finish_threads,
-            spool=Spool(spool_dir, max_bytes=settings.spool_mb * MB),
-        ),
-        models=models,
+    finishing = Finishing(
+        Blobs(settings),
+        threads=settings.finish_threads,
+        spool=Spool(spool_dir, max_bytes=settings.spool_mb * MB),
     )
+    control = Control(settings, bridge=bridge, link=link, finishing=finishing, models=models)
     stop.listen(control.stop)
     control.run()
+
+
+def _engine_config(settings: WorkerSettings, catalogue: Catalogue) -> EngineConfig:
+    return EngineConfig(
+        catalogue=catalogue,
+        threads=settings.threads,
+        max_live=max(32, settings.slots),
+        memory_bytes=settings.memory_mb * MB if settings.memory_mb else None,
+        state_dir=settings.state_dir,
+        device=settings.device,
+        self_test=settings.self_test,
+    )
 
 
 def wait_for_redis(settings: WorkerSettings, stop: Stop) -> bool:
@@ -83,6 +83,6 @@ def wait_for_redis(settings: WorkerSettings, stop: Stop) -> bool:
     return False
 
 
-def _new_name() -> str:
+def new_name() -> str:
     """Never used before: RQ refuses a name whose last bearer was killed less than a TTL ago."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -161,24 +161,30 @@ class HeldJob:
         }
 
 
-def held_from(claimed: Claimed, spec: JobSpec, *, now_s: float) -> HeldJob:
-    """A claimed job, held from `now_s` on (monotonic; Redis's own clock is in `claimed`)."""
+def held_from(claimed: Claimed, spec: JobSpec, *, now_s: float) -> HeldJob | None:
+    """A claimed job, held from `now_s` on (monotonic; Redis's own clock is in `claimed`).
+
+    None: a field of its hash is not the number that we wrote.
+    """
 
     def number(name: str, default: float) -> float:
         return float(claimed.fields.get(name) or default)
 
     deadline = claimed.fields.get(Field.DEADLINE)
-    return HeldJob(
-        lease=claimed.lease,
-        spec=spec,
-        tenant=claimed.fields.get(Field.TENANT, b"").decode(),
-        solo=claimed.fields.get(Field.SOLO) == b"1",
-        attempts=int(number(Field.ATTEMPTS, 1)),
-        retries_left=int(number("retries_left", 0)),
-        queue_ms=number(Field.QUEUE_MS, 0),
-        stop_at_s=now_s + number("timeout", RUN_LIMIT_S),
-        deadline_s=now_s + float(deadline) - claimed.now_s if deadline else None,
-    )
+    try:
+        return HeldJob(
+            lease=claimed.lease,
+            spec=spec,
+            tenant=claimed.fields.get(Field.TENANT, b"").decode(),
+            solo=claimed.fields.get(Field.SOLO) == b"1",
+            attempts=int(number(Field.ATTEMPTS, 1)),
+            retries_left=int(number("retries_left", 0)),
+            queue_ms=number(Field.QUEUE_MS, 0),
+            stop_at_s=now_s + number("timeout", RUN_LIMIT_S),
+            deadline_s=now_s + float(deadline) - claimed.now_s if deadline else None,
+        )
+    except ValueError:
+        return None
 
 
 def fingerprint_fields(fingerprint: str) -> dict[str, str]:

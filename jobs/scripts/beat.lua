@@ -26,7 +26,12 @@ for i = 7 + 3 * models, #ARGV, 2 do
   local queue, both = ARGV[i], ARGV[i + 1]
   local id, eid = string.match(both, '^(.*):(.*)$')
   known[both] = true
-  if redis.call('ZSCORE', RQ .. 'wip:' .. queue, both) then
+  local leased = redis.call('ZSCORE', RQ .. 'wip:' .. queue, both)
+  if leased and redis.call('EXISTS', job_key(id)) == 0 then  -- an operator's Job.delete
+    redis.call('ZREM', RQ .. 'wip:' .. queue, both)
+    leased = false
+  end
+  if leased then
     redis.call('ZADD', RQ .. 'wip:' .. queue, exact(now + lease), both)
     redis.call('HSET', RQ .. 'execution:' .. both, 'last_heartbeat', exact(now))
     redis.call('EXPIRE', RQ .. 'execution:' .. both, lease + 60)

@@ -1,7 +1,8 @@
 -- claim: give a worker the next jobs to run: first come first served, with a bounded bypass.
 -- uses: common, outbox, endings
 --   A window of each line is looked at. A job whose size class the worker runs already may pass
---   others, until one of those has waited bypass_s: then that one goes first, or nobody passes it.
+--   others, until one of those has waited bypass_s: then that one goes first. What was passed is
+--   taken, too, where there is room left: a preference never leaves a place empty.
 --   One whose deadline is over is expired here and never starts. A solo job (suspected of killing
 --   workers) is given to an idle worker only, and nothing with it.
 -- KEYS  1 worker's hash  2 worker's set of executions  3... lines, in the order to serve them
@@ -16,7 +17,7 @@ local worker, bypass, running = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local classes, any_class = {}, ARGV[8] == '0'
 for i = 9, 8 + tonumber(ARGV[8]) do classes[ARGV[i]] = true end
 local ids_left, next_eid = #ARGV - 8 - tonumber(ARGV[8]), 9 + tonumber(ARGV[8])
-local out, enough = {}, false
+local out, passed, enough = {}, {}, false
 
 local function lease_out(id, eid, queue)  -- RQ: Execution.create and Job.prepare_for_execution
   local both, at = id .. ':' .. eid, exact(now)
@@ -74,6 +75,8 @@ local function serve(list, only_older_than)
     elseif any_class or classes[f.class] or age > bypass then
       take(id, queue, f)
       if only_older_than then return end
+    elseif not only_older_than then
+      passed[#passed + 1] = {id = id, queue = queue, f = f}
     end
   end
 end
@@ -85,6 +88,9 @@ if ARGV[7] ~= '' then
 end
 for i = 3, #KEYS do
   if not enough then serve(KEYS[i], nil) end
+end
+for _, p in ipairs(passed) do
+  if not enough then take(p.id, p.queue, p.f) end
 end
 if #out > 0 and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'state', 'busy') end
 return {exact(now), out}

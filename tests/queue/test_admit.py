@@ -47,9 +47,14 @@ def race(url: str, calls: int, one: Callable[[AsyncJobStore], Awaitable[Admitted
 
 def one_job(limits: AdmitLimits = NO_LIMITS, idempotency: Idempotency | None = None):
     async def one(store: AsyncJobStore) -> Admitted:
-        return await store.admit(
-            a_spec(), tenant=TENANT, job_id=new_job_id(), idempotency=idempotency, limits=limits
-        )
+        job_id = new_job_id()
+        while True:
+            try:
+                return await store.admit(
+                    a_spec(), tenant=TENANT, job_id=job_id, idempotency=idempotency, limits=limits
+                )
+            except StoreUnavailable:  # a busy machine: sent again, as a client does
+                continue
 
     return one
 

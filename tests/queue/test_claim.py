@@ -48,6 +48,12 @@ def test_a_fitting_size_may_pass_for_a_while_and_then_no_more(store: JobStore, r
     assert then == [odd]
 
 
+def test_a_preference_leaves_no_place_empty(store: JobStore):
+    odd, fitting = admit(store, size="128x64"), admit(store)
+
+    assert claimed_ids(store, 4, running=4, size_classes=SMALL) == [fitting, odd]
+
+
 def test_high_goes_first_and_low_last(store: JobStore):
     low, normal, high = (admit(store, priority=p) for p in ("low", "normal", "high"))
 

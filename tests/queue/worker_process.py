@@ -23,7 +23,7 @@ from jobs.connection import connect
 from tests.queue.fake_engine import fake_link
 from worker.control import Control
 from worker.finishing import Finishing, Spool
-from worker.gpu import _new_name
+from worker.gpu import new_name
 from worker.logs import set_up
 from worker.messages import EngineConfig
 from worker.rq_bridge import BatchWorker
@@ -43,7 +43,7 @@ def control_for(
     models = [entry.id for entry in catalogue.models]
     bridge = BatchWorker(
         [queue for model in models for queue in keys.queue_names(model)],
-        name=settings.name or _new_name(),
+        name=settings.name or new_name(),
         connection=connect(settings.redis_url),
         lease_s=settings.lease_s,
     )
