@@ -200,6 +200,7 @@ def _api(data: DataFolder, env: Mapping[str, str], port: int) -> Service:
         env=env,
         ready=lambda: answers(port),
         after=("valkey",),
+        uses=("seaweedfs",),
         stop_s=30.0,
     )
 

@@ -154,11 +154,10 @@ class Supervisor:
             service.kill()  # what it left in its session, and its own traces
 
     def _show_start(self) -> None:
-        missing = [kept for kept in self._kept.values() if kept.state is not State.READY]
-        started = [kept for kept in missing if kept.state is State.STARTING]
+        started = [kept for kept in self._kept.values() if kept.state is State.STARTING]
         slow = [kept for kept in started if time.monotonic() - kept.since > SLOW_S]
         logs = ", ".join(str(kept.service.log) for kept in slow)
-        self._progress.show("starting", ", ".join(kept.service.name for kept in missing))
+        self._progress.show("starting", ", ".join(kept.service.name for kept in started))
         if logs and logs != self._slow_said:
             self._progress.say(f"still starting; what it does: {logs}")
             self._slow_said = logs

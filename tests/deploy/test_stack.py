@@ -50,6 +50,13 @@ def test_everything_is_started_and_the_workers_first(data: DataFolder) -> None:
     assert stack.env["PRINTWORKS_S3_SECRET_KEY"] == stack.s3["secret_key"]
 
 
+def test_what_uses_a_server_is_stopped_before_it(data: DataFolder) -> None:
+    services = {s.name: s for s in one_machine(data, port=0, workers=1, environ={}).services}
+
+    for user in ("worker-1", "api"):
+        assert {"valkey", "seaweedfs"} <= {*services[user].after, *services[user].uses}
+
+
 def test_servers_that_the_environment_names_are_used(data: DataFolder) -> None:
     environ = {"REDIS_URL": "redis://127.0.0.1:9/0", **S3}
 
