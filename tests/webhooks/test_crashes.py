@@ -24,7 +24,7 @@ from jobs.webhooks import keys
 from jobs.webhooks.deliveries import LEASE_S
 from jobs.webhooks.events import Event
 from tests.helpers import wait_until
-from tests.webhooks.desk import Desk
+from tests.webhooks.desk import CANARY, Desk
 from tests.webhooks.receivers import Got, Receiver, reply
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +46,8 @@ def a_courier(desk: Desk, key: SecretStr, port: int) -> subprocess.Popen:
         "PRINTWORKS_WEBHOOK_PORTS": str(port),
         "PRINTWORKS_WEBHOOK_NETWORKS": "127.0.0.0/8",
     }
-    return subprocess.Popen([sys.executable, "-m", "worker", "courier"], cwd=ROOT, env=env)
+    command = [sys.executable, "-m", "worker", "courier"]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -121,14 +122,18 @@ async def test_a_courier_told_to_stop_lets_what_is_under_way_end(
             await reply(writer, 204)
 
     async with Stopping() as receiver:
-        endpoint, _ = await desk.register(receiver.url)
+        endpoint, secret = await desk.register(receiver.url)
         desk.job_ends()
         courier = a_courier(desk, webhook_key, receiver.port)
         processes.append(courier)
 
         assert await asyncio.to_thread(courier.wait, 30) == 0
 
+        log = courier.stdout.read()
         assert (await desk.only(endpoint)).state == "delivered"
+        assert "webhook.attempted" in log
+        for canary in (CANARY, secret, receiver.url, webhook_key.get_secret_value()):
+            assert canary not in log
 
 
 def ended_and_told(redis: Redis, job_ids: list[str]) -> tuple[set[str], set[str]]:
