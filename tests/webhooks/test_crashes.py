@@ -47,7 +47,8 @@ def a_courier(desk: Desk, key: SecretStr, port: int) -> subprocess.Popen:
         "PRINTWORKS_WEBHOOK_NETWORKS": "127.0.0.0/8",
     }
     command = [sys.executable, "-m", "worker", "courier"]
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, cwd=ROOT, env=env, text=True, **pipes)
 
 
 @pytest.fixture
