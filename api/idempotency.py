@@ -31,6 +31,9 @@ async def key_of(
         Header(
             description="A value of your own: a second request with it gets the first one's job.",
             examples=["7f0c9a52-5f0e-4a9e-8c57-0f2c5b1d9d5e"],
+            json_schema_extra={
+                "pattern": r'^([!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'
+            },
         ),
     ] = None,
 ) -> tuple[str, str] | None:

@@ -28,6 +28,7 @@ from api.state import Services, ServicesDep
 from jobs.errors import (
     IdempotencyMismatch,
     InvalidRequest,
+    JobGone,
     JobMissing,
     NotAdmitted,
     Problem,
@@ -122,11 +123,11 @@ async def send_group(
     idempotency = group_idempotency(key, caller.tenant, asked)
     group = await services.groups.open(caller.tenant, len(specs), idempotency)
     try:
-        records = await _admit_all(services, caller, group, specs)
+        records, gone = await _admit_all(services, caller, group, specs)
     except NotAdmitted:
         await services.groups.forget(group, idempotency)
         raise
-    view = view_of(group, records, [], base_url(request))
+    view = view_of(group, records, gone, base_url(request))
     return json_answer(view, status=202, headers={"location": view.url})
 
 
@@ -139,18 +140,25 @@ def _resolved(index: int, asked: JobRequest, services: Services) -> JobSpec:
 
 async def _admit_all(
     services: Services, caller: Caller, group: Group, specs: Sequence[JobSpec]
-) -> list[JobRecord]:
-    """Admit in order; on a refusal take back what was admitted, and raise it."""
+) -> tuple[list[JobRecord], list[str]]:
+    """Admit in order; on a refusal take back what was admitted, and raise it.
+
+    Sent again, a group may have jobs that were deleted since: their IDs are the second list.
+    """
     records: list[JobRecord] = []
+    gone: list[str] = []
     try:
         for job_id, spec in zip(group.jobs, specs, strict=True):
-            admitted = await admit_as(services, caller, spec, job_id=job_id, idempotency=None)
-            records.append(admitted.record)
+            try:
+                admitted = await admit_as(services, caller, spec, job_id=job_id, idempotency=None)
+                records.append(admitted.record)
+            except JobGone:
+                gone.append(job_id)
     except NotAdmitted:
         for record in records:
             await services.store.delete(record.id, tenant=caller.tenant)
         raise
-    return records
+    return records, gone
 
 
 @router.get("/{group_id}", response_model=GroupView, summary="Look at a group", responses=NO_GROUP)

@@ -29,12 +29,11 @@ from jobs.errors import (
     JobGone,
     JobMissing,
     PrintworksError,
-    Problem,
     QueueFull,
     StorageFull,
     TenantLimit,
 )
-from jobs.ids import is_job_id, new_job_id
+from jobs.ids import JOB_ID, new_job_id
 from jobs.record import JobRecord, Status
 from jobs.resolve import resolve
 from jobs.spec import JobRequest, JobSpec
@@ -42,8 +41,15 @@ from jobs.spec import JobRequest, JobSpec
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 REFUSALS = problems(
-    InvalidIdempotencyKey, InvalidRequest, IdempotencyMismatch, TenantLimit, QueueFull, StorageFull
+    InvalidIdempotencyKey,
+    InvalidRequest,
+    IdempotencyMismatch,
+    JobGone,  # a replay whose job is gone
+    TenantLimit,
+    QueueFull,
+    StorageFull,
 )
+CURSOR = f"^{JOB_ID.pattern}$"
 NO_JOB = problems(JobMissing, JobGone)
 
 
@@ -62,7 +68,9 @@ def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
     status_code=202,
     response_model=Job,
     summary="Send a job",
-    responses={200: {"model": Job, "description": "Done within the wait, or a dry run's Quote"}}
+    responses={
+        200: {"model": Job | Quote, "description": "Done within the wait; a dry run's Quote"}
+    }
     | REFUSALS,
     openapi_extra=JOB_REQUEST_BODY,
 )
@@ -150,13 +158,11 @@ async def list_jobs(
     status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
     model: Annotated[str | None, Query(description="Only of this model.", max_length=63)] = None,
     cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before.", max_length=200)
+        str | None, Query(description="`next_cursor` of the page before.", pattern=CURSOR)
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Jobs a page.")] = 20,
 ) -> Response:
     """Newest first."""
-    if cursor is not None and not is_job_id(cursor):
-        raise InvalidRequest([Problem("?cursor", "invalid_cursor", "send `next_cursor` as it is")])
     page = await services.store.list(
         caller.tenant, status=status, model=model, cursor=cursor, limit=limit
     )

@@ -83,6 +83,17 @@ def test_a_deleted_job_is_told_as_gone(api: httpx2.Client):
     assert len(seen["jobs"]) == 1
 
 
+def test_a_group_sent_again_after_a_job_was_deleted_says_so(api: httpx2.Client):
+    first = send(api, "a cat", "a dog", **{"idempotency-key": "k"}).json()
+    api.delete(f"/v1/jobs/{first['jobs'][0]['id']}")
+
+    again = send(api, "a cat", "a dog", **{"idempotency-key": "k"})
+
+    assert again.status_code == 202
+    assert again.json()["id"] == first["id"]
+    assert again.json()["gone"] == [first["jobs"][0]["id"]]
+
+
 def test_a_group_of_nobody_is_missing(api: httpx2.Client):
     for name in ("no-id", "019a0000-0000-7000-8000-000000000000"):
         answer = api.get(f"/v1/job-groups/{name}")
