@@ -120,6 +120,7 @@ class Control:
             self._claim()
         except StoreUnavailable as error:
             self._away_until_s = time.monotonic() + AWAY_S
+            self._due.pop("beat", None)  # the leases first, as soon as it is back
             log.warning("redis.away", extra={"reason": str(error), "held": len(self._held)})
 
     def _over(self) -> bool:

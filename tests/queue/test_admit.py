@@ -183,6 +183,21 @@ def test_one_tenants_flood_stands_aside_and_nobody_waits_behind_it(store: JobSto
     assert [j for j in served if j != b] == flood  # and the flood keeps its own order
 
 
+def test_positions_aside_are_exact_whatever_the_order_of_ids(store: JobStore, redis: Redis):
+    limits = AdmitLimits(tenant_line=2)
+    ids = [admit(store, limits=limits) for _ in range(30)]
+    aside = f"pw:aside:demo.normal:{TENANT}"
+    late = redis.lindex(aside, 5) or b""
+    redis.lrem(aside, 1, late.decode())
+    redis.rpush(aside, late)  # an API whose clock ran behind admitted this one last
+
+    for place, job_id in enumerate([i.decode() for i in redis.lrange(aside, 0, -1)], start=2):
+        queue = read(store, job_id).queue
+        assert queue is not None
+        assert queue.position == place
+    assert len(ids) == 30
+
+
 def test_a_server_that_would_lose_jobs_is_refused_with_the_reason(store: JobStore, redis: Redis):
     store.check_server()
     redis.config_set("maxmemory-policy", "allkeys-lru")
