@@ -37,9 +37,9 @@ class Sampler:
         return max(1, self.calls_per_step * steps + self.extra_calls)
 
 
-def _second_order(title: str, good_for: str, **more: bool) -> Sampler:
+def _second_order(title: str, good_for: str, *, adds_noise: bool = False) -> Sampler:
     # Two calls a step, except the last, which has no step to look ahead to: 23 calls for 12.
-    return Sampler(title, good_for, calls_per_step=2, extra_calls=-1, **more)
+    return Sampler(title, good_for, adds_noise=adds_noise, calls_per_step=2, extra_calls=-1)
 
 
 SAMPLERS: dict[str, Sampler] = {

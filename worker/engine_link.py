@@ -34,6 +34,7 @@ from worker.messages import (
     Fatal,
     Finished,
     ImageRequest,
+    Loading,
     Ready,
     Stop,
     Submit,
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 QUIET_S = 30.0  # no beat for this long, and for ten steps: the child hangs in a kernel or a loop
 QUIET_STEPS = 10
-LOADING_QUIET_S = 600.0  # weights from a slow disk; beats come only between models
+LOADING_QUIET_S = 600.0  # weights from a slow disk, a self-test at a new size: no beats meanwhile
 SEND_TIMEOUT_S = 10  # a child that does not read its commands for this long hangs, too
 ENGINE = (sys.executable, "-m", "worker.engine")  # told its socket and its parent
 FIRST_RESPAWN_S, LAST_RESPAWN_S = 0.1, 30.0
@@ -158,6 +159,7 @@ class _Child:
         self._stuck = False
         self._heard_s = time.monotonic()
         self._step_ms = 0.0
+        self._loading = True
         self.ready = False
         self.detail = ""
         self.send(config)
@@ -189,6 +191,8 @@ class _Child:
         match event:
             case Ready():
                 self.ready = True
+            case Loading(fraction=fraction):
+                self._loading = fraction < 1.0
             case Beat(step_ms=step_ms):
                 self._step_ms = step_ms or 0.0
             case Fatal(code=code, message=message):
@@ -204,7 +208,9 @@ class _Child:
             return "killed" if code is not None and code < 0 else "exited"
         limit_s = max(QUIET_S, QUIET_STEPS * self._step_ms / 1000)
         quiet_s = time.monotonic() - self._heard_s
-        if self._stuck or quiet_s > (limit_s if self.ready else LOADING_QUIET_S):
+        if self._stuck or quiet_s > (
+            LOADING_QUIET_S if self._loading or not self.ready else limit_s
+        ):
             return "hung"
         return None
 

@@ -154,7 +154,7 @@ ImageEvent = Started | Progress | Finished | Failed | Canceled
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """A model is being loaded; `fraction` 0 to 1."""
+    """A model is being loaded, or tested at a new size: be patient until `fraction` is 1."""
 
     model: str
     fraction: float

@@ -7,6 +7,7 @@ torch is still being imported. Invariant: no orphan ever holds a GPU.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -26,4 +27,6 @@ def die_with_parent(parent_pid: int) -> None:
 if __name__ == "__main__":
     die_with_parent(int(sys.argv[2]))
     process = import_module("worker.engine.process")  # torch and diffusers: 6 s
-    sys.exit(process.main(int(sys.argv[1])))
+    code = process.main(int(sys.argv[1]))
+    logging.shutdown()
+    os._exit(code)  # torch takes 2 s to tear itself down, and nothing is left to save

@@ -4,7 +4,7 @@ Owns the loop that the project is about:
 
     every live image is a pipeline call parked at a model call (gates, call)
     a tick admits waiting images, picks the parked calls that may meet, runs them as one
-    (packing, lanes), and hands each its own rows, upon which it runs on to its next model call
+    (turns, packing, lanes), and hands each its own rows: it runs on to its next model call
 
 Knows no process, no file and no family. One thread, no locks. Invariant: whatever one image
 does (raise, turn to NaN, be canceled), its neighbours get the bits they would get alone.
@@ -19,51 +19,18 @@ from typing import Any
 
 import torch
 
-from worker.engine.admission import WaitingLine, urgency
-from worker.engine.call import ImageCall, as_engine_error
-from worker.engine.errors import (
-    DeadlinePassed,
-    Dropped,
-    EngineError,
-    NanOutput,
-    Unservable,
-)
+from worker.engine.admission import WaitingLine
+from worker.engine.call import as_engine_error
+from worker.engine.errors import DeadlinePassed, Dropped, EngineError, NanOutput, Unservable
 from worker.engine.gates import Kind, ModelCall
+from worker.engine.live import Live, failed
 from worker.engine.model import Model
-from worker.engine.packing import Packed, company, run_together, take_apart
+from worker.engine.packing import company, run_together
 from worker.engine.prompts import PromptCache
-from worker.engine.selftest import Verdict
-from worker.messages import (
-    Canceled,
-    Failed,
-    Finished,
-    ImageEvent,
-    ImageRequest,
-    Progress,
-    Started,
-)
+from worker.engine.turns import lanes_of, next_group
+from worker.messages import Canceled, ImageEvent, ImageRequest, Started
 
 log = logging.getLogger(__name__)
-
-PROGRESS_EVERY_S = 0.25  # four times a second is all that a person sees
-
-
-class _Live:
-    """A started image: its call, its model, and what it is parked at."""
-
-    def __init__(self, model: Model, call: ImageCall, verdict: Verdict, since_s: float) -> None:
-        self.model = model
-        self.verdict = verdict
-        self.call = call
-        self.since_s = since_s  # when it was submitted
-        self.packed: Packed | None = None
-        self.told_s = 0.0  # when progress was last reported
-
-    @property
-    def kind(self) -> Kind:
-        parked = self.call.parked
-        assert parked is not None, "a live call is parked between ticks"
-        return parked.gate.kind
 
 
 class Engine:
@@ -81,7 +48,7 @@ class Engine:
         self._max_live = max_live
         self._clock = clock
         self._waiting = WaitingLine(self._work)
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, Live] = {}
         self._events: list[ImageEvent] = []
         self._prompts = PromptCache()
         self._pace_s = 0.01  # seconds a megapixel-row, learned as it goes
@@ -102,9 +69,9 @@ class Engine:
         """Images submitted and not started."""
         return len(self._waiting)
 
-    def has_model(self, model_id: str) -> bool:
-        """Whether requests for it can be served now."""
-        return model_id in self._models
+    def model(self, model_id: str) -> Model | None:
+        """The model of that ID, if it is loaded."""
+        return self._models.get(model_id)
 
     def add_model(self, model: Model) -> None:
         """Serve this model from now on."""
@@ -121,7 +88,7 @@ class Engine:
             return
         if request.model not in self._models:
             unknown = Unservable(f"model {request.model!r} is not loaded")
-            self._fail(request.id, self._refused.get(request.model, unknown))
+            self._events.append(failed(request.id, self._refused.get(request.model, unknown)))
             return
         self._waiting.add(request, self._clock())
 
@@ -137,7 +104,7 @@ class Engine:
         with torch.no_grad():  # outermost: each pipeline's own no_grad then restores the same
             self._drop_late()
             self._admit()
-            if group := self._next_group():
+            if group := self._whose_turn():
                 self._step(group)
         events, self._events = self._events, []
         return events
@@ -157,7 +124,7 @@ class Engine:
         for request in self._waiting:
             if request.deadline_s is not None and request.deadline_s < now_s:
                 self._waiting.remove(request.id)
-                self._fail(request.id, late)
+                self._events.append(failed(request.id, late))
         for live in list(self._live.values()):
             deadline_s = live.call.request.deadline_s
             if deadline_s is not None and deadline_s < now_s:
@@ -175,54 +142,20 @@ class Engine:
             call = model.call_for(request)
             verdict = model.promises.at(request.width, request.height)
         except EngineError as error:
-            self._fail(request.id, error)
+            self._events.append(failed(request.id, error))
             return
         self._events.append(Started(id=request.id))
-        live = self._live[request.id] = _Live(model, call, verdict, since_s)
+        live = self._live[request.id] = Live(model, call, verdict, since_s)
         call.start(now_s)
         self._settle(live)
 
-    def _next_group(self) -> list[_Live]:
-        """Encoding first (it brings company), decoding next (it lets one go), then rows."""
-        for kind in (Kind.ENCODE, Kind.DECODE):
-            for live in self._live.values():
-                if live.kind is kind:
-                    return [live]
-        groups: dict[object, list[_Live]] = {}
-        for live in sorted(self._live.values(), key=self._urgency):
-            groups.setdefault(self._meeting_place(live), []).append(live)
-        # Dicts keep order: the first group holds the most urgent image of all.
-        return next((self._capped(group) for group in groups.values()), [])
-
-    def _urgency(self, live: _Live) -> tuple[float, float]:
-        call, now_s = live.call, self._clock()
-        left = max(1, call.expected_calls - call.calls) / call.expected_calls
-        return urgency(
-            call.request,
-            remaining_s=self._work(call.request) * left * self._pace_s,
-            waited_s=now_s - live.since_s,
-        )
-
-    def _meeting_place(self, live: _Live) -> object:
-        packed = live.packed
-        if packed is None or live.verdict.reproducibility == "unpacked":
-            return live.call.request.id
-        return packed.signature, live.call.request.exact
-
-    def _capped(self, group: list[_Live]) -> list[_Live]:
-        """The most urgent that fit the model's cap; two-row calls first, so none is cut apart."""
-        rows, chosen = 0, []
-        for live in group:
-            assert live.packed is not None
-            rows += live.packed.rows
-            if chosen and rows > live.verdict.cap_rows:
-                break
-            chosen.append(live)
-        return sorted(chosen, key=lambda live: -live.packed.rows if live.packed else 0)
+    def _whose_turn(self) -> list[Live]:
+        lives, now_s = list(self._live.values()), self._clock()
+        return next_group(lives, work=self._work, pace_s=self._pace_s, now_s=now_s)
 
     # --- what
 
-    def _step(self, group: list[_Live]) -> None:
+    def _step(self, group: list[Live]) -> None:
         """Run one group and let each of its images go on."""
         started_s = self._clock()
         if group[0].kind is Kind.ROWS:
@@ -237,9 +170,9 @@ class Engine:
                 live.call.answer(result, company=met)
             self._settle(live)
 
-    def _run_rows(self, group: list[_Live]) -> list[tuple[_Live, Any, int]]:
+    def _run_rows(self, group: list[Live]) -> list[tuple[Live, Any, int]]:
         calls = [live.packed for live in group if live.packed is not None]
-        widths = self._widths(group[0], calls)
+        widths = lanes_of(group)
         try:
             results = run_together(calls, widths)
         except torch.AcceleratorError:
@@ -252,13 +185,7 @@ class Engine:
             return [answer for live in group for answer in self._run_rows([live])]
         return list(zip(group, results, company(calls, widths), strict=True))
 
-    def _widths(self, first: _Live, calls: Sequence[Packed]) -> tuple[int, ...]:
-        rows = sum(packed.rows for packed in calls)
-        if first.verdict.reproducibility == "unpacked" or not first.call.request.exact:
-            return (rows,)
-        return first.verdict.lanes.cut(rows)
-
-    def _run_alone(self, live: _Live) -> Any:
+    def _run_alone(self, live: Live) -> Any:
         """A text encoding or a decoding: one at a time, exact in any company and least memory."""
         parked = live.call.parked
         assert parked is not None
@@ -279,7 +206,7 @@ class Engine:
         """The result of a text encoding that was made before, or None."""
         return self._prompts.find(call) if call.gate.kind is Kind.ENCODE else None
 
-    def _settle(self, live: _Live) -> None:
+    def _settle(self, live: Live) -> None:
         """After an image ran on: it is parked again, or it ended."""
         call = live.call
         while call.parked and (known := self._known(call.parked)) is not None:
@@ -289,62 +216,17 @@ class Engine:
         if call.ended:
             self._retire(live)
             return
-        assert call.parked is not None
-        is_rows = call.parked.gate.kind is Kind.ROWS
-        live.packed = take_apart(call.parked, live.model.profile, call.memo) if is_rows else None
-        self._tell(live)
+        live.take_apart()
+        if (progress := live.progress(self._clock())) is not None:
+            self._events.append(progress)
 
-    def _throw(self, live: _Live, error: BaseException) -> None:
+    def _throw(self, live: Live, error: BaseException) -> None:
         live.call.throw(error)
         self._retire(live)
 
-    # --- telling
-
-    def _tell(self, live: _Live) -> None:
-        call, now_s = live.call, self._clock()
-        if not call.enter_stage(now_s) and now_s - live.told_s < PROGRESS_EVERY_S:
-            return
-        live.told_s = now_s
-        done = min(1.0, call.calls / call.expected_calls)
-        self._events.append(
-            Progress(
-                id=call.request.id,
-                calls=call.calls,
-                expected_calls=call.expected_calls,
-                steps=int(done * call.request.steps),
-                stage=call.stage,
-            )
-        )
-
-    def _retire(self, live: _Live) -> None:
-        call = live.call
-        del self._live[call.request.id]
-        if call.pixels is not None:
-            self._events.append(self._finished(live))
-        elif isinstance(call.error, EngineError):
-            self._fail(call.request.id, call.error)
-        else:
-            self._events.append(Canceled(id=call.request.id, calls=call.calls))
-
-    def _finished(self, live: _Live) -> Finished:
-        call, verdict, now_s = live.call, live.verdict, self._clock()
-        assert call.pixels is not None
-        return Finished(
-            id=call.request.id,
-            pixels=call.pixels,
-            encode_ms=call.stage_ms("encoding", now_s),
-            denoise_ms=call.stage_ms("denoising", now_s),
-            decode_ms=call.stage_ms("decoding", now_s),
-            batch_size_mean=call.company / max(1, call.calls),
-            calls=call.calls,
-            fingerprint=live.model.fingerprint_for(call.request, verdict),
-            reproducibility=verdict.reproducibility if call.request.exact else "free",
-        )
-
-    def _fail(self, request_id: str, error: EngineError) -> None:
-        self._events.append(
-            Failed(id=request_id, code=error.code, message=str(error), retryable=error.retryable)
-        )
+    def _retire(self, live: Live) -> None:
+        del self._live[live.id]
+        self._events.append(live.ending(self._clock()))
 
     # --- learning
 
@@ -354,9 +236,9 @@ class Engine:
         calls = request.steps * profile.calls_per_step(request) * profile.rows(request)
         return calls * request.width * request.height / 1e6
 
-    def _learn(self, group: Sequence[_Live], took_s: float) -> None:
+    def _learn(self, group: Sequence[Live], took_s: float) -> None:
         request = group[0].call.request
-        rows = sum(live.packed.rows for live in group if live.packed)
+        rows = sum(live.rows for live in group)
         pace_s = took_s / (rows * request.width * request.height / 1e6)
         self._pace_s += 0.1 * (pace_s - self._pace_s)
         took_ms = took_s * 1000

@@ -29,6 +29,7 @@ from worker.messages import (
     EngineConfig,
     Event,
     Fatal,
+    ImageRequest,
     Loading,
     Ready,
     Stop,
@@ -70,6 +71,7 @@ class EngineProcess:
         self._tell([Loading(model=model_id, fraction=0.0)])
         model = load_model(entry, self._config)
         self._engine.add_model(model)
+        model.report()  # tests the default size
         self._tell([Loading(model=model_id, fraction=1.0)])
         return model
 
@@ -80,7 +82,7 @@ class EngineProcess:
             timeout_s = 0.0
             match self._pipe.recv():
                 case Submit(request):
-                    self._ensure_loaded(request.model, request.id)
+                    self._prepare(request)
                     self._engine.submit(request)
                 case Cancel(request_id):
                     self._engine.cancel(request_id)
@@ -89,15 +91,20 @@ class EngineProcess:
                 case EngineConfig():
                     raise AssertionError("the configuration comes once, first")
 
-    def _ensure_loaded(self, model_id: str, request_id: str) -> None:
-        if self._engine.has_model(model_id):
+    def _prepare(self, request: ImageRequest) -> None:
+        """Load the model and test the size, if either is new; the parent is told to be patient."""
+        known = self._engine.model(request.model)
+        if known is not None and known.promises.known(request.width, request.height):
             return
+        self._tell([Loading(model=request.model, fraction=0.5)])
         try:
-            self._load(model_id)
+            model = known or self._load(request.model)
+            model.promises.at(request.width, request.height)
         except EngineError as error:
-            log.warning("engine.model_not_loaded", extra={"image": request_id, "model": model_id})
-            self._tell([Loading(model=model_id, fraction=1.0)])
-            self._engine.refuse_model(model_id, error)
+            log.warning("engine.not_prepared", extra={"image": request.id, "code": error.code})
+            if self._engine.model(request.model) is None:
+                self._engine.refuse_model(request.model, error)
+        self._tell([Loading(model=request.model, fraction=1.0)])
 
     def _beat(self) -> None:
         now_s = time.monotonic()

@@ -40,6 +40,10 @@ class Promises:
         self._file = state_dir and state_dir / f"promises-{short_hash(fingerprint)}.json"
         self._verdicts = self._read()
 
+    def known(self, width: int, height: int) -> bool:
+        """Whether `at` has its answer ready."""
+        return not self._enabled or f"{width}x{height}" in self._verdicts
+
     def at(self, width: int, height: int) -> Verdict:
         """The verdict at that size; the first time it takes a second or so to find."""
         if not self._enabled:

@@ -1,0 +1,101 @@
+"""A started image as the engine sees it, and what it tells about it.
+
+Owns the bookkeeping around one call and the making of its events. Knows no neighbour.
+Invariant: what is reported is read from the call, never counted twice.
+"""
+
+from __future__ import annotations
+
+from worker.engine.call import ImageCall
+from worker.engine.errors import EngineError
+from worker.engine.gates import Kind
+from worker.engine.model import Model
+from worker.engine.packing import Packed, take_apart
+from worker.engine.selftest import Verdict
+from worker.messages import Canceled, Failed, Finished, ImageEvent, Progress
+
+PROGRESS_EVERY_S = 0.25  # four times a second is all that a person sees
+
+
+class Live:
+    """One image under way: its call, its model, and what it is parked at."""
+
+    def __init__(self, model: Model, call: ImageCall, verdict: Verdict, since_s: float) -> None:
+        self.model = model
+        self.call = call
+        self.verdict = verdict
+        self.since_s = since_s  # when it was submitted
+        self.packed: Packed | None = None  # its model call, taken apart; None at other gates
+        self._told_s = 0.0  # when progress was last reported
+
+    @property
+    def id(self) -> str:
+        """The request's."""
+        return self.call.request.id
+
+    @property
+    def kind(self) -> Kind:
+        """Of the gate it is parked at."""
+        parked = self.call.parked
+        assert parked is not None, "a live call is parked between ticks"
+        return parked.gate.kind
+
+    @property
+    def rows(self) -> int:
+        """Of the model call it is parked at."""
+        return self.packed.rows if self.packed else 0
+
+    @property
+    def left(self) -> float:
+        """The share of its model calls that is still to come, never quite 0."""
+        return max(1, self.call.expected_calls - self.call.calls) / self.call.expected_calls
+
+    def take_apart(self) -> None:
+        """Read the model call it is parked at, if other images can meet it there."""
+        parked, self.packed = self.call.parked, None
+        if parked is not None and parked.gate.kind is Kind.ROWS:
+            self.packed = take_apart(parked, self.model.profile, self.call.memo)
+
+    def progress(self, now_s: float) -> Progress | None:
+        """Where it is, if that is worth telling again."""
+        call = self.call
+        if not call.enter_stage(now_s) and now_s - self._told_s < PROGRESS_EVERY_S:
+            return None
+        self._told_s = now_s
+        done = min(1.0, call.calls / call.expected_calls)
+        return Progress(
+            id=self.id,
+            calls=call.calls,
+            expected_calls=call.expected_calls,
+            steps=int(done * call.request.steps),
+            stage=call.stage,
+        )
+
+    def ending(self, now_s: float) -> ImageEvent:
+        """How it ended."""
+        call = self.call
+        if call.pixels is not None:
+            return self._finished(now_s)
+        if isinstance(call.error, EngineError):
+            return failed(self.id, call.error)
+        return Canceled(id=self.id, calls=call.calls)
+
+    def _finished(self, now_s: float) -> Finished:
+        call, verdict = self.call, self.verdict
+        assert call.pixels is not None
+        return Finished(
+            id=self.id,
+            pixels=call.pixels,
+            encode_ms=call.stage_ms("encoding", now_s),
+            denoise_ms=call.stage_ms("denoising", now_s),
+            decode_ms=call.stage_ms("decoding", now_s),
+            batch_size_mean=call.company / max(1, call.calls),
+            calls=call.calls,
+            fingerprint=self.model.fingerprint_for(call.request, verdict),
+            reproducibility=verdict.reproducibility if call.request.exact else "free",
+        )
+
+
+def failed(request_id: str, error: EngineError) -> Failed:
+    """The event of an image that cannot be made."""
+    return Failed(id=request_id, code=error.code, message=str(error), retryable=error.retryable)
