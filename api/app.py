@@ -33,6 +33,16 @@ from api.state import open_services
 from api.version import own_version
 from jobs.spec import JobRequest
 
+EXPOSED = (
+    "location",
+    "retry-after",
+    "x-request-id",
+    "etag",
+    "ratelimit",
+    "ratelimit-policy",
+    "idempotency-replayed",
+    "idempotency-expires",
+)
 DESCRIPTION = """Send a prompt, get a job at once; look at it, wait for it or follow it live;
 fetch the pictures. The same request with the same seed makes the same pixels. Every error is
 `application/problem+json` with a stable `code`."""
@@ -104,6 +114,6 @@ def allow_listed_origins(app: FastAPI, settings: ApiSettings) -> None:
         allow_origins=settings.origins,
         allow_methods=("GET", "POST", "PATCH", "DELETE"),
         allow_headers=("authorization", "content-type", "idempotency-key", "prefer"),
-        expose_headers=("location", "retry-after", "x-request-id", "etag"),
+        expose_headers=EXPOSED,
         max_age=600,
     )

@@ -126,7 +126,10 @@ async def admit_as(
     except PrintworksError as refused:
         services.metrics.admitted(refused.code)
         raise
-    services.metrics.admitted("replayed" if admitted.replayed else "accepted")
+    result = "replayed" if admitted.replayed else "accepted"
+    services.metrics.admitted(result)
+    said = {"job_id": admitted.record.id, "tenant": caller.tenant, "result": result}
+    log.info("job.admitted", extra=said)  # with the request's ID: the one thread from HTTP to job
     return admitted
 
 

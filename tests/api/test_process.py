@@ -69,6 +69,9 @@ def test_a_process_serves_stays_small_and_ends_on_sigterm(root: Path, environ: d
     assert "a cat" not in logged
     lines = [json.loads(line) for line in logged.splitlines()]
     assert any(line["event"] == "api.request" and line["request_id"] for line in lines)
+    admitted = [line for line in lines if line["event"] == "job.admitted"]
+    assert all(line["job_id"] and line["request_id"] for line in admitted)
+    assert len(admitted) == 50
 
 
 def run(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], *args: str) -> int:
