@@ -7,6 +7,7 @@ the record and one of S3, and never more than a chunk of memory.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import AsyncGenerator
 from typing import Annotated
@@ -56,7 +57,7 @@ async def get_image(
     record = await services.store.read(job_id, tenant=caller.tenant)
     found = find_image(record, image)
     if redirect:
-        return _redirect(services, found)
+        return await _redirect(services, found)
     span = byte_range(request.headers.get("range"), found.bytes)
     stream = await _open(services, found, span)
     if_range = request.headers.get("if-range")
@@ -108,8 +109,15 @@ def byte_range(header: str | None, total_bytes: int) -> str | None:
     return f"bytes={first}-{last}"
 
 
-def _redirect(services: Services, image: Image) -> Response:
-    url = services.blobs.presign(image.key, content_type=image.content_type, expires_s=PRESIGNED_S)
+async def _redirect(services: Services, image: Image) -> Response:
+    # in a thread: credentials of an instance's role are fetched over the network at times
+    sign = functools.partial(
+        services.blobs.presign,
+        image.key,
+        content_type=image.content_type,
+        expires_s=PRESIGNED_S,
+    )
+    url = await anyio.to_thread.run_sync(sign, limiter=services.blob_threads)
     return Response(status_code=302, headers={"location": url, "cache-control": "no-store"})
 
 
