@@ -31,10 +31,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 FROM base AS api
 COPY --from=api-packages /venv /venv
-COPY jobs jobs
-COPY api api
-COPY worker worker
-COPY models/models.toml models/models.toml
+COPY --chown=10001:10001 jobs jobs
+COPY --chown=10001:10001 api api
+COPY --chown=10001:10001 worker worker
+COPY --chown=10001:10001 models/models.toml models/models.toml
 ENV PRINTWORKS_API_HOST=0.0.0.0
 USER 10001:10001
 EXPOSE 8000
@@ -46,10 +46,10 @@ FROM base AS worker
 COPY --from=worker-packages /venv /venv
 # measured capacities, waiting pictures and downloaded models outlive the container: volumes inherit the owner
 RUN mkdir -p /state /hub && chown 10001:10001 /state /hub
-COPY jobs jobs
-COPY worker worker
-COPY deploy/worker_health.py deploy/worker_health.py
-COPY models models
+COPY --chown=10001:10001 jobs jobs
+COPY --chown=10001:10001 worker worker
+COPY --chown=10001:10001 deploy/worker_health.py deploy/worker_health.py
+COPY --chown=10001:10001 models models
 ENV HF_HOME=/hub \
     PRINTWORKS_WORKER_STATE_DIR=/state/engine \
     PRINTWORKS_WORKER_SPOOL_DIR=/state/spool \
