@@ -38,7 +38,7 @@ from tests.queue.making import NO_LIMITS, QUICK, a_spec
 from tests.queue.worker_process import Worker, worker_process
 
 WORKERS = 3
-OPEN_JOBS = 120  # kept under way: enough that no death finds idle hands
+OPEN_JOBS = 240  # kept under way: enough that no death finds idle hands
 SETTLE_S = 60.0
 STEPS = (2, 25)
 PAUSE_S = (0.3, 2.0)  # between two faults
@@ -59,6 +59,7 @@ class Chaos:
     """One run. Everything random comes from one seed; real time does not."""
 
     def __init__(self, folder: Path, *, seed: int, stack: ExitStack) -> None:
+        self.folder = folder
         self.chance = Random(seed)
         self.stack = stack
         self.books = Books()
@@ -83,7 +84,9 @@ class Chaos:
         self.workers: list[Worker] = []
 
     def hire(self) -> Worker:
-        worker = self.stack.enter_context(worker_process(self.environ, step_s=0.01))
+        worker = self.stack.enter_context(
+            worker_process(self.environ, step_s=0.01, log=self.folder / "workers.log")
+        )
         self.workers.append(worker)
         return worker
 
@@ -160,7 +163,8 @@ class Chaos:
 
     def freeze_worker(self) -> None:
         victim = self.chance.choice(self.workers)
-        victim.send_signal(signal.SIGSTOP)
+        with suppress(ProcessLookupError):  # it ended by itself: `verdict` says so
+            victim.send_signal(signal.SIGSTOP)
         timer = threading.Timer(3.0, _thaw, [victim.pid])  # beyond its lease of 2 s
         timer.start()
 
@@ -218,6 +222,10 @@ class Chaos:
         for batch in _batches(self.books.accepted, 500):
             for job_id in batch:
                 wrong += self.check(job_id, ends)
+        dead = [w for w in self.workers if w.wait(0) is not None]
+        wrong += [f"worker {w.pid} ended by itself with {w.wait(0)}" for w in dead]
+        if dead:
+            print((self.folder / "workers.log").read_text()[-4000:])
         left = [k.decode() for k in self.store.redis.scan_iter("rq:execution:*", count=1000)]
         wrong += [f"{key} is left" for key in left]
         print(f"\nends: {dict(ends)}; refused while Redis was away: {self.books.refused}")

@@ -89,8 +89,8 @@ class Control:
         """Work until stopped."""
         if self._link.pid is None:
             self._link.start()
-        self._bridge.enter()
         try:
+            self._enter()
             while not self._over():
                 self._turn()
                 self._link.wait(TURN_S)
@@ -105,6 +105,16 @@ class Control:
         now_s = time.monotonic()
         grace_s = self._settings.grace_s if self._stop_at_s is None else 0.0
         self._stop_at_s = now_s + grace_s
+
+    def _enter(self) -> None:
+        """Register, however long Redis takes to be there."""
+        while self._stop_at_s is None:
+            try:
+                return self._bridge.enter()
+            except StoreUnavailable as error:
+                log.warning("redis.away", extra={"reason": str(error), "held": 0})
+                self._link.wait(AWAY_S)
+        return None
 
     def _turn(self) -> None:
         self._hear_engine()

@@ -115,11 +115,13 @@ class BatchWorker(BaseWorker):
     # --- the life of the worker
 
     def enter(self) -> None:
-        """Register with RQ and listen for commands."""
+        """Register with RQ and listen for commands. May be called again where it failed."""
         with translated():
+            if self.birth_date is not None:
+                self.connection.delete(self.key)  # our own first try: RQ takes it for a namesake
             self.register_birth()
-            self.subscribe()
             self.set_state("started")
+            self.subscribe()
 
     def leave(self) -> None:
         """Deregister; where Redis is away our keys run out by themselves."""
