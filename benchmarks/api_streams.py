@@ -1,7 +1,7 @@
 """What many followers cost one API process: memory, and the latency of other requests.
 
-Opens N event streams of queued jobs, then asks for a job's status at a steady pace with and
-without them. Loopback only, bounded by --seconds.
+Opens N event streams of a queued job, then asks for a job's status at a steady pace with and
+without them, and at last how long SIGTERM takes. Loopback only, bounded by --seconds.
 
     python -m benchmarks.api_streams [--streams 1000] [--seconds 5]
 """
@@ -62,6 +62,11 @@ async def measure(address: tuple[str, int], pid: int, asked: argparse.Namespace)
     show("alone", alone, before)
     show(f"beside {asked.streams}", beside, after)
     print(f"opened in {took:.1f} s; {(after - before) / asked.streams * 1024:.0f} KiB a stream")
+    started = time.perf_counter()
+    api = psutil.Process(pid)
+    api.terminate()
+    await asyncio.to_thread(api.wait, 60)
+    print(f"SIGTERM with all of them open: ended after {time.perf_counter() - started:.1f} s")
     for writer in opened:
         writer.close()
 
