@@ -69,13 +69,19 @@ class Engine:
         """Images submitted and not started."""
         return len(self._waiting)
 
-    def model(self, model_id: str) -> Model | None:
-        """The model of that ID, if it is loaded."""
-        return self._models.get(model_id)
+    def busy(self, model_id: str) -> bool:
+        """Whether images of that model wait or are under way."""
+        return any(live.model.entry.id == model_id for live in self._live.values()) or any(
+            request.model == model_id for request in self._waiting
+        )
 
     def add_model(self, model: Model) -> None:
         """Serve this model from now on."""
         self._models[model.entry.id] = model
+
+    def remove_model(self, model_id: str) -> None:
+        """Serve it no more; only for one that is not `busy`."""
+        self._models.pop(model_id, None)
 
     def refuse_model(self, model_id: str, error: EngineError) -> None:
         """Fail this model's requests with the reason why it cannot be loaded."""

@@ -62,6 +62,12 @@ class Model:
         pipeline.set_progress_bar_config(disable=True)
         self.open()
 
+    @property
+    def weight_bytes(self) -> int:
+        """What its weights take in memory."""
+        parts = [p for p in self.pipeline.components.values() if isinstance(p, torch.nn.Module)]
+        return sum(t.numel() * t.element_size() for part in parts for t in part.parameters())
+
     def open(self) -> None:
         """Put the gates in place."""
         for gate in self.gates:

@@ -19,9 +19,9 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from worker.engine.batcher import Engine
-from worker.engine.errors import EngineError, Unservable
+from worker.engine.errors import EngineError
 from worker.engine.model import Model
-from worker.engine.residency import load_model
+from worker.engine.residency import Residency
 from worker.messages import (
     Beat,
     Cancel,
@@ -51,6 +51,7 @@ class EngineProcess:
         self._pipe = pipe
         self._config = config
         self._engine = Engine([], max_live=config.max_live)
+        self._residency = Residency(config, self._engine.busy)
         self._told_s = 0.0
         self._stopping = False
 
@@ -65,11 +66,10 @@ class EngineProcess:
         self._engine.close()
 
     def _load(self, model_id: str) -> Model:
-        entry = self._config.catalogue.get(model_id)
-        if entry is None:
-            raise Unservable(f"model {model_id!r} is not in the model file")
         self._tell([Loading(model=model_id, fraction=0.0)])
-        model = load_model(entry, self._config)
+        model, left = self._residency.load(model_id)
+        for gone in left:
+            self._engine.remove_model(gone.entry.id)
         self._engine.add_model(model)
         model.report()  # tests the default size
         self._tell([Loading(model=model_id, fraction=1.0)])
@@ -93,7 +93,7 @@ class EngineProcess:
 
     def _prepare(self, request: ImageRequest) -> None:
         """Load the model and test the size, if either is new; the parent is told to be patient."""
-        known = self._engine.model(request.model)
+        known = self._residency.find(request.model)
         if known is not None and known.promises.known(request.width, request.height):
             return
         self._tell([Loading(model=request.model, fraction=0.5)])
@@ -102,7 +102,7 @@ class EngineProcess:
             model.promises.at(request.width, request.height)
         except EngineError as error:
             log.warning("engine.not_prepared", extra={"image": request.id, "code": error.code})
-            if self._engine.model(request.model) is None:
+            if self._residency.find(request.model) is None:
                 self._engine.refuse_model(request.model, error)
         self._tell([Loading(model=request.model, fraction=1.0)])
 

@@ -1,13 +1,18 @@
-"""Loading a model from where its entry says, and nothing else.
+"""Which models are in memory, and how one is loaded from where its entry says.
 
-Owns the arguments of `from_pretrained`: safetensors only, a pinned revision, no code from the
-repository, no network unless the entry is a hub repository. Knows no batch. Invariant: what is
-loaded is what the entry names, or ModelBroken says why not.
+Owns the arguments of `from_pretrained` (safetensors only, a pinned revision, no code from the
+repository, no network unless the entry is a hub repository) and the choice of who leaves when
+memory is short: the least recently used, never one that is resident or at work. Knows no batch.
+Invariant: what is loaded is what the entry names, or ModelBroken says why not.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import time
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +24,52 @@ from worker.engine.model import Model
 from worker.engine.profiles import find_profile
 from worker.messages import EngineConfig
 
+log = logging.getLogger(__name__)
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Residency:
+    """The models in memory. `busy` tells whether a model has images under way."""
+
+    def __init__(self, config: EngineConfig, busy: Callable[[str], bool]) -> None:
+        self._config = config
+        self._busy = busy
+        self._budget = config.memory_bytes or device_bytes(pick_device(config.device)) * 9 // 10
+        self._models: OrderedDict[str, Model] = OrderedDict()  # least recently used first
+
+    def find(self, model_id: str) -> Model | None:
+        """The model, if it is loaded; it counts as used."""
+        if model_id in self._models:
+            self._models.move_to_end(model_id)
+        return self._models.get(model_id)
+
+    def load(self, model_id: str) -> tuple[Model, list[Model]]:
+        """Load one; with it, those that had to leave. Raises ModelBroken."""
+        entry = self._config.catalogue.get(model_id)
+        if entry is None:
+            raise ModelBroken(f"model {model_id!r} is not in the model file")
+        folder = self._config.catalogue.path_of(entry)
+        files = folder.rglob("*.safetensors") if folder else ()
+        # Files may hold fewer bits than memory will: room is made before by what is known then,
+        # and after by what came.
+        left = self._make_room(sum(path.stat().st_size for path in files))
+        model = load_model(entry, self._config)
+        left += self._make_room(model.weight_bytes)
+        self._models[model_id] = model
+        return model, left
+
+    def _make_room(self, wanted: int) -> list[Model]:
+        left: list[Model] = []
+        for model_id, model in list(self._models.items()):
+            held = sum(m.weight_bytes for m in self._models.values())
+            if held + wanted <= self._budget:
+                break
+            if not model.entry.resident and not self._busy(model_id):
+                log.info("engine.model_dropped", extra={"model": model_id})
+                left.append(self._models.pop(model_id))
+                model.close()
+        return left
 
 
 def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
@@ -75,3 +125,10 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def device_bytes(device: torch.device) -> int:
+    """How much memory the device has in all."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
