@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from api.errors import (
@@ -44,6 +44,7 @@ class FieldProblem(BaseModel):
 class ProblemView(BaseModel):
     """An error (RFC 9457). `code` is stable; `detail` is for people."""
 
+    model_config = ConfigDict(title="Problem")
     type: str
     title: str
     status: int
