@@ -53,11 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--lanes", type=int, default=None, help="replicas; default: CPUs, or 1")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=None, help="default: 32, on a GPU 512")
     parser.add_argument("--shards", type=int, default=120, help="of 2048 scenes each")
     parser.add_argument("--snapshot-minutes", type=float, default=10)
     parser.add_argument("--fresh", action="store_true", help="start from nothing")
     parser.add_argument("--prompts", type=int, default=320, help="of the main figures")
+    parser.add_argument("--others", type=int, default=320, help="seen ones, and of two things")
     parser.add_argument("--sweep", type=int, default=64, help="prompts at each value of a lever")
     return parser
 
@@ -89,15 +90,15 @@ def _judge(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    lanes = options.lanes or (1 if options.device != "cpu" else os.cpu_count() or 1)
+    on_cpu = options.device == "cpu"
+    lanes = options.lanes or (os.cpu_count() if on_cpu else 1) or 1
+    batch = options.batch or (32 if on_cpu else 512)
     cache = dataset.Cache(options.state / "latents")
     encoder = LinearEncoder(_vae(options))
     processes = max(1, (os.cpu_count() or 2) // 2)
     dataset.fill_in_background(cache.folder, encoder, shards=options.shards, processes=processes)
     cache.wait(min(FIRST_SHARDS, options.shards))
-    training = Training(
-        cache, options.state, device=options.device, lanes=lanes, batch=options.batch
-    )
+    training = Training(cache, options.state, device=options.device, lanes=lanes, batch=batch)
     if not options.fresh and not training.resume() and (options.weights / "unet").exists():
         training.start_from(load_pipeline(options.weights))
     print(f"from {training.pictures_seen} pictures", flush=True)
@@ -121,6 +122,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     figures = evaluate(
         options.weights,
         prompts=options.prompts,
+        others=options.others,
         sweep=options.sweep,
         workers=options.lanes or os.cpu_count() or 1,
     )

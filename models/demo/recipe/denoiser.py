@@ -72,6 +72,9 @@ class Objective:
     def __init__(self, device: str) -> None:
         schedule = DDPMScheduler(num_train_timesteps=TRAIN_STEPS, **BETAS)
         self._alphas = schedule.alphas_cumprod.to(device)
+        # Half the time on a GPU; a CPU without bf16 units only emulates it.
+        on_gpu = device.startswith("cuda")
+        self._precision = torch.autocast("cuda", torch.bfloat16, enabled=on_gpu)
 
     def __call__(self, model: nn.Module, chunk: Chunk) -> Tensor:
         alpha = self._alphas[chunk.steps][:, None, None, None]
@@ -79,9 +82,10 @@ class Objective:
         noisy = signal * chunk.latents + sigma * chunk.noise
         target = signal * chunk.noise - sigma * chunk.latents
         noisy = noisy.contiguous(memory_format=torch.channels_last)
-        guess = model(noisy, chunk.steps, chunk.tokens)
+        with self._precision:
+            guess = model(noisy, chunk.steps, chunk.tokens)
         weight = torch.clamp(GAMMA * (1 - alpha) / alpha, max=1.0)
-        return (weight * (guess - target) ** 2).mean()
+        return (weight * (guess.float() - target) ** 2).mean()
 
 
 class Training:
@@ -103,21 +107,28 @@ class Training:
     def run(
         self, minutes: float, *, every_minutes: float, on_snapshot: Callable[["Training"], None]
     ) -> None:
-        started, last = time.monotonic(), time.monotonic()
+        """Train for so long; the state is saved however it ends."""
+        try:
+            self._loop(minutes, every_minutes, on_snapshot)
+        finally:
+            self.save()
+        on_snapshot(self)
+
+    def _loop(
+        self, minutes: float, every_minutes: float, on_snapshot: Callable[["Training"], None]
+    ) -> None:
+        started = last = time.monotonic()
         mean = 0.0
         while (spent := (time.monotonic() - started) / (60 * minutes)) < 1:
             loss = self._step(spent)
             mean = loss if mean == 0 else 0.98 * mean + 0.02 * loss
             if self.steps_done % 25 == 0:
                 self._report(mean, spent, time.monotonic() - started)
-            if self.steps_done % 500 == 0:
                 self.cache.refresh()
             if time.monotonic() - last > every_minutes * 60:
                 self.save()
                 on_snapshot(self)
                 last = time.monotonic()
-        self.save()
-        on_snapshot(self)
 
     def _step(self, spent: float) -> float:
         warm = min(1.0, (self.steps_done + 1) / WARMUP_STEPS)

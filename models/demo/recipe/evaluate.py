@@ -79,7 +79,12 @@ class Studio:
         self._pool = get_context("spawn").Pool(workers, _open_studio, (weights,))
 
     def ask(self, question: Question) -> list[Answer]:
-        return [answer for part in self._pool.imap(_answer, question.chunks()) for answer in part]
+        return self.ask_all([question])[0]
+
+    def ask_all(self, questions: list[Question]) -> list[list[Answer]]:
+        """All at once: a short question alone would leave processes idle."""
+        waiting = [self._pool.map_async(_answer, list(q.chunks()), 1) for q in questions]
+        return [[answer for part in parts.get() for answer in part] for parts in waiting]
 
 
 _pipeline: StableDiffusionPipeline
@@ -111,11 +116,12 @@ def _answer(question: Question) -> list[Answer]:
     return [Answer(v, t) for v, t in zip(verdicts, small, strict=True)]
 
 
-def evaluate(weights: Path, *, prompts: int, sweep: int, workers: int) -> Figures:
+def evaluate(weights: Path, *, prompts: int, others: int, sweep: int, workers: int) -> Figures:
+    """`prompts` held-out ones, `others` seen ones and of two things, `sweep` a value of a lever."""
     studio = Studio(weights, workers)
     held_out = _drawn("held out", prompts, held_out=True, things=1)
-    seen = _drawn("seen", prompts, held_out=False, things=1)
-    pairs = _drawn("pairs", prompts // 2, held_out=False, things=2)
+    seen = _drawn("seen", others, held_out=False, things=1)
+    pairs = _drawn("pairs", others, held_out=False, things=2)
     few = held_out[:sweep]
     started = time.monotonic()
 
@@ -173,7 +179,7 @@ def pair_figures(asked: Iterable[Scene], answers: list[Answer]) -> Figures:
     }
 
 
-def about(weights: Path, state: Path) -> Figures:
+def about(weights: Path, state: Path, *, judged: int = 2000) -> Figures:
     """What is known without drawing: sizes, the decoder's PSNR, the judge's accuracy, the run."""
     pipeline = load_pipeline(weights)
     sizes = {
@@ -187,7 +193,7 @@ def about(weights: Path, state: Path) -> Figures:
     return {
         "model": sizes,
         "vae": {"psnr_db": round(psnr(pipeline.vae, LinearEncoder(pipeline.vae), 256), 2)},
-        "judge": {"scenes": 2000, "accuracy": accuracy(load_judge(), 2000)},
+        "judge": {"scenes": judged, "accuracy": accuracy(load_judge(), judged)},
         "training": {"pictures": run["pictures_seen"], "steps_done": run["steps_done"]},
     }
 
@@ -204,9 +210,9 @@ def _drawn(name: str, count: int, *, held_out: bool, things: int) -> tuple[Scene
 def _sweep(
     studio: Studio, asked: tuple[Scene, ...], lever: str, values: tuple[Any, ...]
 ) -> list[Figures]:
+    questions = [replace(Question(asked), **{lever: value}) for value in values]
     rows = []
-    for value in values:
-        answers = studio.ask(replace(Question(asked), **{lever: value}))
+    for value, answers in zip(values, studio.ask_all(questions), strict=True):
         rows.append({lever: value} | lone_figures(asked, answers))
         _tell(f"{lever} {value}", rows[-1])
     return rows
@@ -232,7 +238,7 @@ def _colors(answers: list[Answer]) -> list[str]:
 
 def _diversity(studio: Studio, asked: tuple[Scene, ...], seeds: int = 4) -> Figures:
     """How far apart pictures of one prompt are: root mean square of thumbnails, in grey levels."""
-    many = [studio.ask(Question(asked, seed=1000 * k)) for k in range(seeds)]
+    many = studio.ask_all([Question(asked, seed=1000 * k) for k in range(seeds)])
     distances = [
         float(np.sqrt(((a.thumbnail.astype(float) - b.thumbnail) ** 2).mean()))
         for answers in zip(*many, strict=True)
