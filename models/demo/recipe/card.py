@@ -18,6 +18,12 @@ FAILURES: Final = Path(__file__).with_name("failures.md")
 BARS: Final = (("object", 0.90), ("color", 0.90), ("ground", 0.95), ("all_three", 0.80))
 PAIR_BAR: Final = 0.60
 PSNR_BAR: Final = 28.0
+LEVERS: Final = (
+    ("Guidance", "guidance", "guidance"),
+    ("Steps", "steps", "steps"),
+    ("Samplers", "samplers", "sampler"),
+    ("Other shapes (height, width)", "shapes", "shape"),
+)
 KINDS: Final = ("object", "color", "ground", "size", "all_three")
 Figures = dict[str, Any]
 
@@ -45,7 +51,7 @@ def _bars(figures: Figures) -> str:
             kind.replace("_", " "),
             _share(held[kind]),
             _share(seen[kind]),
-            _bar(held[kind], bars, kind),
+            _bar(held, bars, kind),
         )
         for kind in KINDS
     ]
@@ -68,27 +74,35 @@ def _bars(figures: Figures) -> str:
 
 
 def _levers(figures: Figures) -> str:
-    negative, diversity = figures["negative"], figures["diversity"]
-    tables = [
-        f"\n### {title}\n" + _table((lever, *KINDS), _rows(figures[name], lever))
-        for title, name, lever in (
-            ("Guidance", "guidance", "guidance"),
-            ("Steps", "steps", "steps"),
-            ("Samplers", "samplers", "sampler"),
-            ("Other shapes (height, width)", "shapes", "size"),
-        )
-    ]
+    measured = [row for row in LEVERS if row[1] in figures]
+    missing = [row[0].lower() for row in LEVERS if row[1] not in figures]
     few = figures["guidance"][0]["prompts"]
     return (
         f"\n## The levers\nEach row: {few} held-out prompts, all else at its default.\n"
-        + "".join(tables)
+        + "".join(
+            f"\n### {title}\n" + _table((lever, *KINDS), _rows(figures[name], lever))
+            for title, name, lever in measured
+        )
         + "\n![Levers](levers.png)\n\n"
-        f"- Negative prompt: with no colour asked for, {_share(negative['share'])} of"
-        f" {negative['prompts']} pictures were {negative['color']}; with the negative prompt"
-        f' "{negative["color"]}", {_share(negative["share_when_negative"])}.\n'
-        f"- Seeds: {diversity['seeds']} pictures of each of {diversity['prompts']} prompts are"
-        f" {diversity['rms_distance_mean']} grey levels (of 255) apart on average, the nearest two"
-        f" {diversity['rms_distance_least']} (root mean square of 32x32 thumbnails).\n"
+        + (f"- Not measured for these weights: {', '.join(missing)}.\n" if missing else "")
+        + _negative(figures["negative"])
+        + _diversity(figures["diversity"])
+    )
+
+
+def _negative(row: Figures) -> str:
+    return (
+        f"- Negative prompt: with no colour asked for, {_share(row['share'])} of"
+        f" {row['prompts']} pictures were {row['color']}; with the negative prompt"
+        f' "{row["color"]}", {_share(row["share_when_negative"])}.\n'
+    )
+
+
+def _diversity(row: Figures) -> str:
+    return (
+        f"- Seeds: {row['seeds']} pictures of each of {row['prompts']} prompts are"
+        f" {row['rms_distance_mean']} grey levels (of 255) apart on average, the nearest two"
+        f" {row['rms_distance_least']} (root mean square of 32x32 thumbnails).\n"
     )
 
 

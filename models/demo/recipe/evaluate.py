@@ -44,7 +44,7 @@ class Question:
     steps: int = STEPS
     guidance: float = GUIDANCE
     sampler: str = "dpmpp_2m"
-    size: tuple[int, int] = (128, 128)
+    shape: tuple[int, int] = (128, 128)
     seed: int = 0
     colorless: bool = False
     negative: str | None = None
@@ -108,7 +108,7 @@ def _answer(question: Question) -> list[Answer]:
         steps=question.steps,
         guidance=question.guidance,
         negative=question.negative,
-        size=question.size,
+        size=question.shape,
     )
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     verdicts = _judge.verdicts(pixels.permute(0, 3, 1, 2).float() / 255)
@@ -134,7 +134,7 @@ def evaluate(weights: Path, *, prompts: int, others: int, sweep: int, workers: i
     figures["guidance"] = _sweep(studio, few, "guidance", GUIDANCES)
     figures["steps"] = _sweep(studio, few, "steps", STEP_COUNTS)
     figures["samplers"] = _sweep(studio, few, "sampler", tuple(SAMPLERS))
-    figures["shapes"] = _sweep(studio, few, "size", SHAPES)
+    figures["shapes"] = _sweep(studio, few, "shape", SHAPES)
     figures["negative"] = _negative(studio, seen[:sweep])
     figures["diversity"] = _diversity(studio, held_out[:CHUNK])
     figures["evaluation_minutes"] = round((time.monotonic() - started) / 60, 1)

@@ -20,7 +20,7 @@ def plot_levers(figures: dict[str, Any], path: Path) -> None:
             axis.plot([row[lever] for row in rows], [row[kind] for row in rows], "o-", label=kind)
         axis.set_xlabel(lever)
     axes[1].set_xscale("log")
-    rows = figures["samplers"]
+    rows = figures.get("samplers", [])
     for kind in KINDS:
         axes[2].plot([row["sampler"] for row in rows], [row[kind] for row in rows], "o")
     axes[0].set_ylabel("share right")
