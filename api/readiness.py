@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import anyio
 import anyio.to_thread
@@ -30,11 +30,13 @@ class Readiness:
         blobs: Blobs,
         threads: anyio.CapacityLimiter,
         *,
+        waived: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._threads = threads
+        self._waived = waived
         self._clock = clock
         self._blobs_until = 0.0
         self._blobs_reason: str | None = None
@@ -54,7 +56,7 @@ class Readiness:
         try:
             await self._store.ping()
             if not self._server_good:  # once: the server may have come up after us
-                await self._store.check_server()
+                await self._store.check_server(waived=self._waived)
                 self._server_good = True
         except (StoreUnavailable, SettingsError) as error:
             return str(error)

@@ -74,7 +74,7 @@ async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerat
             blob_threads=blob_threads,
             keys=keys,
             following=following,
-            readiness=Readiness(store, blobs, blob_threads),
+            readiness=Readiness(store, blobs, blob_threads, waived=settings.waived),
             webhooks=webhooks,
             metrics=metrics,
             groups=GroupStore(redis),
@@ -84,7 +84,7 @@ async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerat
 async def check_before_start(settings: ApiSettings, store: AsyncJobStore, keys: KeyStore) -> None:
     """Refuse to start where jobs could be lost, or where anybody could come in unseen."""
     try:
-        await store.check_server()
+        await store.check_server(waived=settings.waived)
         if settings.anonymous != "from-anywhere" and settings.key_needed and not await keys.any():
             raise SettingsError(
                 f"listening on {settings.host} needs a key and there is none: make one with "

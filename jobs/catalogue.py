@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jobs.errors import SettingsError
-from jobs.samplers import SAMPLERS
+from jobs.samplers import SAMPLERS, Prediction
 
 
 class _Frozen(BaseModel):
@@ -52,7 +52,7 @@ class ModelEntry(_Frozen):
     source: str  # a folder (relative to the model file) or a hub repository
     revision: str | None = None  # a hub commit; required for a hub repository
     family: str = "auto"  # a profile's name in worker/engine/profiles, or auto
-    prediction: Literal["diffusion", "flow"] = "diffusion"
+    prediction: Prediction = "diffusion"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     variant: str | None = None  # the hub's file variant, such as fp16
     lane_width: int | None = None  # rows of one model call: 1, 2, 4, 8, 16; None: measured

@@ -97,7 +97,7 @@ def check_info(info: Mapping[str, Any], waived: Collection[str]) -> None:
         " `maxmemory-policy noeviction`",
     }
     found = [
-        f"{said} (or waive it: {word})"
+        f"{said} (or live with it: PRINTWORKS_REDIS_WAIVE={word})"
         for word, said in faults.items()
         if said and word not in waived
     ]

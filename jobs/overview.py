@@ -6,7 +6,6 @@ Owns the values only; `jobs/store.py` fills them. Knows no connection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
 
@@ -52,7 +51,6 @@ class WorkerReport(BaseModel):
     slots: int  # images it wants to hold
     step_ms: float | None
     models: tuple[ModelPace, ...]
-    beat_at: datetime | None = None  # Redis time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

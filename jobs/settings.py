@@ -13,13 +13,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from jobs.errors import SettingsError
 
 PREFIX = "PRINTWORKS_"
 ROLE_PREFIXES = ("PRINTWORKS_API_", "PRINTWORKS_WORKER_")
 CLIENT_VARIABLES = ("PRINTWORKS_URL", "PRINTWORKS_KEY")  # read by the command line only
+WAIVABLE = ("no-aof", "eviction", "old-version")  # jobs/connection.py says what each risks
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -32,6 +40,9 @@ class RoleSettings(BaseModel):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         description="Redis or Valkey, 7.0 or later, AOF on, noeviction; REDIS_URL is read too",
+    )
+    redis_waive: str = Field(
+        "", description="faults of Redis to live with, by comma: no-aof, eviction, old-version"
     )
     s3_endpoint: str | None = Field(None, description="S3 endpoint; unset: AWS's own")
     s3_public_endpoint: str | None = Field(
@@ -62,6 +73,19 @@ class RoleSettings(BaseModel):
     webhook_networks: str = Field(
         "", description="networks (CIDR, commas) that webhooks may reach though they are not public"
     )
+
+    @field_validator("redis_waive")
+    @classmethod
+    def _known_faults(cls, value: str) -> str:
+        unknown = {word.strip() for word in value.split(",")} - {"", *WAIVABLE}
+        if unknown:
+            raise ValueError(f"unknown {sorted(unknown)}; waivable: {', '.join(WAIVABLE)}")
+        return value
+
+    @property
+    def waived(self) -> frozenset[str]:
+        """What of Redis's faults the operator accepts."""
+        return frozenset(word.strip() for word in self.redis_waive.split(","))
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:

@@ -74,7 +74,7 @@ def wait_for_redis(settings: WorkerSettings, stop: Stop) -> bool:
     with JobStore(settings.redis_url) as store:
         while not stop.asked:
             try:
-                store.check_server()
+                store.check_server(waived=settings.waived)
             except StoreUnavailable as error:
                 log.warning("redis.awaited", extra={"reason": str(error)})
                 stop.wait(WAIT_FOR_REDIS_S)

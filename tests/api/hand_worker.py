@@ -7,7 +7,6 @@ pictures: the API never looks inside.
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 
 from jobs import keys
 from jobs.blobs import Blobs
@@ -52,7 +51,6 @@ class HandWorker:
             slots=8,
             step_ms=None,
             models=(pace,),
-            beat_at=datetime.now(UTC),
         )
         self.store.run(worker_calls.beat(report, [], worker_ttl_s=60))
         self.store.redis.sadd(keys.RQ_WORKERS, keys.rq_key("worker", NAME))

@@ -34,3 +34,11 @@ def test_a_secret_does_not_show():
     settings = RoleSettings.load({"PRINTWORKS_S3_SECRET_KEY": "hush"})
 
     assert "hush" not in repr(settings)
+
+
+def test_faults_of_redis_are_waived_by_their_words():
+    settings = RoleSettings.load({"PRINTWORKS_REDIS_WAIVE": "no-aof, eviction"})
+
+    assert settings.waived >= {"no-aof", "eviction"}
+    with pytest.raises(SettingsError, match="waivable: no-aof"):
+        RoleSettings.load({"PRINTWORKS_REDIS_WAIVE": "no-oaf"})
