@@ -37,6 +37,8 @@ class Shell:
             text=True,
             cwd=self.folder,
             env=environ | ({"PRINTWORKS_URL": self.url} if self.url else {}),
+            # a shell that runs the tests in its background has SIGINT ignored, and children inherit
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def run(self, *arguments: str) -> tuple[int, str, str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import count
+
+import torch
+
 from tests.engine.runs import alone, endings, finish, pixels, plain, run
 from tests.engine.tiny import a_request
 from worker.engine.batcher import Engine
@@ -49,7 +53,9 @@ def test_an_image_that_joins_in_mid_run_gets_the_bits_it_gets_alone(model: Model
 
 
 def test_a_canceled_neighbour_leaves_at_once_and_changes_nothing(model: Model):
-    engine, kept, dropped = Engine([model]), a_request(seed=3), a_request(seed=4, steps=50)
+    # a second passes at every look at the clock, so that no progress is held back
+    engine = Engine([model], clock=count(0.0, 1.0).__next__)
+    kept, dropped = a_request(seed=3), a_request(seed=4, steps=50)
     engine.submit(kept)
     engine.submit(dropped)
     events: list[Event] = []
@@ -63,6 +69,20 @@ def test_a_canceled_neighbour_leaves_at_once_and_changes_nothing(model: Model):
     assert isinstance(ends[dropped.id], Canceled)
     assert 0 < ends[dropped.id].calls < 50
     assert pixels(ends[kept.id]) == plain(model, kept)
+
+
+def test_a_parked_or_dropped_call_leaves_the_caller_its_gradients(model: Model):
+    # pipelines switch gradients off for their thread, and a parked one has not switched them back
+    engine, dropped = Engine([model]), a_request(seed=5, steps=50)
+    engine.submit(dropped)
+    engine.tick()
+    assert torch.is_grad_enabled()
+
+    engine.cancel(dropped.id)
+    assert torch.is_grad_enabled()
+
+    model.call_for(a_request(seed=6)).start(0.0)
+    assert torch.is_grad_enabled()
 
 
 def test_canceling_an_image_that_waits_costs_no_model_call(model: Model):

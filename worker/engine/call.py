@@ -63,11 +63,17 @@ class ImageCall:
         """Whether there is a picture or an error."""
         return self._greenlet.dead
 
+    # Every way into the greenlet is under no_grad: a pipeline switches gradients off for its
+    # thread, and parked or dropped it leaves the thread as it found it. That must be "off" inside
+    # and the caller's own outside.
+
+    @torch.no_grad()
     def start(self, now_s: float) -> None:
         """Run up to the first gate."""
         self.stage_since_s[self.stage] = now_s
         self._greenlet.switch()
 
+    @torch.no_grad()
     def answer(self, result: Any, *, company: int) -> None:
         """Hand over what the parked call waits for, and run up to the next gate."""
         if self.parked is not None and self.parked.gate.kind is Kind.ROWS:
@@ -76,6 +82,7 @@ class ImageCall:
         self.parked = None
         self._greenlet.switch(result)
 
+    @torch.no_grad()
     def throw(self, error: BaseException) -> None:
         """Raise `error` inside the parked call; its `finally` blocks run."""
         self.parked = None
