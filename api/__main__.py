@@ -17,13 +17,15 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from api import keys_cli, logs
+from api import keys_cli
 from api.app import create_app
 from api.keystore import open_keystore
+from api.middleware import request_stamp
 from api.protocol import TimedH11Protocol
 from api.settings import ApiSettings
 from api.state import check_before_start
 from jobs.errors import SettingsError
+from jobs.logs import set_up
 from jobs.store import AsyncJobStore
 
 log = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
     settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
     settings = settings.model_copy(update={"host": where(settings, asked)})
     asyncio.run(_check(settings))
-    logs.set_up(settings.log_level)
+    set_up(settings.log_level, stamp=request_stamp)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -22,7 +22,6 @@ MAX_HEADER_BYTES = 16_384
 MAX_HEADERS = 100
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")
 request_id_now: ContextVar[str] = ContextVar("request_id", default="")
-
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -33,6 +32,12 @@ SECURITY_HEADERS = (
 DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 Observe = Callable[[Scope, int, float], None]
+
+
+def request_stamp() -> dict[str, str]:
+    """What every log line of a request carries."""
+    request_id = request_id_now.get()
+    return {"request_id": request_id} if request_id else {}
 
 
 def ignore(scope: Scope, status: int, seconds: float) -> None:

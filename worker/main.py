@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from jobs.errors import SettingsError
-from worker.logs import set_up
+from jobs.logs import set_up
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from jobs import keys
 from jobs.blobs import Blobs
 from jobs.catalogue import load_catalogue
 from jobs.connection import connect
+from jobs.logs import set_up
 from tests.queue.fake_engine import fake_link
 from worker.control import Control
 from worker.finishing import Finishing, Spool
 from worker.gpu import new_name
-from worker.logs import set_up
 from worker.messages import EngineConfig
 from worker.rq_bridge import BatchWorker
 from worker.settings import WorkerSettings
