@@ -8,6 +8,7 @@ ends within CALL_BUDGET_S, in a value or in one of `jobs.errors`.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -26,6 +27,7 @@ from jobs.scripts import Call, client_calls, text
 from jobs.spec import JobSpec
 
 T = TypeVar("T")
+PURGE_MOST = 200  # jobs a step: 20 to 40 ms of Redis, and others have their turn between
 CALLS_AT_ONCE = 32  # a burst of 200 otherwise opens 200 connections, and most of them too late
 
 
@@ -125,6 +127,34 @@ class AsyncJobStore:
     async def resume(self) -> None:
         """Have workers take jobs again, as `rq resume` does."""
         await self._command("delete", keys.RQ_SUSPENDED)
+
+    async def drain(self) -> int:
+        """Pause, and say how many jobs still run: when there are none, the fleet is drained."""
+        await self.pause()
+        return sum(report.running for report in await self.workers())
+
+    async def drain_worker(self, name: str) -> bool:
+        """Have one worker finish what fits into its grace time, hand the rest back and end, as
+        RQ's `shutdown` command does; False: no worker of this name listens."""
+        order = json.dumps({"command": "shutdown"})
+        return bool(await self._command("publish", keys.rq_key("pubsub", name), order))
+
+    async def purge(self, models: Sequence[str], *, tenant: str | None = None) -> int:
+        """Cancel what waits for `models`, of one tenant or of all; how many jobs that were.
+
+        Those that run go on; those that come meanwhile stay, more or less: it ends when as many
+        are canceled as waited when it began.
+        """
+        return sum([await self._purge(model, tenant) for model in models])
+
+    async def _purge(self, model: str, tenant: str | None) -> int:
+        call = client_calls.purge(model, tenant=tenant, most=PURGE_MOST)
+        total, left = await self.run(call)
+        waited, canceled = total + left, total
+        while canceled and total < waited:
+            canceled, _ = await self.run(call)
+            total += canceled
+        return total
 
     async def paused(self) -> bool:
         """Whether workers take no jobs."""

@@ -186,6 +186,12 @@ def queue_state(model: str) -> Call[ModelQueue]:
     return Call(load("queue"), (), (model, *keys.queue_names(model)), parse)
 
 
+def purge(model: str, *, tenant: str | None, most: int) -> Call[tuple[int, int]]:
+    """Cancel some of a model's waiting jobs, of one tenant or of all: how many, how many more."""
+    lines = tuple(keys.rq_key("queue", q) for q in keys.queue_names(model))
+    return Call(load("purge"), lines, (most, tenant or ""), lambda r: (int(r[0]), int(r[1])))
+
+
 def _job_keys(job_id: str) -> tuple[str, str]:
     return keys.rq_key("job", job_id), keys.gone(job_id)
 

@@ -1,0 +1,44 @@
+-- purge: cancel some of the jobs that wait. Those that run go on.
+-- uses: common, outbox, endings
+-- KEYS  1... lines of one model
+-- ARGV  1 most jobs  2 tenant, or '' for all of them
+-- returns {how many were canceled, how many more wait}
+
+local now, most, tenant = clock(), tonumber(ARGV[1]), ARGV[2]
+local canceled, left = 0, 0
+
+local function cancel(ids, queue)
+  for _, id in ipairs(ids) do
+    if canceled >= most then return end
+    local f = redis.call('HMGET', job_key(id), 'status', 'x_tenant')
+    if f[1] == 'queued' then
+      stop(id, 'canceled', now)
+      canceled = canceled + 1
+    else
+      leave_line(id, queue, f[2] or '')  -- RQ's own tools ended it and left its place
+    end
+  end
+end
+
+-- those aside first, and from the head: each is found at once, and none has to enter the line
+local function purge_tenant(queue, who)
+  local aside = aside_key(queue, who)
+  if canceled < most then cancel(redis.call('LRANGE', aside, 0, most - canceled - 1), queue) end
+  if canceled < most and redis.call('LLEN', aside) == 0 then
+    cancel(redis.call('SMEMBERS', line_key(queue, who)), queue)
+  end
+  left = left + redis.call('LLEN', aside)
+end
+
+for _, list in ipairs(KEYS) do
+  local queue = string.sub(list, #list_key('') + 1)
+  if tenant ~= '' then
+    purge_tenant(queue, tenant)
+    left = left + redis.call('SCARD', line_key(queue, tenant))
+  else
+    for _, who in ipairs(redis.call('HKEYS', PW .. 'asides:' .. queue)) do purge_tenant(queue, who) end
+    if canceled < most then cancel(redis.call('LRANGE', list, 0, most - canceled - 1), queue) end
+    left = left + redis.call('LLEN', list)
+  end
+end
+return {canceled, left}

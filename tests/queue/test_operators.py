@@ -1,0 +1,96 @@
+"""What operators do to the queue as a whole: pause, drain, purge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis import Redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from jobs.admission import AdmitLimits
+from jobs.store import AsyncJobStore, JobStore
+from tests.helpers import wait_until
+from tests.queue.making import admit, claim, claimed_ids, statuses
+from tests.queue.worker_process import worker_process
+
+T = TypeVar("T")
+FAIR = AdmitLimits(max_jobs=None, tenant_jobs=None)  # eight of a tenant stand in a line
+
+
+def with_store(url: str, call: Callable[[AsyncJobStore], Awaitable[T]]) -> T:
+    async def run() -> T:
+        store = AsyncJobStore(url)
+        try:
+            return await call(store)
+        finally:
+            await store.aclose()
+
+    return asyncio.run(run())
+
+
+def some(store: JobStore, tenant: str, n: int, priority: str = "normal") -> list[str]:
+    return [admit(store, tenant=tenant, limits=FAIR, priority=priority) for _ in range(n)]
+
+
+def test_purge_cancels_what_waits_and_leaves_what_runs(
+    redis_url: str, store: JobStore, redis: Redis
+):
+    flood = some(store, "flood", 450) + some(store, "flood", 5, "low")
+    small = some(store, "small", 3)
+    running = claimed_ids(store, 4)
+
+    purged = with_store(redis_url, lambda s: s.purge(["demo"]))
+
+    assert purged == 454
+    assert sorted(claimed_ids(store, 9)) == []
+    became = statuses(store, flood, "flood") + statuses(store, small, "small")
+    assert became.count("running") == len(running) == 4
+    assert became.count("canceled") == 454
+    left = [k for p in ("pw:aside*", "pw:line*", "rq:queue:*") for k in redis.scan_iter(p)]
+    assert left == []
+    assert redis.hget("pw:backlog:demo", "jobs") == b"0"
+
+
+def test_purge_of_one_tenant_touches_nobody_elses(redis_url: str, store: JobStore):
+    flood, small = some(store, "flood", 30), some(store, "small", 12)
+
+    assert with_store(redis_url, lambda s: s.purge(["demo"], tenant="flood")) == 30
+
+    assert set(statuses(store, flood, "flood")) == {"canceled"}
+    assert claimed_ids(store, 20) + claimed_ids(store, 20) == small  # eight at a time
+
+
+def test_purge_takes_away_what_rq_canceled_and_left_standing(
+    redis_url: str, store: JobStore, redis: Redis
+):
+    ids = some(store, "acme", 20)
+    for job_id in (ids[2], ids[15]):  # one in the line, one aside
+        redis.hset(f"rq:job:{job_id}", "status", "canceled")
+        redis.expire(f"rq:job:{job_id}", 100)
+
+    assert with_store(redis_url, lambda s: s.purge(["demo"], tenant="acme")) == 18
+    assert claim(store, 9) == []
+    assert not redis.exists("pw:aside:demo.normal:acme", "pw:line:demo.normal:acme")
+
+
+def test_drain_says_how_many_still_run_and_a_drained_worker_ends(
+    redis_url: str, store: JobStore, redis: Redis, environ: dict[str, str]
+):
+    with worker_process(environ, step_s=0.02) as worker:
+        ids = [admit(store, steps=40, seed=k) for k in range(3)]
+        wait_until(lambda: statuses(store, ids) == ["running"] * 3, "all run", 20)
+        wait_until(lambda: with_store(redis_url, lambda s: s.drain()) == 3, "three run")
+        waiting = admit(store)
+        wait_until(lambda: statuses(store, ids) == ["succeeded"] * 3, "they end", 20)
+        wait_until(lambda: with_store(redis_url, lambda s: s.drain()) == 0, "none runs")
+        assert statuses(store, [waiting]) == ["queued"]
+
+        (name,) = [k.decode().split(":")[-1] for k in redis.scan_iter("pw:worker:*")]
+        assert with_store(redis_url, lambda s: s.drain_worker(name))
+        assert worker.wait(timeout=20) == 0
+        assert not with_store(redis_url, lambda s: s.drain_worker(name))
+
+    assert Job.fetch(waiting, connection=redis, serializer=JSONSerializer).is_queued
