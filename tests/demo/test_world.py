@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from models.demo.recipe.captions import (
@@ -16,8 +17,8 @@ from models.demo.recipe.captions import (
     split,
 )
 from models.demo.recipe.dataset import labels_of, scene_of
-from models.demo.recipe.scenes import FONT, draw_scene, render
-from models.demo.recipe.textures import TILE, VARIANTS, ground
+from models.demo.recipe.scenes import FONT, draw_scene, render, render_covered
+from models.demo.recipe.textures import CELL, TILE, VARIANTS, ground
 from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
 from models.demo.recipe.world import (
     COLOR_NAMES,
@@ -142,3 +143,24 @@ def test_a_scene_fits_any_shape_of_picture(height: int, width: int):
     rng = random.Random(5)
     for scene in drawn(40):
         assert render(scene, rng, height=height, width=width).shape == (height, width, 3)
+
+
+@needs_font
+def test_the_middle_of_a_thing_is_on_the_grid_of_the_latents():
+    rng = random.Random(6)
+    for thing in (Thing("heart", "red", size) for size in ("small", "", "large")):
+        _, cover = render_covered(Scene((thing,), "night sky"), rng)
+        rows, columns = (np.flatnonzero(cover.max(axis) > 0.02) for axis in (1, 0))
+
+        middles = (rows[0] + rows[-1] + 1) / 2, (columns[0] + columns[-1] + 1) / 2
+        assert all(abs(middle / CELL - round(middle / CELL)) <= 1 / CELL for middle in middles)
+
+
+@needs_font
+def test_what_is_covered_is_what_differs_from_the_ground():
+    thing = Thing("star", "red", "large")
+    picture, cover = render_covered(Scene((thing,), "snowy field"), random.Random(7))
+    bright = picture[..., 1] > 200  # snow is, a red star is not
+
+    assert bright[cover == 0].mean() > 0.9  # the rest is its shadow
+    assert bright[cover > 0.9].mean() < 0.1

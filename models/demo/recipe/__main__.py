@@ -93,7 +93,7 @@ def _train(options: argparse.Namespace) -> None:
     on_cpu = options.device == "cpu"
     lanes = options.lanes or (os.cpu_count() if on_cpu else 1) or 1
     batch = options.batch or (32 if on_cpu else 512)
-    cache = dataset.Cache(options.state / "latents")
+    cache = dataset.Cache(options.state / f"latents-{scenes.version()}")
     encoder = LinearEncoder(_vae(options))
     processes = max(1, (os.cpu_count() or 2) // 2)
     dataset.fill_in_background(cache.folder, encoder, shards=options.shards, processes=processes)

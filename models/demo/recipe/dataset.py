@@ -15,9 +15,11 @@ from typing import Final
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from models.demo.recipe import scenes
+from models.demo.recipe.network import LATENT_FACTOR
 from models.demo.recipe.vae import LinearEncoder
 from models.demo.recipe.world import COLOR_NAMES, GROUND_NAMES, OBJECT_NAMES, SIZES, Scene, Thing
 
@@ -34,6 +36,7 @@ class Shard:
 
     latents: Tensor  # (SHARD, C, H/16, W/16) float16
     labels: Tensor  # (SHARD, 7) int8
+    cover: Tensor  # (SHARD, H/16, W/16) uint8: how much of a cell is a thing, 255 is all of it
 
     def scene(self, row: int) -> Scene:
         return scene_of(self.labels[row].tolist())
@@ -56,13 +59,23 @@ def scene_of(row: list[int]) -> Scene:
 def make_shard(index: int, encoder: LinearEncoder) -> Shard:
     rng = random.Random(f"shard {index}")
     height, width = SHAPES[index % len(SHAPES)]
-    labels, latents = [], []
+    labels, latents, covers = [], [], []
     for _ in range(SHARD // 64):
         drawn = [scenes.draw_scene(rng, held_out=False) for _ in range(64)]
-        pictures = [scenes.render(scene, rng, height=height, width=width) for scene in drawn]
-        latents.append(encoder(np.stack(pictures)).half())
+        made = [scenes.render_covered(scene, rng, height=height, width=width) for scene in drawn]
+        latents.append(encoder(np.stack([picture for picture, _ in made])).half())
+        covers.append(np.stack([cover for _, cover in made]))
         labels += [labels_of(scene) for scene in drawn]
-    return Shard(torch.cat(latents), torch.tensor(labels, dtype=torch.int8))
+    return Shard(
+        torch.cat(latents),
+        torch.tensor(labels, dtype=torch.int8),
+        _cells(torch.from_numpy(np.concatenate(covers))),
+    )
+
+
+def _cells(cover: Tensor) -> Tensor:
+    """The share of each cell that is covered: (N, H, W) 0..1 to (N, H/16, W/16) uint8."""
+    return (functional.avg_pool2d(cover, LATENT_FACTOR) * 255 + 0.5).byte()
 
 
 class Cache:
@@ -87,13 +100,16 @@ class Cache:
 
     def put(self, index: int, shard: Shard) -> None:
         fresh = self.folder / f"{index}.{os.getpid()}.part"
-        torch.save({"latents": shard.latents, "labels": shard.labels}, fresh)
+        parts = {"latents": shard.latents, "labels": shard.labels, "cover": shard.cover}
+        torch.save(parts, fresh)
         fresh.rename(self.folder / f"{index}.pt")
 
-    def batch(self, rows: int, rng: random.Random, *, pairs: float) -> tuple[Tensor, list[Scene]]:
-        """Random rows of shards of one shape: latents (rows, C, h, w) and their scenes.
+    def batch(
+        self, rows: int, rng: random.Random, *, pairs: float
+    ) -> tuple[Tensor, Tensor, list[Scene]]:
+        """Random rows of shards of one shape: latents (rows, C, h, w), cover (rows, h, w), scenes.
 
-        Of the scenes of two things only the share `pairs` is taken.
+        Cover is 0..1. Of the scenes of two things only the share `pairs` is taken.
         """
         shape = rng.choice(list(self.shards.values())).latents.shape
         pool = [shard for shard in self.shards.values() if shard.latents.shape == shape]
@@ -103,7 +119,8 @@ class Cache:
             if shard.labels[row, 4] < 0 or rng.random() < pairs:
                 picks.append((shard, row))
         latents = torch.stack([shard.latents[row] for shard, row in picks]).float()
-        return latents, [shard.scene(row) for shard, row in picks]
+        cover = torch.stack([shard.cover[row] for shard, row in picks]).float() / 255
+        return latents, cover, [shard.scene(row) for shard, row in picks]
 
 
 def fill_in_background(

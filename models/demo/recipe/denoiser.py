@@ -1,7 +1,9 @@
 """Training of the UNet with the text encoder: one objective, one loop, one state file.
 
-Prediction is v; the loss of the nearly clean is damped (min-SNR, gamma 5). A tenth of the captions
-is empty, for guidance. Weights that are used are an exponential mean of those that are trained.
+Prediction is v; the loss of the nearly clean is damped (min-SNR, gamma 5), that of the things is
+raised: they are a fifth of the picture and nine tenths of what the caption says. The raise falls to
+nothing with the learning rate, as it makes things a little too large. A tenth of the captions is
+empty, for guidance. Weights that are used are an exponential mean of those that are trained.
 Letters: B rows, C H W latents, L tokens, D text width.
 """
 
@@ -25,6 +27,7 @@ from models.demo.recipe.network import BETAS, TRAIN_STEPS, build_text_encoder, b
 from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
 
 GAMMA: Final = 5.0
+THING_WEIGHT: Final = 3.0  # of a cell full of a thing, over a cell of ground
 EMPTY_SHARE: Final = 0.1
 LEARNING_RATE: Final = 7e-4
 WARMUP_STEPS: Final = 200
@@ -61,6 +64,7 @@ class Chunk:
     """What one replica meets in one step."""
 
     latents: Tensor  # (B, C, H, W)
+    weight: Tensor  # (B, 1, H, W): of each cell in the loss
     noise: Tensor  # (B, C, H, W)
     steps: Tensor  # (B,)
     tokens: Tensor  # (B, L)
@@ -85,7 +89,7 @@ class Objective:
         with self._precision:
             guess = model(noisy, chunk.steps, chunk.tokens)
         weight = torch.clamp(GAMMA * (1 - alpha) / alpha, max=1.0)
-        return (weight * (guess.float() - target) ** 2).mean()
+        return (weight * chunk.weight * (guess.float() - target) ** 2).mean()
 
 
 class Training:
@@ -135,7 +139,9 @@ class Training:
         rate = LEARNING_RATE * warm * min(1.0, (1 - spent) / COOLDOWN)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.lanes.step([self._chunk() for _ in range(self.chunks)])
+        # Raised as long as the learning rate is at its height.
+        raised = (THING_WEIGHT - 1) * min(1.0, (1 - spent) / COOLDOWN)
+        loss = self.lanes.step([self._chunk(raised) for _ in range(self.chunks)])
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self._average()
@@ -143,8 +149,8 @@ class Training:
         self.pictures_seen += self.chunks * self.rows
         return loss
 
-    def _chunk(self) -> Chunk:
-        latents, scenes = self.cache.batch(
+    def _chunk(self, raised: float) -> Chunk:
+        latents, cover, scenes = self.cache.batch(
             self.rows, self.rng, pairs=min(1.0, self.pictures_seen / ALL_PAIRS_AFTER)
         )
         captions = ["" if self.rng.random() < EMPTY_SHARE else caption(s, self.rng) for s in scenes]
@@ -152,6 +158,7 @@ class Training:
         steps = ((torch.arange(self.rows) + torch.rand(self.rows)) / self.rows * TRAIN_STEPS).long()
         return Chunk(
             latents.to(self.device),
+            (1 + raised * cover[:, None]).to(self.device),
             torch.randn(latents.shape, device=self.device),
             steps.to(self.device),
             self.model.tokens(captions).to(self.device),

@@ -41,7 +41,7 @@ UPRIGHT: Final = frozenset(
 SIZES: Final = ("small", "", "large")  # "" is the size nobody mentions
 
 # Longest side of a lone object, and of one of two, in pixels of a 128x128 picture.
-SIZE_PX: Final = {"small": (46, 38), "": (70, 50), "large": (98, 62)}
+SIZE_PX: Final = {"small": (46, 38), "": (68, 50), "large": (92, 62)}
 
 OBJECT_NAMES: Final = tuple(OBJECTS)
 COLOR_NAMES: Final = tuple(COLORS)
