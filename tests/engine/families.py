@@ -58,7 +58,7 @@ def said(prompt: str | None, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _with_text(pipeline: Any, encode: Callable[[str | None, str | None], tuple[Any, ...]]) -> Any:
+def with_text(pipeline: Any, encode: Callable[[str | None, str | None], tuple[Any, ...]]) -> Any:
     def encode_prompt(
         prompt: str | None = None, _guided: Any = None, *_: Any, **more: Any
     ) -> tuple[Any, ...]:
@@ -99,7 +99,7 @@ def sdxl() -> Any:
             timestep_spacing="leading", steps_offset=1,
         ),
     )  # fmt: skip
-    return _with_text(
+    return with_text(
         pipeline,
         lambda p, n: (said(p, 1, 77, DIM), said(n, 1, 77, DIM), said(p, 1, DIM), said(n, 1, DIM)),
     )
@@ -119,7 +119,7 @@ def sd3() -> Any:
     pipeline = StableDiffusion3Pipeline(
         transformer=transformer, scheduler=FlowMatch(), vae=tiny_vae(shift_factor=0.06), **nothing
     )
-    return _with_text(
+    return with_text(
         pipeline,
         lambda p, n: (said(p, 1, 77, DIM), said(n, 1, 77, DIM), said(p, 1, DIM), said(n, 1, DIM)),
     )
@@ -136,7 +136,7 @@ def flux() -> Any:
         scheduler=SHIFTING, vae=tiny_vae(**FLUX_VAE), text_encoder=None, tokenizer=None,
         text_encoder_2=None, tokenizer_2=None, transformer=transformer,
     )  # fmt: skip
-    return _with_text(
+    return with_text(
         pipeline, lambda p, _: (said(p, 1, 48, DIM), said(p, 1, DIM), torch.zeros(48, 3))
     )
 
@@ -151,7 +151,7 @@ def pixart() -> Any:
         tokenizer=None, text_encoder=None, vae=tiny_vae(), transformer=transformer,
         scheduler=DPMSolverMultistepScheduler(),
     )  # fmt: skip
-    return _with_text(
+    return with_text(
         pipeline,
         lambda p, n: (said(p, 1, 40, DIM), _mask(p, 40), said(n, 1, 40, DIM), _mask(n, 40)),
     )
@@ -182,7 +182,7 @@ def sana() -> Any:
         transformer=transformer, vae=vae, scheduler=FlowMatch(shift=7.0), text_encoder=None,
         tokenizer=None,
     )  # fmt: skip
-    return _with_text(
+    return with_text(
         pipeline,
         lambda p, n: (said(p, 1, 16, DIM), _mask(p, 16), said(n, 1, 16, DIM), _mask(n, 16)),
     )
@@ -202,7 +202,7 @@ def qwen_image() -> Any:
     pipeline = QwenImagePipeline(
         transformer=transformer, vae=vae, scheduler=SHIFTING, text_encoder=None, tokenizer=None
     )
-    return _with_text(pipeline, lambda p, _: (said(p, 1, 24, DIM), _mask(p, 24).bool()))
+    return with_text(pipeline, lambda p, _: (said(p, 1, 24, DIM), _mask(p, 24).bool()))
 
 
 def z_image() -> Any:
@@ -221,7 +221,7 @@ def z_image() -> Any:
         transformer=transformer, vae=vae, scheduler=FlowMatch(shift=3.0), text_encoder=None,
         tokenizer=None,
     )  # fmt: skip
-    return _with_text(
+    return with_text(
         pipeline, lambda p, n: ([said(p, 5 + len(p or "") % 20, DIM)], [said(n, 7, DIM)])
     )
 
@@ -238,7 +238,7 @@ def chroma() -> Any:
         transformer=transformer,
     )  # fmt: skip
     ids = torch.zeros(16, 3)
-    return _with_text(
+    return with_text(
         pipeline,
         lambda p, n: (
             said(p, 1, 16, DIM), ids, _mask(p, 16).bool(),
@@ -259,7 +259,7 @@ def lumina2() -> Any:
         transformer=transformer, scheduler=SHIFTING, vae=tiny_vae(**FLUX_VAE), text_encoder=None,
         tokenizer=None,
     )  # fmt: skip
-    return _with_text(
+    return with_text(
         pipeline,
         lambda p, n: (
             said(p, 1, 16, DIM), torch.ones(1, 16).long(),
@@ -281,7 +281,7 @@ def cogview4() -> Any:
             time_shift_type="linear",
         ),
     )  # fmt: skip
-    return _with_text(pipeline, lambda p, n: (said(p, 1, 16, DIM), said(n, 1, 16, DIM)))
+    return with_text(pipeline, lambda p, n: (said(p, 1, 16, DIM), said(n, 1, 16, DIM)))
 
 
 def aura_flow() -> Any:
@@ -296,7 +296,7 @@ def aura_flow() -> Any:
         transformer=transformer, vae=tiny_vae(), scheduler=FlowMatch(), text_encoder=None,
         tokenizer=None,
     )  # fmt: skip
-    return _with_text(
+    return with_text(
         pipeline,
         lambda p, n: (said(p, 1, 16, DIM), _mask(p, 16), said(n, 1, 16, DIM), _mask(n, 16)),
     )

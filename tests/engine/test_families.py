@@ -3,65 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from jobs.catalogue import Defaults, ModelEntry
+from jobs.catalogue import Defaults
 from jobs.samplers import SAMPLERS
-from tests.engine import families
+from tests.engine import families, more_families
 from tests.engine.runs import alone, pixels, plain, run
 from tests.engine.tiny import SIDE, a_request, an_entry
 from worker.engine.model import Model
 from worker.engine.profiles import DEFAULT, PROFILES, find_profile
 from worker.messages import ImageRequest
 
+
+@dataclass(frozen=True)
+class Family:
+    """A tiny pipeline, the profile that it finds, and what it is asked for."""
+
+    profile: str
+    build: Callable[[], Any]
+    samplers: tuple[str, ...]
+    side: int = SIDE
+    guidance: float = 3.0  # of the first request; the next ones add 1 where this is above 1
+
+    def model(self, *, lane_width: int | None = None) -> Model:
+        """Behind gates; by default in lanes as wide as the plain pipeline's own call."""
+        pipeline = self.build()
+        profile = find_profile("auto", type(pipeline).__name__)
+        assert profile.name == self.profile
+        entry = an_entry(
+            lane_width=lane_width or profile.fitted_to(pipeline).rows(self.request(0)),
+            prediction=SAMPLERS[self.samplers[0]].predictions[0],
+            defaults=Defaults(width=SIDE, height=SIDE, sampler=self.samplers[0]),
+        )
+        return Model(entry, pipeline, profile)
+
+    def request(self, number: int, **more: Any) -> ImageRequest:
+        """One of several that differ in everything but their size."""
+        known = {
+            "sampler": self.samplers[number % len(self.samplers)],
+            "width": self.side,
+            "height": self.side,
+            "seed": number,
+            "steps": 3 + number,
+            "guidance_scale": self.guidance + number if self.guidance > 1 else self.guidance,
+            "prompt": "boat" * number,
+        }
+        return a_request(**{**known, **more})
+
+
+DISTILLED = ("lcm", "tcd", "euler_a")
+
 # To add a family: one builder in families.py, one line here.
-FAMILIES: list[tuple[str, Callable[[], Any], dict[str, Any]]] = [
-    ("sdxl", families.sdxl, {"samplers": ("euler", "dpmpp_2m", "heun")}),
-    ("sd3", families.sd3, {"samplers": ("flow_euler", "flow_heun", "flow_dpmpp_2m")}),
-    ("flux", families.flux, {"samplers": ("flow_euler", "flow_lcm", "flow_unipc")}),
-    ("pixart", families.pixart, {"samplers": ("dpmpp_2m", "euler", "ddim")}),
-    ("sana", families.sana, {"samplers": ("flow_euler", "flow_unipc", "flow_deis"), "side": 32}),
-    ("qwen_image", families.qwen_image, {"samplers": ("flow_euler", "flow_lcm", "flow_unipc")}),
-    ("z_image", families.z_image, {"samplers": ("flow_euler", "flow_lcm")}),
-    ("chroma", families.chroma, {"samplers": ("flow_euler", "flow_lcm", "flow_unipc")}),
-    ("lumina2", families.lumina2, {"samplers": ("flow_euler", "flow_lcm", "flow_unipc")}),
-    ("cogview4", families.cogview4, {"samplers": ("flow_euler", "flow_lcm")}),
-    ("aura_flow", families.aura_flow, {"samplers": ("flow_euler",)}),
-    ("auto", families.unknown, {"samplers": ("euler", "ddim", "euler_a")}),
-]
+FAMILIES: dict[str, Family] = {
+    "sd2": Family("sd", more_families.sd2, ("ddim", "euler", "dpmpp_2m", "unipc")),
+    "sdxl": Family("sdxl", families.sdxl, ("euler", "dpmpp_2m", "heun")),
+    "sdxl-turbo": Family("sdxl", more_families.sdxl_turbo, DISTILLED, guidance=0.0),
+    "lcm-sdxl": Family("sdxl", more_families.lcm_sdxl, DISTILLED),
+    "lcm": Family("lcm", more_families.lcm, ("lcm",)),
+    "edm": Family("sdxl", more_families.edm, ("edm_dpmpp_2m", "edm_euler")),
+    "sd3": Family("sd3", families.sd3, ("flow_euler", "flow_heun", "flow_dpmpp_2m")),
+    "flux": Family("flux", families.flux, ("flow_euler", "flow_lcm", "flow_unipc")),
+    "flux2": Family("flux2", more_families.flux2, ("flow_euler", "flow_lcm", "flow_unipc")),
+    "flux2-klein": Family("flux2_klein", more_families.flux2_klein, ("flow_euler", "flow_lcm")),
+    "pixart": Family("pixart", families.pixart, ("dpmpp_2m", "euler", "ddim")),
+    "sana": Family("sana", families.sana, ("flow_euler", "flow_unipc", "flow_deis"), side=32),
+    "qwen-image": Family("qwen_image", families.qwen_image, ("flow_euler", "flow_lcm")),
+    "z-image": Family("z_image", families.z_image, ("flow_euler", "flow_lcm")),
+    "chroma": Family("chroma", families.chroma, ("flow_euler", "flow_lcm", "flow_unipc")),
+    "lumina2": Family("lumina2", families.lumina2, ("flow_euler", "flow_lcm", "flow_unipc")),
+    "cogview4": Family("cogview4", families.cogview4, ("flow_euler", "flow_lcm")),
+    "aura-flow": Family("aura_flow", families.aura_flow, ("flow_euler",)),
+    "unknown": Family("auto", families.unknown, ("euler", "ddim", "euler_a")),
+}
+EACH = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
-def of(family: dict[str, Any], **more: Any) -> ImageRequest:
-    side = family.get("side", SIDE)
-    return a_request(**{"width": side, "height": side, **more})
+@EACH
+def test_a_family_in_company_has_the_bits_of_its_plain_pipeline(family: Family):
+    model = family.model()
+    requests = [family.request(i) for i in range(len(family.samplers))]
 
-
-def entry_for(family: dict[str, Any], lane_width: int) -> ModelEntry:
-    first: str = family["samplers"][0]
-    return an_entry(
-        lane_width=lane_width,
-        prediction=SAMPLERS[first].predictions[0],
-        defaults=Defaults(width=SIDE, height=SIDE, sampler=first),
-    )
-
-
-@pytest.mark.parametrize(("name", "build", "family"), FAMILIES, ids=[f[0] for f in FAMILIES])
-def test_a_family_in_company_has_the_bits_of_its_plain_pipeline(
-    name: str, build: Callable[[], Any], family: dict[str, Any]
-):
-    pipeline = build()
-    profile = find_profile("auto", type(pipeline).__name__)
-    assert profile.name == name
-    rows = 2 if profile.guided == "row" else 1
-    model = Model(entry_for(family, rows), pipeline, profile)
-    requests = [
-        of(family, sampler=sampler, seed=i, steps=3 + i, guidance_scale=3.0 + i, prompt="boat" * i)
-        for i, sampler in enumerate(family["samplers"])
-    ]
-
-    ends = run(model, [*requests, of(family, sampler=family["samplers"][0], width=64, seed=9)])
+    ends = run(model, [*requests, family.request(0, width=64, steps=5, seed=9)])
 
     assert [r.sampler for r in requests if pixels(ends[r.id]) != plain(model, r)] == []
     assert {e.reproducibility for e in ends.values()} == {"exact"}
@@ -69,17 +94,10 @@ def test_a_family_in_company_has_the_bits_of_its_plain_pipeline(
     assert [ends[r.id].calls for r in requests] == told
 
 
-@pytest.mark.parametrize(("name", "build", "family"), FAMILIES, ids=[f[0] for f in FAMILIES])
-def test_a_family_in_wide_lanes_has_the_same_bits_alone_and_in_company(
-    name: str, build: Callable[[], Any], family: dict[str, Any]
-):
-    pipeline = build()
-    profile = find_profile("auto", type(pipeline).__name__)
-    model = Model(entry_for(family, 4), pipeline, profile)
-    requests = [
-        of(family, sampler=family["samplers"][0], seed=i, steps=3 + i % 2, prompt="boat" * i)
-        for i in range(4)
-    ]
+@EACH
+def test_a_family_in_wide_lanes_has_the_same_bits_alone_and_in_company(family: Family):
+    model = family.model(lane_width=4)
+    requests = [family.request(i, sampler=family.samplers[0], steps=3 + i % 2) for i in range(4)]
 
     ends = run(model, requests)
 
@@ -88,7 +106,7 @@ def test_a_family_in_wide_lanes_has_the_same_bits_alone_and_in_company(
 
 
 def test_every_profile_of_ours_has_its_line_here():
-    tested = {name for name, _, _ in FAMILIES}
+    tested = {family.profile for family in FAMILIES.values()}
 
-    assert {p.name for p in PROFILES} - tested <= {"sd", "flux2_klein"}
+    assert {profile.name for profile in PROFILES} <= tested
     assert DEFAULT.name in tested

@@ -46,10 +46,12 @@ class Model:
     ) -> None:
         self.entry = entry
         self.pipeline = pipeline
-        self.profile = profile
+        self.profile = profile = profile.fitted_to(pipeline)
         self.load_s = 0.0
         self._variants = Variants(pipeline, profile)
-        self.samplers = SamplerShelf(pipeline.scheduler, set_by_pipeline=profile.sets_sampler)
+        self.samplers = SamplerShelf(
+            pipeline.scheduler, set_by_pipeline=profile.sets_sampler, only=profile.samplers
+        )
         self.fingerprint = fingerprint(entry, folder, pipeline, str(pipeline.device))
         self.promises = Promises(
             self.fingerprint,

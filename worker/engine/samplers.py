@@ -106,11 +106,17 @@ RECIPES: dict[str, Recipe] = {
 class SamplerShelf:
     """The samplers of one model: a prototype per name, copied for every image."""
 
-    def __init__(self, base: Any, *, set_by_pipeline: Sequence[str] = ()) -> None:
-        """`base`: the model's own sampler; `set_by_pipeline`: what its pipeline passes to it."""
+    def __init__(
+        self, base: Any, *, set_by_pipeline: Sequence[str] = (), only: Sequence[str] = ()
+    ) -> None:
+        """`base`: the model's own sampler; `set_by_pipeline`: what its pipeline passes to it.
+
+        `only`: the names that its pipeline runs with; empty: all.
+        """
         self._config: Mapping[str, Any] = base.config
         self._flow = _is_flow(base)
         self._set_by_pipeline = set(set_by_pipeline)
+        self._only = frozenset(only)
         self._prototypes: dict[str, Any] = {}
 
     @cached_property
@@ -144,6 +150,8 @@ class SamplerShelf:
         return self._prototypes[name]
 
     def _fits_pipeline(self, name: str) -> bool:
+        if self._only and name not in self._only:
+            return False
         recipe, passed = RECIPES[name], self._set_by_pipeline
         if not passed <= set(inspect.signature(_class_of(recipe).set_timesteps).parameters):
             return False

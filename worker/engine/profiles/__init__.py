@@ -10,7 +10,9 @@ from worker.engine.profiles.base import Profile
 from worker.engine.profiles.chroma import CHROMA
 from worker.engine.profiles.cogview4 import COGVIEW4
 from worker.engine.profiles.flux import FLUX
+from worker.engine.profiles.flux2 import FLUX2
 from worker.engine.profiles.flux2_klein import FLUX2_KLEIN
+from worker.engine.profiles.lcm import LCM
 from worker.engine.profiles.lumina2 import LUMINA2
 from worker.engine.profiles.pixart import PIXART
 from worker.engine.profiles.qwen_image import QWEN_IMAGE
@@ -34,7 +36,9 @@ PROFILES: tuple[Profile, ...] = (
     LUMINA2,
     COGVIEW4,
     AURA_FLOW,
+    FLUX2,
     FLUX2_KLEIN,
+    LCM,
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from worker.messages import ImageRequest
@@ -37,6 +37,7 @@ class Profile:
     guided: Literal["row", "call", "input"] = "row"  # what guidance adds to a step, if anything
     empty_negative: str | None = None  # what to say where a request says nothing; None: nothing
     sets_sampler: tuple[str, ...] = ()  # what the pipeline passes to `set_timesteps` itself
+    samplers: tuple[str, ...] = ()  # where the pipeline runs with these only; (): all that fit
     fixed: Mapping[str, object] = field(default_factory=dict)  # passed to every call
     load: Mapping[str, object] = field(default_factory=dict)  # passed to from_pretrained
     image_to_image: str | None = None  # "module:class" below diffusers.pipelines
@@ -57,6 +58,12 @@ class Profile:
         if negative is not None and request.guidance_scale > 1:
             wanted["negative_prompt"] = negative
         return {name: value for name, value in wanted.items() if self.takes(pipeline, name)}
+
+    def fitted_to(self, pipeline: Any) -> Profile:
+        """The same, for a model distilled so that guidance is one more number to its network."""
+        config = getattr(getattr(pipeline, "unet", None), "config", None) or {}
+        distilled = pipeline.config.get("is_distilled") or config.get("time_cond_proj_dim")
+        return replace(self, guided="input") if distilled else self
 
     def takes(self, pipeline: Any, name: str) -> bool:
         """Whether the pipeline's call has an argument of that name."""

@@ -1,4 +1,4 @@
-"""Flux.1 and Flux.2: guidance is an input of the model, one row an image; positions are shared."""
+"""Flux.1: guidance is an input of the model, one row an image; positions are shared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from worker.engine.profiles.base import Profile
 
 FLUX = Profile(
     name="flux",
-    pipelines=("FluxPipeline", "Flux2Pipeline"),
+    pipelines=("FluxPipeline",),
     guided="input",
     sets_sampler=("sigmas", "mu"),
     image_to_image="flux.pipeline_flux_img2img:FluxImg2ImgPipeline",
