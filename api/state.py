@@ -54,7 +54,7 @@ async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerat
     """All services, open. Raises SettingsError if this must not run as it is set."""
     async with AsyncExitStack() as stack:
         catalogue = load_catalogue(settings.models_file)
-        store = AsyncJobStore(settings.redis_url)
+        store = AsyncJobStore(settings.redis_url, replicas=settings.replicas)
         stack.push_async_callback(store.aclose)
         redis = await stack.enter_async_context(open_redis(settings.redis_url))
         keys = KeyStore(redis)

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from jobs.errors import SettingsError, StorageFull, StoreUnavailable
+from jobs.sentinels import Watched, through_sentinels
 
 CALL_BUDGET_S = 2.0  # a client gets its 503 within this, whatever Redis does
 CONNECT_S, REPLY_S = 0.8, 1.0  # one of each fits the budget
@@ -31,25 +32,29 @@ def connect_async(url: str) -> redis.asyncio.Redis:
     A connection that broke while it lay in the pool is replaced once, without a word: after a
     restart of Redis every pooled one is such, and each would cost a client a 503.
     """
-    return redis.asyncio.Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_connect_timeout=CONNECT_S,
-        socket_timeout=REPLY_S,
-        retry=AsyncRetry(NoBackoff(), 1, supported_errors=(rex.ConnectionError,)),
-        max_connections=MAX_CONNECTIONS,
-    )
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_connect_timeout": CONNECT_S,
+        "socket_timeout": REPLY_S,
+        "retry": AsyncRetry(NoBackoff(), 1, supported_errors=(rex.ConnectionError,)),
+        "max_connections": MAX_CONNECTIONS,
+    }
+    if through_sentinels(url):
+        return Watched.of(url).connect_async(**options)
+    return redis.asyncio.Redis.from_url(url, **options)
 
 
 def connect(url: str, *, reply_s: float = REPLY_S) -> Redis:
     """For workers and RQ: answers are bytes."""
-    return Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_S,
-        socket_timeout=reply_s,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=MAX_CONNECTIONS,
-    )
+    options: dict[str, Any] = {
+        "socket_connect_timeout": CONNECT_S,
+        "socket_timeout": reply_s,
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": MAX_CONNECTIONS,
+    }
+    if through_sentinels(url):
+        return Watched.of(url).connect(**options)
+    return Redis.from_url(url, **options)
 
 
 @contextmanager
@@ -76,7 +81,7 @@ def _refusal(said: str) -> StoreUnavailable | None:
         return StorageFull("Redis is at its memory limit and accepts nothing")
     if "MISCONF" in said:
         return StorageFull("Redis cannot write to its disk and accepts nothing")
-    if "READONLY" in said or "NOREPLICAS" in said:
+    if "READONLY" in said or "NOREPLICAS" in said or "UNBLOCKED" in said:
         return StoreUnavailable("Redis refuses to write: it is no primary, or lacks replicas")
     if said.startswith(("LOADING", "BUSY", "Redis is loading")):
         return StoreUnavailable("Redis is not ready yet")
@@ -85,6 +90,13 @@ def _refusal(said: str) -> StoreUnavailable | None:
 
 def check_info(info: Mapping[str, Any], waived: Collection[str]) -> None:
     """Hold a server's INFO against what "nothing is lost" needs. Raises SettingsError."""
+    if int(info.get("cluster_enabled", 0)):
+        raise SettingsError(
+            "Redis is a node of a Cluster, and a queue's keys must be in one place: one script"
+            " touches many of them. Use one primary with replicas and sentinels"
+            " (redis+sentinel://, see docs/scaling.md); for more than one carries, a deployment"
+            " with a primary of its own for each group of models"
+        )
     version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     faults = {
         "old-version": version < MIN_VERSION

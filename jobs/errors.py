@@ -9,7 +9,8 @@
     ├── JobMissing            no such job, for this tenant
     │   └── JobGone           there was one: it expired or was deleted
     ├── StoreUnavailable      Redis is away, frozen or refuses to write
-    │   └── StorageFull       Redis has no memory or disk left to accept anything
+    │   ├── StorageFull       Redis has no memory or disk left to accept anything
+    │   └── NotReplicated     it is done, but too few replicas confirmed that they have it
     ├── BlobsUnavailable      the picture store is away or refuses
     └── SettingsError         a setting is misspelt, missing or impossible
 
@@ -101,6 +102,12 @@ class StorageFull(StoreUnavailable):
     """Redis has no memory or disk left to accept anything."""
 
     code = "storage_full"
+
+
+class NotReplicated(StoreUnavailable):
+    """It is done on the primary, and too few replicas have it: a failover may forget it."""
+
+    code = "not_replicated"
 
 
 class BlobsUnavailable(PrintworksError):

@@ -11,7 +11,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -39,7 +39,16 @@ class RoleSettings(BaseModel):
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        description="Redis or Valkey, 7.0 or later, AOF on, noeviction; REDIS_URL is read too",
+        description="Redis or Valkey, 7.0 or later, AOF on, noeviction; REDIS_URL is read too; "
+        "sentinels: `redis+sentinel://:password@host,host/name-of-the-primary/0`",
+    )
+    durability: Literal["primary", "replicated"] = Field(
+        "primary",
+        description="where an accepted job and its end are when they are answered; replicated: on "
+        "replicas, too (WAIT), else 503 `not_replicated`",
+    )
+    durability_replicas: int = Field(
+        1, ge=1, le=8, description="how many replicas must have it, where durability=replicated"
     )
     redis_waive: str = Field(
         "", description="faults of Redis to live with, by comma: no-aof, eviction, old-version"
@@ -86,6 +95,11 @@ class RoleSettings(BaseModel):
     def waived(self) -> frozenset[str]:
         """What of Redis's faults the operator accepts."""
         return frozenset(word.strip() for word in self.redis_waive.split(","))
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas must confirm a job and its end; 0: none."""
+        return self.durability_replicas if self.durability == "replicated" else 0
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:

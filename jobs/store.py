@@ -1,62 +1,31 @@
 """The job store: every call of a client as one script, async for the API, sync for the rest.
 
-Owns the connection and the time limit of a call. Every mutating call is one idempotent script,
-so a lost reply and a second sending are harmless. Invariant: whatever Redis does, an async call
-ends within CALL_BUDGET_S, in a value or in one of `jobs.errors`.
+Owns what can be asked; how a call is run, and its limits, is jobs/running.py. Invariant: every
+mutating call is one idempotent script, so a lost reply and a second sending are harmless.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-from redis import Redis
-from redis.exceptions import NoScriptError
+from typing import Any, Self
 
 from jobs import keys
 from jobs.admission import AdmitLimits, Admitted, Idempotency
-from jobs.connection import CALL_BUDGET_S, check_info, connect, connect_async, translated
+from jobs.connection import check_info, translated
 from jobs.events import ProgressEvent, StatusEvent, parse_event
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import JobRecord, Status
-from jobs.scripts import Call, client_calls, text
+from jobs.running import AsyncRunner, Runner
+from jobs.scripts import client_calls, text
 from jobs.spec import JobSpec
 
-T = TypeVar("T")
 PURGE_MOST = 200  # jobs a step: 20 to 40 ms of Redis, and others have their turn between
-CALLS_AT_ONCE = 32  # a burst of 200 otherwise opens 200 connections, and most of them too late
 
 
-class AsyncJobStore:
+class AsyncJobStore(AsyncRunner):
     """All jobs, for one event loop. Make one a process; `aclose` it at the end."""
-
-    def __init__(self, redis_url: str) -> None:
-        self._redis: Any = connect_async(redis_url)
-        self._at_once = asyncio.Semaphore(CALLS_AT_ONCE)
-
-    async def run(self, call: Call[T]) -> T:
-        """Run one script; the script cache of a restarted server is filled again on the way."""
-        async with self._in_time():
-            reply = await self._evaluate(call)
-        return call.parse(reply)
-
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncGenerator[None]:
-        """A call's turn and its limit: waiting for the turn counts, so nobody waits longer."""
-        with translated():
-            async with asyncio.timeout(CALL_BUDGET_S), self._at_once:
-                yield
-
-    async def _evaluate(self, call: Call[Any]) -> Any:
-        script, count, rest = call.script, len(call.keys), (*call.keys, *call.args)
-        try:
-            return await self._redis.evalsha(script.sha, count, *rest)
-        except NoScriptError:
-            return await self._redis.eval(script.text, count, *rest)
 
     async def admit(
         self,
@@ -114,19 +83,19 @@ class AsyncJobStore:
 
     async def workers(self) -> tuple[WorkerReport, ...]:
         """The workers that spoke within the last minute."""
-        names = await self._command("smembers", keys.RQ_WORKERS)
+        names = await self.command("smembers", keys.RQ_WORKERS)
         if not names:
             return ()
-        reports = await self._command("mget", [keys.worker(_name(n)) for n in sorted(names)])
+        reports = await self.command("mget", [keys.worker(_name(n)) for n in sorted(names)])
         return tuple(WorkerReport.model_validate_json(r) for r in reports if r)
 
     async def pause(self) -> None:
         """Have workers take no more jobs, as `rq suspend` does; those that run go on."""
-        await self._command("set", keys.RQ_SUSPENDED, 1)
+        await self.command("set", keys.RQ_SUSPENDED, 1)
 
     async def resume(self) -> None:
         """Have workers take jobs again, as `rq resume` does."""
-        await self._command("delete", keys.RQ_SUSPENDED)
+        await self.command("delete", keys.RQ_SUSPENDED)
 
     async def drain(self) -> int:
         """Pause, and say how many jobs still run: when there are none, the fleet is drained."""
@@ -137,7 +106,7 @@ class AsyncJobStore:
         """Have one worker finish what fits into its grace time, hand the rest back and end, as
         RQ's `shutdown` command does; False: no worker of this name listens."""
         order = json.dumps({"command": "shutdown"})
-        return bool(await self._command("publish", keys.rq_key("pubsub", name), order))
+        return bool(await self.command("publish", keys.rq_key("pubsub", name), order))
 
     async def purge(self, models: Sequence[str], *, tenant: str | None = None) -> int:
         """Cancel what waits for `models`, of one tenant or of all; how many jobs that were.
@@ -158,18 +127,18 @@ class AsyncJobStore:
 
     async def paused(self) -> bool:
         """Whether workers take no jobs."""
-        return bool(await self._command("exists", keys.RQ_SUSPENDED))
+        return bool(await self.command("exists", keys.RQ_SUSPENDED))
 
     async def ping(self) -> None:
         """Raise StoreUnavailable, with the reason, unless Redis answers and takes writes."""
-        await self._command("set", keys.PROBE, "1", ex=keys.PROBE_TTL_S)
+        await self.command("set", keys.PROBE, "1", ex=keys.PROBE_TTL_S)
 
     async def check_server(self, *, waived: Collection[str] = ()) -> None:
         """Raise SettingsError unless the server keeps what it is given.
 
         `waived`: faults that the operator accepts, in words: no-aof, eviction, old-version.
         """
-        check_info(await self._command("info"), waived)
+        check_info(await self.command("info"), waived)
 
     async def subscribe(self) -> AsyncIterator[StatusEvent | ProgressEvent]:
         """Every job's events over one connection; raises StoreUnavailable when it breaks."""
@@ -183,34 +152,9 @@ class AsyncJobStore:
                     if message is not None:
                         yield parse_event(message["data"])
 
-    async def aclose(self) -> None:
-        """Give all connections back."""
-        await self._redis.aclose()
 
-    async def _command(self, name: str, *args: Any, **options: Any) -> Any:
-        async with self._in_time():
-            return await getattr(self._redis, name)(*args, **options)
-
-
-class JobStore:
+class JobStore(Runner):
     """The same calls where there is no event loop: workers, the janitor, tools."""
-
-    def __init__(self, redis: Redis | str) -> None:
-        self.redis: Redis = connect(redis) if isinstance(redis, str) else redis
-
-    def run(self, call: Call[T]) -> T:
-        """Run one script. Raises StoreUnavailable or StorageFull, or what the script's answer
-        means."""
-        with translated():
-            reply = self._evaluate(call)
-        return call.parse(reply)
-
-    def _evaluate(self, call: Call[Any]) -> Any:
-        script, count, rest = call.script, len(call.keys), (*call.keys, *call.args)
-        try:
-            return self.redis.evalsha(script.sha, count, *rest)
-        except NoScriptError:
-            return self.redis.eval(script.text, count, *rest)
 
     def admit(
         self,
@@ -249,10 +193,6 @@ class JobStore:
         with translated():
             info: Any = self.redis.info()
         check_info(info, waived)
-
-    def close(self) -> None:
-        """Give all connections back."""
-        self.redis.close()
 
     def __enter__(self) -> Self:
         return self

@@ -45,6 +45,7 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
         name=settings.name or new_name(),
         connection=connect(settings.redis_url),
         lease_s=settings.lease_s,
+        replicas=settings.replicas,
     )
     spool_dir = settings.spool_dir / bridge.name if settings.spool_dir else None
     finishing = Finishing(

@@ -70,7 +70,13 @@ class BatchWorker(BaseWorker):
     log_job_description = False
 
     def __init__(
-        self, queues: Sequence[str], *, name: str, connection: Redis, lease_s: int
+        self,
+        queues: Sequence[str],
+        *,
+        name: str,
+        connection: Redis,
+        lease_s: int,
+        replicas: int = 0,
     ) -> None:
         super().__init__(
             [Queue(q, connection=connection, serializer=JSONSerializer) for q in queues],
@@ -82,7 +88,7 @@ class BatchWorker(BaseWorker):
         )
         self.lease_s = lease_s
         self.commands: deque[dict[str, Any]] = deque()
-        self._store = JobStore(connection)
+        self._store = JobStore(connection, replicas=replicas)
         self._gone = threading.Event()
 
     # --- what RQ asks of a worker, answered so that many jobs can run and nothing blocks

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 
+from jobs.errors import NotReplicated
 from jobs.record import JobError
 from jobs.scripts.worker_calls import Ending, HandBackReason, Lease
 from worker.rq_bridge import BatchWorker
@@ -24,6 +25,7 @@ class Settling:
         self._at = at
         self._ends: dict[Lease, Callable[[], bool]] = {}
         self._returns: dict[Lease, HandBackReason] = {}
+        self._unconfirmed: set[Lease] = set()  # ends written, and too few replicas have them
 
     def __len__(self) -> int:
         return len(self._ends) + len(self._returns)
@@ -50,8 +52,13 @@ class Settling:
         self._returns[lease] = why
 
     def forget(self, lost: Collection[str]) -> None:
-        """These leases are gone: nothing is ours to write."""
-        for lease in [lease for lease in self.leases if lease.both in lost]:
+        """These leases are gone: nothing is ours to write.
+
+        Save where our own end took the lease away and a failover may still forget that end: then
+        the lease is there again, and the picture need not be made again.
+        """
+        gone = [lease for lease in self.leases if lease.both in lost]
+        for lease in [lease for lease in gone if lease not in self._unconfirmed]:
             self._ends.pop(lease, None)
             self._returns.pop(lease, None)
 
@@ -59,8 +66,13 @@ class Settling:
         """Write all. Raises StoreUnavailable; what is not written yet stays."""
         for lease, write in list(self._ends.items()):
             self._at("ending")
-            kept = write()
+            try:
+                kept = write()
+            except NotReplicated:
+                self._unconfirmed.add(lease)
+                raise
             self._at("ended")
+            self._unconfirmed.discard(lease)
             del self._ends[lease]
             log.info("job.ended" if kept else "job.not_ours", extra={"job_id": lease.job_id})
         for why in sorted(set(self._returns.values())):

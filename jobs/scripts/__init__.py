@@ -49,6 +49,7 @@ class Call(Generic[T]):
     keys: tuple[str, ...]
     args: tuple[str | bytes | int | float, ...]
     parse: Callable[[Any], T]
+    lasting: bool = False  # a client or a webhook is told of it: it must outlive a failover
 
 
 @functools.cache

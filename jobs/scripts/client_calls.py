@@ -65,6 +65,7 @@ def admit(
             *_hash_fields(spec, tenant, job_id, queue, idempotency),
         ),
         lambda reply: _admitted(job_id, reply),
+        lasting=True,
     )
 
 
@@ -142,7 +143,8 @@ def read(job_id: str, *, tenant: str) -> Call[JobRecord]:
 
 def cancel(job_id: str, *, tenant: str) -> Call[JobRecord]:
     """End a job at once."""
-    return Call(load("cancel"), _job_keys(job_id), (job_id, tenant), lambda r: _found(job_id, r))
+    where, args = _job_keys(job_id), (job_id, tenant)
+    return Call(load("cancel"), where, args, lambda r: _found(job_id, r), lasting=True)
 
 
 def delete(job_id: str, *, tenant: str) -> Call[tuple[str, ...]]:
@@ -154,7 +156,7 @@ def delete(job_id: str, *, tenant: str) -> Call[tuple[str, ...]]:
         return tuple(keys.image_key(tenant, job_id, k, text(reply[2])) for k in indices)
 
     where = (*_job_keys(job_id), keys.tenant_jobs(tenant), keys.rq_key("results", job_id))
-    return Call(load("delete"), where, (job_id, tenant), parse)
+    return Call(load("delete"), where, (job_id, tenant), parse, lasting=True)
 
 
 def list_jobs(
@@ -189,7 +191,8 @@ def queue_state(model: str) -> Call[ModelQueue]:
 def purge(model: str, *, tenant: str | None, most: int) -> Call[tuple[int, int]]:
     """Cancel some of a model's waiting jobs, of one tenant or of all: how many, how many more."""
     lines = tuple(keys.rq_key("queue", q) for q in keys.queue_names(model))
-    return Call(load("purge"), lines, (most, tenant or ""), lambda r: (int(r[0]), int(r[1])))
+    args = (most, tenant or "")
+    return Call(load("purge"), lines, args, lambda r: (int(r[0]), int(r[1])), lasting=True)
 
 
 def _job_keys(job_id: str) -> tuple[str, str]:

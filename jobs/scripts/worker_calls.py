@@ -196,6 +196,7 @@ def finish(worker: str, lease: Lease, ending: Ending) -> Call[str]:
             *fields,
         ),
         lambda reply: text(reply[0]),
+        lasting=True,
     )
 
 

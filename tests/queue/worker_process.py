@@ -46,6 +46,7 @@ def control_for(
         name=settings.name or new_name(),
         connection=connect(settings.redis_url),
         lease_s=settings.lease_s,
+        replicas=settings.replicas,
     )
     return Control(
         settings,
