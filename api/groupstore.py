@@ -1,8 +1,8 @@
 """Groups of jobs in Redis: one ID for many jobs sent together.
 
-Owns the record of a group (whose it is, and which jobs, chosen before any is admitted) and its
-idempotency entry. Must not know HTTP. Invariant: the list of jobs is written first, so a sending
-that broke off half-way is completed by sending it again, never doubled.
+Owns the record of a group (whose it is, and which jobs, chosen before any is admitted), the list
+of what has not ended, and its idempotency entry. Must not know HTTP. Invariant: the list of jobs is
+written first, so a sending that broke off half-way is completed by sending it again, never doubled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jobs.admission import Idempotency
 from jobs.connection import translated
 from jobs.errors import IdempotencyMismatch, PrintworksError
 from jobs.ids import new_job_id
-from jobs.spec import JobRequest
+from jobs.spec import GroupWebhook, JobRequest
 
 
 class GroupMissing(PrintworksError):
@@ -45,7 +45,14 @@ class GroupStore:
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
 
-    async def open(self, tenant: str, count: int, idempotency: Idempotency | None) -> Group:
+    async def open(
+        self,
+        tenant: str,
+        count: int,
+        idempotency: Idempotency | None,
+        *,
+        webhook: GroupWebhook | None = None,
+    ) -> Group:
         """A new group of `count` jobs, or the one that the same idempotency key opened before."""
         group = Group(
             id=new_job_id(),
@@ -54,9 +61,7 @@ class GroupStore:
             jobs=tuple(new_job_id() for _ in range(count)),
         )
         with translated():
-            await self._redis.set(
-                keys.group(group.id), group.model_dump_json(), ex=keys.LISTING_TTL_S
-            )
+            await self._write(group, webhook)
             if idempotency is None:
                 return group
             mine = f"{group.id} {idempotency.fingerprint}"
@@ -64,11 +69,22 @@ class GroupStore:
             first = await self._redis.set(key, mine, nx=True, get=True, ex=keys.LISTING_TTL_S)
             if first is None:
                 return group
-            await self._redis.delete(keys.group(group.id))
+            await self._redis.delete(keys.group(group.id), keys.group_ends(group.id))
         group_id, fingerprint = first.split(" ")
         if fingerprint != idempotency.fingerprint:
             raise IdempotencyMismatch("this key was used for another request; use a new one")
         return await self.read(group_id, tenant=tenant)
+
+    async def _write(self, group: Group, webhook: GroupWebhook | None) -> None:
+        """The list, and what is left to end, which jobs/scripts/outbox.lua counts down."""
+        ends: dict[str, str | int] = {**dict.fromkeys(group.jobs, ""), "left": len(group.jobs)}
+        if webhook:
+            ends["webhook"] = webhook.model_dump_json()
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.set(keys.group(group.id), group.model_dump_json(), ex=keys.LISTING_TTL_S)
+            pipe.hset(keys.group_ends(group.id), mapping=ends)
+            pipe.expire(keys.group_ends(group.id), keys.LISTING_TTL_S)
+            await pipe.execute()
 
     async def read(self, group_id: str, *, tenant: str) -> Group:
         """A group. Raises GroupMissing; another tenant's is missing."""
@@ -81,7 +97,7 @@ class GroupStore:
 
     async def forget(self, group: Group, idempotency: Idempotency | None) -> None:
         """Undo `open`: nothing of it was accepted."""
-        names = [keys.group(group.id)]
+        names = [keys.group(group.id), keys.group_ends(group.id)]
         if idempotency:
             names.append(keys.idempotency(idempotency.digest))
         with translated():
@@ -89,12 +105,16 @@ class GroupStore:
 
 
 def group_idempotency(
-    scope_and_key: tuple[str, str] | None, tenant: str, requests: Sequence[JobRequest]
+    scope_and_key: tuple[str, str] | None,
+    tenant: str,
+    requests: Sequence[JobRequest],
+    webhook: GroupWebhook | None = None,
 ) -> Idempotency | None:
     """What is needed to know the whole group again."""
     if scope_and_key is None:
         return None
     scope, key = scope_and_key
     each = [Idempotency.of(key, scope=f"{tenant} {scope}", request=r) for r in requests]
-    together = hashlib.sha256("".join(one.fingerprint for one in each).encode()).hexdigest()
+    parts = [one.fingerprint for one in each] + ([webhook.url] if webhook else [])
+    together = hashlib.sha256("".join(parts).encode()).hexdigest()
     return Idempotency(digest=each[0].digest, fingerprint=together)

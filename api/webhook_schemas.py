@@ -19,7 +19,7 @@ from jobs.errors import InvalidRequest
 from jobs.spec import Frozen, problems_of
 from jobs.webhooks.deliveries import Attempt, Delivery
 from jobs.webhooks.endpoints import OVERLAP_S, Endpoint, live
-from jobs.webhooks.events import ENDINGS, SUBSCRIBABLE, EventType
+from jobs.webhooks.events import DEFAULT, SUBSCRIBABLE, EventType
 
 Subscribed = Literal[
     "job.started",
@@ -28,6 +28,7 @@ Subscribed = Literal[
     "job.failed",
     "job.canceled",
     "job.expired",
+    "group.completed",
     "endpoint.disabled",
 ]
 Events = Annotated[list[Subscribed], Field(min_length=1, max_length=len(SUBSCRIBABLE))]
@@ -41,8 +42,8 @@ class EndpointRequest(Frozen):
 
     url: Url
     events: Events = Field(
-        [kind.value for kind in ENDINGS],
-        description="Of what to tell; left out: how jobs end.",
+        [kind.value for kind in DEFAULT],
+        description="Of what to tell; left out: how jobs and groups end.",
     )
     description: Words = ""
 

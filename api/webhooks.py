@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jobs.connection import connect_async
 from jobs.errors import InvalidRequest, Problem
 from jobs.settings import RoleSettings
-from jobs.spec import JobWebhook
+from jobs.spec import GroupWebhook
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox, signer_of
@@ -52,8 +52,9 @@ class Webhooks:
         except TargetRefused as refused:
             raise InvalidRequest([Problem(pointer, refused.code, str(refused))]) from None
 
-    async def check_own(self, webhook: JobWebhook | None, *, tenant: str) -> None:
-        """Raise InvalidRequest unless one of the tenant's endpoints can sign for a job's URL."""
+    async def check_own(self, webhook: GroupWebhook | None, *, tenant: str) -> None:
+        """Raise InvalidRequest unless one of the tenant's endpoints can sign for a job's or a
+        group's own URL."""
         if webhook is None:
             return
         if not self.able:

@@ -26,6 +26,18 @@ class AdmitLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """By whom and with what a job was sent; kept with it, and never part of what it makes."""
+
+    key: str | None = None  # ID of the API key, for usage
+    group: str | None = None  # ID of the group
+    trace: str | None = None  # W3C traceparent
+
+
+NOBODY = Sender()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Idempotency:
     """A client's Idempotency-Key, made safe to store, and what it was used for."""
 

@@ -20,6 +20,10 @@ is compressed and Lua cannot read it.
 | pw:deadlines | zset: job by Redis time, s | trimmed at each end | what may have to expire |
 | pw:erase | zset: tenant/job/n.ext by Redis time, s | by the janitor | what to erase, when |
 | pw:group:{group} | string: JSON | LISTING_TTL_S | which jobs were sent together |
+| pw:group:{group}:ends | hash: job, how it ended; left; webhook | LISTING_TTL_S | its end |
+| pw:counts | hash: counters | none | what was done since ever (jobs/counts.py) |
+| pw:usage:{day} | set of tenants | USAGE_TTL_S | who used anything that day |
+| pw:usage:{day}:{tenant} | hash: key, what; how much | USAGE_TTL_S | a tenant's use of a day |
 | pw:rate:{key}:{window} | counter | two windows | requests of an API key in this minute |
 | pw:api-keys | hash: key ID to JSON | none: until revoked | who may come in; only digests |
 | pw:outbox | list of JSON | OUTBOX_TTL_S, renewed | events for webhooks (jobs/webhooks/keys.py) |
@@ -67,6 +71,7 @@ ALLOWED_WITHOUT_TTL: dict[str, str] = {
     "pw:endpoints:*": "a tenant's webhook endpoints, until they are deleted",
     "pw:endpoint:*": "a webhook endpoint, until it is deleted",
     "pw:courier:counts": "a dozen counters, for metrics",
+    "pw:counts": "counters of closed names, for metrics: a few hundred at most",
 }
 
 
@@ -105,6 +110,10 @@ class Field(StrEnum):
     ENDED_BY = "x_ended_by"  # the execution that wrote the end
     WEBHOOK = "x_webhook"  # JSON JobWebhook, if the job has its own
     SEQ = "x_seq"  # events told to webhooks so far
+    KEY_ID = "x_key"  # the API key that sent it; absent: none
+    GROUP = "x_group"  # the group it was sent in; absent: none
+    WORK = "x_work"  # megapixel-steps: images x steps x megapixels, for usage
+    TRACE = "x_trace"  # W3C traceparent of its sending; absent: not traced
     QUEUE_MS = "x_queue_ms"  # from acceptance to the first claim
     END = "x_end"  # "expired" where RQ's status can only say canceled
 
@@ -180,6 +189,11 @@ def backlog(model: str) -> str:
 def group(group_id: str) -> str:
     """A group of jobs."""
     return f"pw:group:{group_id}"
+
+
+def group_ends(group_id: str) -> str:
+    """How the jobs of a group ended, and how many have not."""
+    return f"{group(group_id)}:ends"
 
 
 def rate(key_id: str) -> str:

@@ -65,14 +65,19 @@ WebhookEvent = Literal[
 ]
 
 
-class JobWebhook(Frozen):
-    """Whom to tell of this one job, besides the tenant's endpoints."""
+class GroupWebhook(Frozen):
+    """Whom to tell when the last job of a group has ended, besides the tenant's endpoints."""
 
     url: str = Field(
         description="Where to; its origin is that of one of your registered endpoints.",
         min_length=8,
         max_length=2048,
     )
+
+
+class JobWebhook(GroupWebhook):
+    """Whom to tell of this one job, besides the tenant's endpoints."""
+
     events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, strict=False)] = Field(
         ("job.succeeded", "job.failed", "job.canceled", "job.expired"),
         description="Of what; left out: how it ended.",
@@ -160,7 +165,12 @@ class JobSpec(Frozen):
     def cost(self) -> float:
         """Work in megapixel-rows: images x steps x rows a step x megapixels."""
         rows = 2 if self.guidance_scale > 1 else 1
-        return self.n * self.steps * rows * self.width * self.height / 1e6
+        return self.megapixel_steps * rows
+
+    @property
+    def megapixel_steps(self) -> float:
+        """What usage counts: images x steps x megapixels, whatever a step costs."""
+        return self.n * self.steps * self.width * self.height / 1e6
 
 
 def parse_request(body: bytes | str | dict[str, Any]) -> JobRequest:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from jobs import keys
-from jobs.admission import AdmitLimits, Admitted, Idempotency
+from jobs.admission import NOBODY, AdmitLimits, Admitted, Idempotency, Sender
 from jobs.connection import check_info, translated
 from jobs.events import ProgressEvent, StatusEvent, parse_event
 from jobs.overview import ModelQueue, Page, WorkerReport
@@ -35,6 +35,7 @@ class AsyncJobStore(AsyncRunner):
         job_id: str,
         idempotency: Idempotency | None,
         limits: AdmitLimits,
+        sender: Sender = NOBODY,
     ) -> Admitted:
         """Accept a job: durable when this returns. Sending it again changes nothing.
 
@@ -42,7 +43,12 @@ class AsyncJobStore(AsyncRunner):
         """
         return await self.run(
             client_calls.admit(
-                spec, tenant=tenant, job_id=job_id, idempotency=idempotency, limits=limits
+                spec,
+                tenant=tenant,
+                job_id=job_id,
+                idempotency=idempotency,
+                limits=limits,
+                sender=sender,
             )
         )
 
@@ -164,6 +170,7 @@ class JobStore(Runner):
         job_id: str,
         idempotency: Idempotency | None = None,
         limits: AdmitLimits | None = None,
+        sender: Sender = NOBODY,
     ) -> Admitted:
         """See AsyncJobStore."""
         return self.run(
@@ -173,6 +180,7 @@ class JobStore(Runner):
                 job_id=job_id,
                 idempotency=idempotency,
                 limits=limits or AdmitLimits(),
+                sender=sender,
             )
         )
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from api.answers import json_answer
 from api.auth import Caller, Reader, Writer
@@ -38,7 +38,7 @@ from jobs.errors import (
 )
 from jobs.ids import is_job_id
 from jobs.record import JobRecord, Status
-from jobs.spec import JobRequest, JobSpec, parse_request
+from jobs.spec import GroupWebhook, JobRequest, JobSpec, parse_request, problems_of
 
 router = APIRouter(prefix="/v1/job-groups", tags=["groups"])
 MAX_JOBS = 100
@@ -55,6 +55,9 @@ class GroupRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     jobs: list[JobRequest] = Field(min_length=1, max_length=MAX_JOBS)
+    webhook: GroupWebhook | None = Field(
+        None, description="Call back when the last of the jobs has ended (`group.completed`)."
+    )
 
 
 class GroupView(View):
@@ -69,14 +72,18 @@ class GroupView(View):
     url: str
 
 
-async def read_group_request(request: Request) -> list[JobRequest]:
-    """The jobs in the body; a problem's pointer says which one it is of."""
+async def read_group_request(request: Request) -> GroupRequest:
+    """The group in the body; a problem's pointer says which job it is of."""
     body = strict_json(await read_body(request))
-    if not isinstance(body, dict) or set(body) != {"jobs"} or not isinstance(body["jobs"], list):
-        raise InvalidRequest([Problem("/jobs", "missing", 'send {"jobs": [...]}, nothing else')])
+    if not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
+        raise InvalidRequest([Problem("/jobs", "missing", 'send {"jobs": [...]}')])
     if not 1 <= len(body["jobs"]) <= MAX_JOBS:
         raise InvalidRequest([Problem("/jobs", "too_many", f"from 1 to {MAX_JOBS} jobs")])
-    return [_parsed(k, one) for k, one in enumerate(body["jobs"])]
+    jobs = [_parsed(k, one) for k, one in enumerate(body["jobs"])]
+    try:
+        return GroupRequest.model_validate({**body, "jobs": jobs})
+    except ValidationError as error:
+        raise InvalidRequest(problems_of(error, GroupRequest)) from None
 
 
 def _parsed(index: int, one: Any) -> JobRequest:
@@ -113,15 +120,17 @@ async def send_group(
     request: Request,
     services: ServicesDep,
     caller: Writer,
-    asked: Annotated[list[JobRequest], Depends(read_group_request)],
+    asked: Annotated[GroupRequest, Depends(read_group_request)],
     key: IdempotencyKey,
 ) -> Response:
     """All of them are accepted, or none. Sent again with its key it is the same group."""
-    specs = [_resolved(k, one, services) for k, one in enumerate(asked)]
-    for one in asked:
-        await services.webhooks.check_own(one.webhook, tenant=caller.tenant)
-    idempotency = group_idempotency(key, caller.tenant, asked)
-    group = await services.groups.open(caller.tenant, len(specs), idempotency)
+    specs = [_resolved(k, one, services) for k, one in enumerate(asked.jobs)]
+    for webhook in (asked.webhook, *(one.webhook for one in asked.jobs)):
+        await services.webhooks.check_own(webhook, tenant=caller.tenant)
+    idempotency = group_idempotency(key, caller.tenant, asked.jobs, asked.webhook)
+    group = await services.groups.open(
+        caller.tenant, len(specs), idempotency, webhook=asked.webhook
+    )
     try:
         records, gone = await _admit_all(services, caller, group, specs)
     except NotAdmitted:
@@ -150,7 +159,9 @@ async def _admit_all(
     try:
         for job_id, spec in zip(group.jobs, specs, strict=True):
             try:
-                admitted = await admit_as(services, caller, spec, job_id=job_id, idempotency=None)
+                admitted = await admit_as(
+                    services, caller, spec, job_id=job_id, idempotency=None, group=group.id
+                )
                 records.append(admitted.record)
             except JobGone:
                 gone.append(job_id)

@@ -21,7 +21,7 @@ from api.idempotency import IdempotencyKey, idempotency_of, replay_headers
 from api.openapi import JOB_REQUEST_BODY, problems
 from api.schemas import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
 from api.state import Services, ServicesDep, services_of
-from jobs.admission import Admitted, Idempotency
+from jobs.admission import Admitted, Idempotency, Sender
 from jobs.errors import (
     BlobsUnavailable,
     IdempotencyMismatch,
@@ -113,6 +113,7 @@ async def admit_as(
     *,
     job_id: str,
     idempotency: Idempotency | None,
+    group: str | None = None,
 ) -> Admitted:
     """Have `spec` admitted as `job_id`, and count it."""
     try:
@@ -122,6 +123,7 @@ async def admit_as(
             job_id=job_id,
             idempotency=idempotency,
             limits=caller.limits(services.settings),
+            sender=Sender(key=caller.key.id if caller.key else None, group=group),
         )
     except PrintworksError as refused:
         services.metrics.admitted(refused.code)

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from rq.defaults import RQ_KEY_PREFIX
 
-from jobs import keys
+from jobs import counts, keys
 
 T = TypeVar("T")
 _HERE = Path(__file__).parent
@@ -29,6 +29,9 @@ _CONSTANTS = {
     "LISTING_TTL_S": str(keys.LISTING_TTL_S),
     "OUTBOX_TTL_S": str(keys.OUTBOX_TTL_S),
     "READ_FIELDS": ", ".join(f"'{field}'" for field in keys.READ_FIELDS),
+    "USAGE_TTL_S": str(counts.USAGE_TTL_S),
+    "REASONS": ", ".join(f"{code} = true" for code in counts.FAILURES),
+    "BUCKETS_S": ", ".join(f"{bound:g}" for bound in counts.JOB_BUCKETS_S),
 }
 
 
@@ -55,13 +58,19 @@ class Call(Generic[T]):
 @functools.cache
 def load(name: str) -> Script:
     """The script in `name`.lua, with what it uses put before it."""
-    own = (_HERE / f"{name}.lua").read_text(encoding="utf-8")
-    used = _USES.search(own)
-    parts = [p.strip() for p in used[1].split(",")] if used else []
-    text = "\n".join([(_HERE / f"{p}.lua").read_text(encoding="utf-8") for p in parts] + [own])
+    text = "\n".join(_with_used(name, set()))
     for constant, value in _CONSTANTS.items():
         text = text.replace(f"@{constant}@", value)
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _with_used(name: str, there: set[str]) -> list[str]:
+    """The files of a script in their order, each once: what it uses, and that, then itself."""
+    there.add(name)
+    own = (_HERE / f"{name}.lua").read_text(encoding="utf-8")
+    used = _USES.search(own)
+    parts = [p.strip() for p in used[1].split(",")] if used else []
+    return [t for p in parts if p not in there for t in _with_used(p, there)] + [own]
 
 
 def text(value: Any) -> str:

@@ -16,7 +16,7 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from jobs import keys
-from jobs.admission import AdmitLimits, Admitted, Idempotency
+from jobs.admission import NOBODY, AdmitLimits, Admitted, Idempotency, Sender
 from jobs.errors import IdempotencyMismatch, JobGone, JobMissing, QueueFull, TenantLimit
 from jobs.keys import READ_FIELDS, Field
 from jobs.overview import ModelQueue, Page
@@ -38,6 +38,7 @@ def admit(
     job_id: str,
     idempotency: Idempotency | None,
     limits: AdmitLimits,
+    sender: Sender = NOBODY,
 ) -> Call[Admitted]:
     """Accept a job, or raise why not."""
     queue = keys.queue_name(spec.model, spec.priority)
@@ -62,7 +63,7 @@ def admit(
             *(_limit(x) for x in (limits.max_jobs, limits.max_cost, limits.tenant_jobs)),
             limits.tenant_line,
             idempotency.fingerprint if idempotency else "",
-            *_hash_fields(spec, tenant, job_id, queue, idempotency),
+            *_hash_fields(spec, tenant, job_id, queue, idempotency, sender),
         ),
         lambda reply: _admitted(job_id, reply),
         lasting=True,
@@ -74,7 +75,12 @@ def _limit(value: float | None) -> str | float:
 
 
 def _hash_fields(
-    spec: JobSpec, tenant: str, job_id: str, queue: str, idempotency: Idempotency | None
+    spec: JobSpec,
+    tenant: str,
+    job_id: str,
+    queue: str,
+    idempotency: Idempotency | None,
+    sender: Sender,
 ) -> list[str | bytes | int | float]:
     """RQ's own fields, built by RQ, then ours; names and values in turn."""
     fields: dict[str, Any] = {
@@ -86,11 +92,16 @@ def _hash_fields(
         Field.N: spec.n,
         Field.EXTENSION: EXTENSIONS[spec.output.format],
         Field.STEPS: 0,
+        Field.WORK: f"{spec.megapixel_steps:.6f}",
     }
-    if idempotency:
-        fields[Field.IDEMPOTENCY] = idempotency.digest
-    if spec.webhook:
-        fields[Field.WEBHOOK] = spec.webhook.model_dump_json()
+    optional = {
+        Field.IDEMPOTENCY: idempotency and idempotency.digest,
+        Field.WEBHOOK: spec.webhook and spec.webhook.model_dump_json(),
+        Field.KEY_ID: sender.key,
+        Field.GROUP: sender.group,
+        Field.TRACE: sender.trace,
+    }
+    fields |= {name: value for name, value in optional.items() if value}
     flat: list[str | bytes | int | float] = []
     for name, value in fields.items():
         flat += [str(name), value.value if isinstance(value, JobStatus) else value]

@@ -1,5 +1,6 @@
 -- endings: what every end of a job shares, and the two ends that need no worker.
--- Included after common and outbox. Invariant: a job that is final has a TTL, a tombstone, no execution, and
+-- uses: common, outbox, counting
+-- Included. Invariant: a job that is final has a TTL, a tombstone, no execution, and
 -- its pictures, if it can have any, have a date at which they are erased.
 
 local ORPHAN_S = 120  -- an upload under way when its job ended is over by then (30 s at most)
@@ -32,8 +33,10 @@ local function close(id, word, now)  -- status, registry and result are written 
   local due = now + ((pictures ~= '0' and word ~= 'succeeded') and ORPHAN_S or ttl)
   redis.call('ZADD', PW .. 'erase', exact(due),
     tenant .. '/' .. id .. '/' .. pictures .. '.' .. (f[5] or 'png'))
+  count_end(id, word, now)
   tell(id, word)
   announce(id, word, now)
+  leave_group(id, word, now)
   return ttl
 end
 

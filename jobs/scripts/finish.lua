@@ -15,6 +15,7 @@ local leased = redis.call('ZSCORE', RQ .. 'wip:' .. queue, id .. ':' .. eid)
 
 if not leased or was[1] ~= 'started' then
   if was[3] == eid and was[1] == ARGV[6] then return {'again'} end
+  tally('fenced_writes')
   return {'lost', was[1] or ''}
 end
 

@@ -6,7 +6,7 @@
 -- returns {{job id, what became of it}, ...}
 
 local now, held = clock(), {}
-local verdict = {crash = ARGV[1] == 'crash', retry = ARGV[1] == 'retry',
+local verdict = {why = ARGV[1], crash = ARGV[1] == 'crash', retry = ARGV[1] == 'retry',
   solo_after = tonumber(ARGV[2]), fail_after = tonumber(ARGV[3]), error = ARGV[4], trace = ARGV[5]}
 for i = 6, #ARGV, 2 do
   local id, eid = string.match(ARGV[i + 1], '^(.*):(.*)$')

@@ -41,3 +41,25 @@ local function announce_progress(id, now, stage, step, steps)
   post(id, 'job.progress', {status = 'running', at = iso(now), stage = stage,
     step = tonumber(step), steps = tonumber(steps)})
 end
+
+-- A group is over when the last of its jobs is: its hash has every job from before the first was
+-- accepted, so a quick one cannot end it alone. A job that an operator sends again ends it no second time.
+local function leave_group(id, word, now)
+  local f = redis.call('HMGET', job_key(id), 'x_group', 'x_tenant')
+  if not f[1] then return end
+  local group, tenant, kind = f[1], f[2] or '', 'group.completed'
+  local key = PW .. 'group:' .. group .. ':ends'
+  if redis.call('HGET', key, id) ~= '' then return end
+  redis.call('HSET', key, id, word)
+  if redis.call('HINCRBY', key, 'left', -1) > 0 then return end
+  local own = redis.call('HGET', key, 'webhook')
+  if not own and redis.call('SISMEMBER', PW .. 'endpoints:' .. tenant .. ':events', kind) == 0 then return end
+  local ends, all = {}, redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    if all[i] ~= 'left' and all[i] ~= 'webhook' then ends[all[i]] = all[i + 1] end
+  end
+  redis.call('RPUSH', PW .. 'outbox', cjson.encode({type = kind, tenant = tenant, group = group,
+    id = 'msg_' .. string.gsub(group, '-', '') .. '01', at = iso(now), webhook = own or nil,
+    ends = cjson.encode(ends)}))
+  redis.call('EXPIRE', PW .. 'outbox', OUTBOX_TTL)
+end

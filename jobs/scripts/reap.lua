@@ -10,7 +10,7 @@
 local up = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
 if up < tonumber(ARGV[1]) then return {} end
 local now, over, out = clock(), {}, {}
-local verdict = {crash = true, solo_after = tonumber(ARGV[3]), fail_after = tonumber(ARGV[4]),
+local verdict = {why = 'lease', crash = true, solo_after = tonumber(ARGV[3]), fail_after = tonumber(ARGV[4]),
   error = ARGV[5], trace = ARGV[6]}
 for _, key in ipairs(KEYS) do
   local late = redis.call('ZRANGEBYSCORE', key, '-inf', exact(now), 'LIMIT', 0, tonumber(ARGV[2]))

@@ -3,6 +3,7 @@
 -- and a crash never costs a retry: crashes are counted apart.
 
 local function fail_crashed(id, queue, worker, now, crashes, verdict)
+  tally('poison')
   redis.call('HSET', job_key(id), 'status', 'failed', 'x_error', verdict.error)
   local ttl = close(id, 'failed', now)
   redis.call('ZADD', RQ .. 'failed:' .. queue, exact(now + ttl), id)
@@ -11,7 +12,8 @@ local function fail_crashed(id, queue, worker, now, crashes, verdict)
   redis.call('EXPIRE', RQ .. 'results:' .. id, ttl)
 end
 
--- verdict: {crash = bool, retry = bool, solo_after, fail_after, error, trace}
+-- verdict: {why = lease, crash, retry or drain, crash = bool, retry = bool, solo_after, fail_after,
+--   error, trace}
 -- returns queued | failed | expired | lost | what the job had become meanwhile
 local function send_back(id, eid, queue, now, verdict)
   if redis.call('ZREM', RQ .. 'wip:' .. queue, id .. ':' .. eid) == 0 then return 'lost' end
@@ -19,6 +21,7 @@ local function send_back(id, eid, queue, now, verdict)
     'x_cost', 'retries_left')
   drop_execution(id, eid, queue, f[2] or '')
   if f[1] ~= 'started' then return f[1] or 'gone' end
+  tally('returned|' .. verdict.why)
   if f[4] and tonumber(f[4]) <= now then
     stop(id, 'expired', now)
     return 'expired'

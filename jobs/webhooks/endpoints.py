@@ -21,7 +21,7 @@ from jobs.errors import NotAdmitted, PrintworksError, StoreUnavailable
 from jobs.ids import new_job_id
 from jobs.signing import new_secret
 from jobs.webhooks import keys
-from jobs.webhooks.events import ENDINGS, EventType
+from jobs.webhooks.events import DEFAULT, EventType
 from jobs.webhooks.lua import script
 from jobs.webhooks.sealing import Sealing
 
@@ -61,7 +61,7 @@ class Endpoint:
     id: str
     tenant: str
     url: str
-    events: tuple[EventType, ...] = ENDINGS
+    events: tuple[EventType, ...] = DEFAULT
     description: str = ""
     state: Literal["enabled", "disabled"] = "enabled"
     reason: str | None = None  # why disabled: failing, gone, by_hand

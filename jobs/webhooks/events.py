@@ -26,12 +26,20 @@ class EventType(StrEnum):
     FAILED = "job.failed"
     CANCELED = "job.canceled"
     EXPIRED = "job.expired"
+    GROUP_COMPLETED = "group.completed"
     ENDPOINT_DISABLED = "endpoint.disabled"
     TEST = "webhook.test"
 
 
 ENDINGS = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELED, EventType.EXPIRED)
-SUBSCRIBABLE = (EventType.STARTED, EventType.PROGRESS, *ENDINGS, EventType.ENDPOINT_DISABLED)
+DEFAULT = (*ENDINGS, EventType.GROUP_COMPLETED)  # of an endpoint that names none
+SUBSCRIBABLE = (
+    EventType.STARTED,
+    EventType.PROGRESS,
+    *ENDINGS,
+    EventType.GROUP_COMPLETED,
+    EventType.ENDPOINT_DISABLED,
+)
 
 
 class Event(BaseModel):
@@ -47,7 +55,7 @@ class Event(BaseModel):
     status: str = ""
     seq: int = 0
     seed: int | None = None
-    webhook: str | None = None  # JSON of the job's own JobWebhook
+    webhook: str | None = None  # JSON of the job's own JobWebhook, or the group's {"url": ...}
     images: str | None = None  # JSON list of Image
     error: str | None = None  # JSON JobError
     metrics: str | None = None  # JSON
@@ -56,6 +64,8 @@ class Event(BaseModel):
     stage: str | None = None  # of job.progress, with step and steps
     step: int = 0
     steps: int = 0
+    group: str = ""  # of group.completed, with ends
+    ends: str | None = None  # JSON: job to how it ended
     endpoint: str = ""  # of endpoint.disabled
     url: str = ""
     reason: str = ""
@@ -68,6 +78,8 @@ def body_of(event: Event) -> bytes:
         return _bytes(event.type, instant(float(event.at)), _disabled(event))
     if event.type is EventType.PROGRESS:
         return _bytes(event.type, event.at, _progress(event))
+    if event.type is EventType.GROUP_COMPLETED:
+        return _bytes(event.type, event.at, _group(event))
     return _bytes(event.type, event.at, _job(event))
 
 
@@ -108,6 +120,18 @@ def _job(event: Event) -> dict[str, Any]:
 def _progress(event: Event) -> dict[str, Any]:
     named = {"id": event.job, "status": event.status, "seq": event.seq}
     return named | {"stage": event.stage, "step": event.step, "steps": event.steps}
+
+
+def _group(event: Event) -> dict[str, Any]:
+    """A hundred jobs come to 7 kB."""
+    ends: dict[str, str] = json.loads(event.ends or "{}")
+    statuses = sorted(ends.values())
+    return {
+        "id": event.group,
+        "counts": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
+        "jobs": [{"id": job, "status": status} for job, status in sorted(ends.items())],
+        "path": f"/v1/job-groups/{event.group}",
+    }
 
 
 def _image(job_id: str, image: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from jobs.connection import translated
-from jobs.spec import JobWebhook
+from jobs.spec import GroupWebhook, JobWebhook
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import Endpoint, Endpoints
 from jobs.webhooks.events import Event, EventType, body_of
@@ -93,14 +93,24 @@ def receivers(event: Event, endpoints: Sequence[Endpoint], egress: Egress) -> li
         if event.type in endpoint.events and endpoint.id != event.endpoint:
             found.append((endpoint.id, delivery_id(event), ""))
             told.add(endpoint.url)
-    own = JobWebhook.model_validate_json(event.webhook) if event.webhook else None
-    if own and event.type in own.events and own.url not in told:
-        signer = signer_of(own.url, endpoints, egress)
+    own_url = _own_url(event)
+    if own_url and own_url not in told:
+        signer = signer_of(own_url, endpoints, egress)
         if signer:
-            found.append((signer.id, f"{delivery_id(event)}-job", own.url))
+            found.append((signer.id, f"{delivery_id(event)}-job", own_url))
         else:
-            log.warning("webhook.origin_gone", extra={"job_id": event.job})
+            log.warning("webhook.origin_gone", extra={"job_id": event.job or event.group})
     return found
+
+
+def _own_url(event: Event) -> str | None:
+    """The URL that the job, or the group, brought itself, if it asks for this type."""
+    if event.webhook is None:
+        return None
+    if event.type is EventType.GROUP_COMPLETED:
+        return GroupWebhook.model_validate_json(event.webhook).url
+    own = JobWebhook.model_validate_json(event.webhook)
+    return own.url if event.type in own.events else None
 
 
 def delivery_id(event: Event) -> str:
