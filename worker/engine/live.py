@@ -52,9 +52,9 @@ class Live:
 
     def take_apart(self) -> None:
         """Read the model call it is parked at, if other images can meet it there."""
-        parked, self.packed = self.call.parked, None
+        parked, last, self.packed = self.call.parked, self.packed, None
         if parked is not None and parked.gate.kind is Kind.ROWS:
-            self.packed = take_apart(parked, self.model.profile, self.call.memo)
+            self.packed = take_apart(parked, self.model.profile, self.call.memo, last)
 
     def progress(self, now_s: float) -> Progress | None:
         """Where it is, if that is worth telling again."""

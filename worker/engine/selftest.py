@@ -114,7 +114,7 @@ def _varied(call: Packed, generator: torch.Generator) -> Packed:
             return leaf * 0.9 + noise * leaf.std(unbiased=False) * 0.4
         return leaf
 
-    leaves = [vary(leaf, part) for leaf, part in zip(call.leaves, call.parts, strict=True)]
+    leaves = [vary(leaf, part) for leaf, part in zip(call.leaves, call.form.parts, strict=True)]
     return replace(call, leaves=leaves, original={})
 
 
@@ -123,7 +123,7 @@ def _first_row(call: Packed) -> Packed:
         one_each = isinstance(leaf, list) or (isinstance(leaf, torch.Tensor) and leaf.dim() > 0)
         return leaf[:1] if part is not Part.SHARED and one_each else leaf
 
-    leaves = [first(leaf, part) for leaf, part in zip(call.leaves, call.parts, strict=True)]
+    leaves = [first(leaf, part) for leaf, part in zip(call.leaves, call.form.parts, strict=True)]
     return replace(call, rows=1, leaves=leaves, original={})
 
 
