@@ -6,10 +6,14 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from redis import Redis
 
+from deploy import servers
+from deploy.service import free_port
 from jobs.admission import AdmitLimits, Admitted, Idempotency
 from jobs.errors import (
     IdempotencyMismatch,
@@ -22,6 +26,7 @@ from jobs.errors import (
 )
 from jobs.ids import new_job_id
 from jobs.record import Status
+from jobs.settings import WAIVABLE
 from jobs.spec import parse_request
 from jobs.store import AsyncJobStore, JobStore
 from tests.queue.making import NO_LIMITS, TENANT, a_spec, admit, claim, finish, read
@@ -207,6 +212,23 @@ def test_a_server_that_would_lose_jobs_is_refused_with_the_reason(store: JobStor
         store.check_server(waived=["eviction"])
     finally:
         redis.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_node_of_a_cluster_is_refused_with_what_to_do(memory_folder: Path):
+    with TemporaryDirectory(dir=memory_folder) as folder:
+        node = servers.valkey(Path(folder), password="p", port=free_port(10_000))
+        with (Path(folder) / "valkey.conf").open("a") as config:
+            config.write("cluster-enabled yes\n")
+        node.start()
+        try:
+            node.wait_ready()
+            with (
+                JobStore(node.url) as store,
+                pytest.raises(SettingsError, match="redis\\+sentinel://, see docs/scaling"),
+            ):
+                store.check_server(waived=WAIVABLE)
+        finally:
+            node.kill()
 
 
 def test_a_server_that_is_away_is_said_within_the_budget(unused_tcp_port_: int):
