@@ -42,7 +42,7 @@ from worker.messages import (
 
 log = logging.getLogger(__name__)
 
-QUIET_S = 30.0  # no beat for this long, and for ten steps: the child hangs in a kernel or a loop
+QUIET_S = 30.0  # no word for this long, and for ten steps: the child hangs in a kernel or a loop
 QUIET_STEPS = 10
 LOADING_QUIET_S = 600.0  # weights from a slow disk, a self-test at a new size: no beats meanwhile
 SEND_TIMEOUT_S = 10  # a child that does not read its commands for this long hangs, too
@@ -57,9 +57,12 @@ class EngineAway(RuntimeError):
 class EngineLink:
     """One engine process, kept alive. `poll` and `wait` drive everything, `stop` ends it."""
 
-    def __init__(self, config: EngineConfig, program: Sequence[str] = ENGINE) -> None:
+    def __init__(
+        self, config: EngineConfig, program: Sequence[str] = ENGINE, *, quiet_s: float = QUIET_S
+    ) -> None:
         self._config = config
         self._program = program
+        self._quiet_s = quiet_s
         self._child: _Child | None = None
         self._given: set[str] = set()
         self._respawn_s = FIRST_RESPAWN_S
@@ -68,7 +71,7 @@ class EngineLink:
 
     def start(self) -> None:
         """Spawn the engine process; `ready` turns true some seconds later."""
-        self._child = _Child(self._program, self._config, self._wake)
+        self._child = _Child(self._program, self._config, self._wake, self._quiet_s)
         self._respawn_at_s = None
 
     @property
@@ -140,7 +143,9 @@ class EngineLink:
 class _Child:
     """One incarnation of the engine process: its socket, its inbox, its signs of life."""
 
-    def __init__(self, program: Sequence[str], config: EngineConfig, wake: threading.Event) -> None:
+    def __init__(
+        self, program: Sequence[str], config: EngineConfig, wake: threading.Event, quiet_s: float
+    ) -> None:
         ours, theirs = socket.socketpair()
         # Raw timeval (s, us): a child that hangs must not block our writes for ever.
         timeout = SEND_TIMEOUT_S.to_bytes(8, sys.byteorder) + bytes(8)
@@ -155,6 +160,7 @@ class _Child:
         self._pipe: Connection[Command | EngineConfig, Event] = Connection(ours.detach())
         self._inbox: deque[Event] = deque()
         self._wake = wake
+        self._quiet_s = quiet_s
         self._eof = False
         self._stuck = False
         self._heard_s = time.monotonic()
@@ -206,7 +212,7 @@ class _Child:
                 return "failed_to_start"
             code = self._reap(timeout_s=1.0)
             return "killed" if code is not None and code < 0 else "exited"
-        limit_s = max(QUIET_S, QUIET_STEPS * self._step_ms / 1000)
+        limit_s = max(self._quiet_s, QUIET_STEPS * self._step_ms / 1000)
         quiet_s = time.monotonic() - self._heard_s
         if self._stuck or quiet_s > (
             LOADING_QUIET_S if self._loading or not self.ready else limit_s

@@ -35,7 +35,7 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
     """Work until stopped."""
     catalogue = load_catalogue(settings.models_file)
     models = [entry.id for entry in catalogue.models]
-    link = EngineLink(_engine_config(settings, catalogue))
+    link = EngineLink(_engine_config(settings, catalogue), quiet_s=settings.hang_s)
     link.start()  # it imports torch for seconds: meanwhile we look for Redis
     if not wait_for_redis(settings, stop):
         link.stop(grace_s=0)

@@ -43,6 +43,12 @@ class WorkerSettings(RoleSettings):
     )
     beat_s: float = Field(3, gt=0, description="seconds between two renewals of the leases")
     reap_s: float = Field(1, gt=0, description="seconds between two looks for leases that ran out")
+    hang_s: float = Field(
+        30,
+        ge=1,
+        description="seconds without a sign of life, and ten model calls, after which an engine"
+        " process is taken for hung and replaced",
+    )
     grace_s: float = Field(
         25, ge=0, description="seconds after SIGTERM to finish; the rest is handed back"
     )

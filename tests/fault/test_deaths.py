@@ -28,9 +28,11 @@ def reports(redis: Redis) -> list[WorkerReport]:
     return [WorkerReport.model_validate_json(r) for r in found if r]
 
 
-def ready(redis: Redis, workers: int = 1) -> list[WorkerReport]:
+def ready(redis: Redis, workers: int = 1, timeout_s: float = 30) -> list[WorkerReport]:
     wait_until(
-        lambda: sum(r.engine_ready for r in reports(redis)) == workers, f"{workers} ready", 30
+        lambda: sum(r.engine_ready for r in reports(redis)) == workers,
+        f"{workers} ready",
+        timeout_s,
     )
     return reports(redis)
 
