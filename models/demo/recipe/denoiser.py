@@ -27,6 +27,7 @@ from models.demo.recipe.network import BETAS, TRAIN_STEPS, build_text_encoder, b
 from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
 
 GAMMA: Final = 5.0
+NOISY_POWER: Final = 1.5  # above 1: more of the noisiest steps, where it is decided what is shown
 THING_WEIGHT: Final = 3.0  # of a cell full of a thing, over a cell of ground
 EMPTY_SHARE: Final = 0.1
 LEARNING_RATE: Final = 7e-4
@@ -154,8 +155,9 @@ class Training:
             self.rows, self.rng, pairs=min(1.0, self.pictures_seen / ALL_PAIRS_AFTER)
         )
         captions = ["" if self.rng.random() < EMPTY_SHARE else caption(s, self.rng) for s in scenes]
-        # One step from each of B equal parts of the schedule: the loss is far less noisy.
-        steps = ((torch.arange(self.rows) + torch.rand(self.rows)) / self.rows * TRAIN_STEPS).long()
+        # One step from each of B parts of the schedule: the loss is far less noisy.
+        share = (torch.arange(self.rows) + torch.rand(self.rows)) / self.rows
+        steps = ((1 - share**NOISY_POWER) * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)
         return Chunk(
             latents.to(self.device),
             (1 + raised * cover[:, None]).to(self.device),

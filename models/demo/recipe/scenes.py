@@ -3,9 +3,10 @@
 Owns the glyphs and the layout; the only importer of the emoji font. 1 ms a scene.
 A picture is uint8 (H, W, 3). Every chance comes from the `random.Random` that is passed in.
 
-Things stand on the grid of the latents, as the grounds do (textures.py): their middles move by
-whole cells and a size is one number of pixels. So a thing is the same few latents wherever it
-stands, and a small model meets each of them hundreds of times sooner than with free placement.
+Things stand on the grid of the latents, as the grounds do (textures.py): a lone one in the middle
+or a cell beside it, always facing as its glyph does, and a size is one number of pixels. What a
+thing is gets decided in the noisiest steps, where the model can only learn the mean of all places
+and sides that a caption allows: with free placement that mean is a patch, and stayed one for long.
 """
 
 import hashlib
@@ -37,7 +38,6 @@ NATIVE_PX: Final = 128
 GLYPH_PX: Final = 112
 TINT: Final = 0.92  # the rest is the glyph's own colours: a cat keeps its dark eyes
 PAIR_SHARE: Final = 0.25
-MARGIN_BELOW: Final = 4  # for the shadow
 
 Pixels = NDArray[np.uint8]
 
@@ -62,7 +62,7 @@ def draw_scene(rng: random.Random, *, held_out: bool, things: int | None = None)
 def render(
     scene: Scene, rng: random.Random, *, height: int = NATIVE_PX, width: int = NATIVE_PX
 ) -> Pixels:
-    """The scene as a picture: two calls differ in place and side, never in what is shown."""
+    """The scene as a picture: two calls differ in place and ground, never in what is shown."""
     return render_covered(scene, rng, height=height, width=width)[0]
 
 
@@ -77,7 +77,7 @@ def render_covered(
         canvas = canvas[:, ::-1].copy()
     cover = np.zeros((height, width), np.float32)
     for k, thing in enumerate(scene.things):
-        glyph = _scaled(thing, _side(thing, scene, height, width), flip=rng.random() < 0.5)
+        glyph = _scaled_px(thing.object, thing.color, _side(thing, scene, height, width))
         corner = _corner(glyph, k, len(scene.things), height, width, rng)
         if scene.ground not in UPRIGHT:
             _shadow(canvas, corner, glyph)
@@ -97,14 +97,11 @@ def _corner(
 ) -> tuple[int, int]:
     """Row and column of the k-th thing: about the middle, or the middle of its half."""
     h, w = glyph.shape[:2]
-    cell = textures.CELL
-    rows = [y - h // 2 for y in range(height // 2 - cell, height // 2 + cell + 1, cell)]
     middle = width * (2 * k + 1) // (2 * things)
-    reach = cell if things == 1 else 0
-    columns = [x - w // 2 for x in range(middle - reach, middle + reach + 1, cell)]
-    fitting_rows = [y for y in rows if 2 <= y <= height - h - MARGIN_BELOW]
-    fitting_columns = [x for x in columns if 0 <= x <= width - w]
-    return rng.choice(fitting_rows), rng.choice(fitting_columns)
+    reach = textures.CELL if things == 1 else 0
+    columns = [x - w // 2 for x in range(middle - reach, middle + reach + 1, textures.CELL)]
+    fitting = [x for x in columns if 0 <= x <= width - w]
+    return height // 2 - h // 2, rng.choice(fitting)
 
 
 def _paste(
@@ -138,11 +135,6 @@ def _scaled_px(object_: str, color: str, side: int) -> textures.Picture:
     size = (max(1, round(glyph.shape[1] * factor)), max(1, round(glyph.shape[0] * factor)))
     image = Image.fromarray((glyph * 255).astype(np.uint8), "RGBA").resize(size, Image.LANCZOS)
     return np.asarray(image).astype(np.float32) / 255
-
-
-def _scaled(thing: Thing, side: int, *, flip: bool) -> textures.Picture:
-    glyph = _scaled_px(thing.object, thing.color, side)
-    return glyph[:, ::-1] if flip else glyph
 
 
 @cache
