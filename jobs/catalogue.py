@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jobs.errors import SettingsError
+from jobs.loras import LoraShelf
 from jobs.samplers import SAMPLERS, Prediction
 
 
@@ -44,6 +45,14 @@ class Defaults(_Frozen):
     sampler: str = "dpmpp_2m"
 
 
+class Part(_Frozen):
+    """A network that a model is given besides its own, such as a ControlNet."""
+
+    source: str  # a folder (relative to the model file) or a hub repository
+    revision: str | None = None  # a hub commit; required for a hub repository
+    variant: str | None = None
+
+
 class ModelEntry(_Frozen):
     """One named model: where it is, how it is run, what it allows."""
 
@@ -57,6 +66,10 @@ class ModelEntry(_Frozen):
     variant: str | None = None  # the hub's file variant, such as fp16
     lane_width: int | None = None  # rows of one model call: 1, 2, 4, 8, 16; None: measured
     resident: bool = True
+    controls: dict[str, Part] = {}  # ControlNets by the name that a request uses
+    loras: str | None = None  # a folder of LoRA files (*.safetensors) that requests may name
+    lora_sets: Annotated[int, Field(ge=1)] = 8  # sets of adapters kept in memory at once
+    inputs: tuple[Literal["image", "mask"], ...] = ()  # pictures that a request may begin with
     samplers: tuple[str, ...] = ()  # empty: every sampler that fits `prediction`
     limits: Limits = Limits()
     defaults: Defaults
@@ -66,6 +79,8 @@ class ModelEntry(_Frozen):
         unknown = [name for name in self.samplers if name not in SAMPLERS]
         if unknown:
             raise ValueError(f"unknown samplers {unknown}; known: {', '.join(SAMPLERS)}")
+        if self.inputs and "image" not in self.inputs:
+            raise ValueError("a mask goes with an image: inputs has image, or nothing")
         if self.defaults.sampler not in self.legal_samplers:
             raise ValueError(f"default sampler {self.defaults.sampler!r} is not among its samplers")
         for side in (self.defaults.width, self.defaults.height):
@@ -105,10 +120,14 @@ class Catalogue(_Frozen):
         """The model used where a request names none."""
         return self.models[0]
 
-    def path_of(self, entry: ModelEntry) -> Path | None:
-        """The folder of a local model, or None for a hub repository."""
+    def path_of(self, entry: ModelEntry | Part) -> Path | None:
+        """The folder of a local model or part, or None for a hub repository."""
         path = self.folder / entry.source
         return path if path.is_dir() else None
+
+    def loras_of(self, entry: ModelEntry) -> LoraShelf | None:
+        """The adapters that a request for this model may name, or None."""
+        return None if entry.loras is None else LoraShelf(self.folder / entry.loras)
 
 
 def load_catalogue(path: Path) -> Catalogue:

@@ -34,6 +34,23 @@ class Pixels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """A picture that steers the layout (edges, depth, a pose), for one of a model's ControlNets."""
+
+    name: str  # as the model entry's `controls` says
+    picture: Pixels
+    scale: float = 1.0  # how much it is heeded; 0: not at all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """One adapter of the model entry's `loras` folder, and how strongly it acts."""
+
+    name: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
     """One image to make. Every value is final: the engine fills in nothing."""
 
@@ -54,6 +71,8 @@ class ImageRequest:
     image: Pixels | None = None  # start from this picture
     mask: Pixels | None = None  # repaint where this is white
     strength: float = 0.8  # with `image`: how much of it is let go of, 0 to 1
+    control: Control | None = None
+    loras: tuple[Lora, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,9 +20,11 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
+from jobs.settings import ROOT
 from tests.engine.families import DIM, SHIFTING, said, sdxl, with_text
-from tests.engine.tiny import tiny_pipeline
+from tests.engine.tiny import tiny_clip, tiny_pipeline
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -62,11 +64,30 @@ def lcm() -> Any:
 
 def _guided_by_input(unet: UNet2DConditionModel) -> dict[str, Any]:
     """The same network with a place for guidance as a number, and its sampler."""
-    config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
     torch.manual_seed(0)
-    distilled = UNet2DConditionModel.from_config({**config, "time_cond_proj_dim": DIM}).eval()
+    distilled = UNet2DConditionModel.from_config({**_plain(unet), "time_cond_proj_dim": DIM}).eval()
     assert distilled.config["time_cond_proj_dim"] == DIM
     return {"unet": distilled, "scheduler": LCMScheduler(**BETAS)}
+
+
+def whole_sdxl() -> Any:
+    """SDXL with text encoders of its own, for what makes other pipelines of its modules."""
+    known, tokenizer = sdxl(), CLIPTokenizer.from_pretrained(ROOT / "models/demo/tokenizer")
+    first = tiny_clip(tokenizer)
+    torch.manual_seed(4)
+    second = CLIPTextModelWithProjection(
+        CLIPTextConfig(**{**first.config.to_dict(), "projection_dim": DIM})
+    )
+    parts = {"text_encoder": first, "tokenizer": tokenizer, "tokenizer_2": tokenizer}
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_config({**_plain(known.unet), "cross_attention_dim": 2 * DIM})
+    parts |= {"text_encoder_2": second.eval(), "unet": unet.eval()}
+    return StableDiffusionXLPipeline(**{**known.components, **parts}, add_watermarker=False)
+
+
+def _plain(module: Any) -> dict[str, Any]:
+    """Its configuration without notes on what was left to the defaults."""
+    return {k: v for k, v in module.config.items() if not k.startswith("_")}
 
 
 def edm() -> Any:

@@ -9,7 +9,7 @@ from tests.engine.test_packing import RowWise, a_call
 from tests.engine.tiny import SIDE
 from worker.engine.model import Model
 from worker.engine.packing import Packed
-from worker.engine.promises import Promises
+from worker.engine.promises import Promises, weakest
 from worker.engine.selftest import self_test
 
 
@@ -63,9 +63,9 @@ def test_a_pinned_width_is_the_only_one():
 def test_a_verdict_is_found_once_and_kept_on_disk_for_its_fingerprint(tmp_path):
     probed: list[tuple[int, int]] = []
 
-    def probe(width: int, height: int) -> Packed:
+    def probe(width: int, height: int) -> list[Packed]:
         probed.append((width, height))
-        return a_call(RowWise(), 2, 7.0)
+        return [a_call(RowWise(), 2, 7.0)]
 
     found = Promises("one", probe, state_dir=tmp_path).at(64, 64)
     again = Promises("one", probe, state_dir=tmp_path).at(64, 64)
@@ -78,11 +78,23 @@ def test_a_verdict_is_found_once_and_kept_on_disk_for_its_fingerprint(tmp_path):
 
 @pytest.mark.parametrize("torn", ["", "{", '{"64x64": {"widths": 3}}'])
 def test_a_torn_file_costs_a_second_test_and_nothing_else(tmp_path, torn: str):
-    probe = lambda width, height: a_call(RowWise(), 2, 7.0)  # noqa: E731
+    probe = lambda width, height: [a_call(RowWise(), 2, 7.0)]  # noqa: E731
     Promises("one", probe, state_dir=tmp_path).at(64, 64)
     next(tmp_path.iterdir()).write_text(torn)
 
     assert Promises("one", probe, state_dir=tmp_path).at(64, 64).reproducibility == "exact"
+
+
+def test_of_several_networks_the_weakest_decides_and_widths_are_those_that_all_allow():
+    steady, rounding = a_call(RowWise(), 2, 7.0), a_call(Rounding(), 2, 7.0)
+    wide = self_test(steady)
+
+    both = weakest([self_test(rounding), wide])
+
+    assert both.reproducibility == "exact"
+    assert set(both.lanes.widths) == set(self_test(rounding).lanes.widths) < set(wide.lanes.widths)
+    assert both.cap_rows <= both.lanes.widest
+    assert weakest([self_test(a_call(Mixing(), 2, 7.0)), wide]).reproducibility == "unpacked"
 
 
 def test_the_tiny_model_on_this_machine_is_exact_in_more_than_one_width(model: Model):

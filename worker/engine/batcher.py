@@ -146,7 +146,7 @@ class Engine:
         model = self._models[request.model]
         try:
             call = model.call_for(request)
-            verdict = model.promises.at(request.width, request.height)
+            verdict = model.verdict_for(request)
         except EngineError as error:
             self._events.append(failed(request.id, error))
             return

@@ -43,9 +43,12 @@ MakePicture = Callable[[], np.ndarray]
 class ImageCall:
     """The one mutable thing of an image while it is being made."""
 
-    def __init__(self, request: ImageRequest, make: MakePicture, *, expected_calls: int) -> None:
+    def __init__(
+        self, request: ImageRequest, make: MakePicture, *, expected_calls: int, beside: str = ""
+    ) -> None:
         self.request = request
         self.expected_calls = expected_calls
+        self.beside = beside  # what its fingerprint says of networks beside the model's own
         self.parked: ModelCall | None = None
         self.pixels: Pixels | None = None
         self.error: BaseException | None = None

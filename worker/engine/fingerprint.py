@@ -47,6 +47,16 @@ def short_hash(text: str | bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
+def tensors_hash(module: torch.nn.Module) -> str:
+    """Of a network that is not the model's own: of its every tensor's name, shape and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
+        flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
+        digest.update(flat.cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 def weights_hash(folder: Path | None) -> str:
     """Of all files of a local model; of large ones the names, sizes and headers only."""
     if folder is None:

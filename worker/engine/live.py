@@ -91,7 +91,7 @@ class Live:
             decode_ms=call.stage_ms("decoding", now_s),
             batch_size_mean=call.company / max(1, call.calls),
             calls=call.calls,
-            fingerprint=self.model.fingerprint_for(call.request, verdict),
+            fingerprint=self.model.fingerprint_for(call, verdict),
             reproducibility=verdict.reproducibility if call.request.exact else "free",
         )
 

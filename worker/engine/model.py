@@ -1,14 +1,15 @@
-"""One loaded model: its pipeline, the gates on its modules, and one image's shell of it.
+"""One loaded model: its pipeline behind gates, what it promises, and one image's shell of it.
 
-Owns the interception of a diffusers pipeline. Knows no batch and no request but the one it
-makes a shell for. Invariant: with the gates closed, or called from outside, the pipeline
+Owns how a request becomes a pipeline call of its own. Knows no batch and no request but the one
+it makes a shell for. Invariant: with the gates closed, or called from outside, the pipeline
 behaves exactly as diffusers made it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,30 @@ import numpy as np
 import torch
 
 from jobs.catalogue import ModelEntry
+from jobs.loras import LoraShelf
 from jobs.samplers import SAMPLERS
+from worker.engine.adapters import Adapters, LoraSet, label
 from worker.engine.call import ImageCall
 from worker.engine.errors import Dropped, PipelineFailed
-from worker.engine.fingerprint import fingerprint
+from worker.engine.fingerprint import fingerprint, tensors_hash
+from worker.engine.gated import Gated
 from worker.engine.gates import Gate, Kind
 from worker.engine.packing import Packed, take_apart
 from worker.engine.profiles.base import Profile
 from worker.engine.promises import Promises
 from worker.engine.samplers import RECIPES, SamplerShelf
 from worker.engine.selftest import Verdict
-from worker.engine.steady import steady, unsteady
-from worker.engine.variants import Variants, picture_arguments, steps_of
-from worker.messages import ImageRequest, ModelReport
+from worker.engine.variants import picture_arguments, steps_of
+from worker.messages import Control, ImageRequest, Lora, ModelReport, Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What belongs to a model besides its pipeline: its folder, ControlNets, LoRA files."""
+
+    folder: Path | None = None
+    controls: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    loras: LoraShelf | None = None
 
 
 class Model:
@@ -40,7 +52,7 @@ class Model:
         pipeline: Any,
         profile: Profile,
         *,
-        folder: Path | None = None,
+        extras: Extras | None = None,
         state_dir: Path | None = None,
         self_test: bool = True,
     ) -> None:
@@ -48,11 +60,15 @@ class Model:
         self.pipeline = pipeline
         self.profile = profile = profile.fitted_to(pipeline)
         self.load_s = 0.0
-        self._variants = Variants(pipeline, profile)
+        extras = extras or Extras()
+        self._controls = extras.controls
+        self._control_hashes = {name: tensors_hash(c) for name, c in self._controls.items()}
+        self._gated = self._gate(pipeline)
+        self._adapters = Adapters(self._gated, extras.loras, self._gate, kept=entry.lora_sets)
         self.samplers = SamplerShelf(
             pipeline.scheduler, set_by_pipeline=profile.sets_sampler, only=profile.samplers
         )
-        self.fingerprint = fingerprint(entry, folder, pipeline, str(pipeline.device))
+        self.fingerprint = fingerprint(entry, extras.folder, pipeline, str(pipeline.device))
         self.promises = Promises(
             self.fingerprint,
             self._probe,
@@ -60,29 +76,28 @@ class Model:
             pinned_width=entry.lane_width,
             enabled=self_test,
         )
-        self.gates = list(self._make_gates())
-        pipeline.set_progress_bar_config(disable=True)
         self.open()
 
     @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Those on the model's own modules."""
+        return self._gated.gates
+
+    @property
     def weight_bytes(self) -> int:
-        """What its weights take in memory."""
-        parts = [p for p in self.pipeline.components.values() if isinstance(p, torch.nn.Module)]
-        return sum(t.numel() * t.element_size() for part in parts for t in part.parameters())
+        """What its weights take in memory, ControlNets and adapters included."""
+        parts = [*self.pipeline.components.values(), *self._controls.values()]
+        modules = [p for p in parts if isinstance(p, torch.nn.Module)]
+        own = sum(t.numel() * t.element_size() for part in modules for t in part.parameters())
+        return own + self._adapters.own_bytes
 
     def open(self) -> None:
         """Put the gates in place."""
-        for gate in self.gates:
-            gate.open()
-            if gate.kind is Kind.ROWS and self._is_float32_on_cpu():
-                steady(gate.owner)
+        self._gated.open()
 
     def close(self) -> None:
         """Give the pipeline back as it was."""
-        for gate in self.gates:
-            gate.close()
-            if gate.kind is Kind.ROWS:
-                unsteady(gate.owner)
+        self._gated.close()
 
     def report(self) -> ModelReport:
         """What it promises on this machine at its default size."""
@@ -103,10 +118,13 @@ class Model:
         # On the CPU: the noise of a seed is then the same on every device.
         generator = torch.Generator("cpu").manual_seed(request.seed)
         sampler = self.samplers.take(request.sampler, generator)
+        loras = self._adapters.find(request.loras)
+        network = self._adapters.network(loras)
         # Same modules; what a call notes down on its pipeline stays its own.
-        shell = copy.copy(self._variants.for_request(request))
+        shell = copy.copy(network.variants.for_request(request))
         shell.scheduler = sampler
-        arguments = self.profile.arguments(request, shell) | picture_arguments(request)
+        arguments = self.profile.arguments(request, shell)
+        arguments |= picture_arguments(request, self.profile, shell)
         arguments |= {
             k: v for k, v in RECIPES[request.sampler].call.items() if self.profile.takes(shell, k)
         }
@@ -116,17 +134,54 @@ class Model:
             return made[0][0]
 
         steps = SAMPLERS[request.sampler].model_calls(steps_of(request))
-        expected = steps * self.profile.calls_per_step(request)
-        return ImageCall(request, make, expected_calls=expected)
+        calls = self.profile.calls_per_step(request) + (request.control is not None)
+        beside = self._beside(request, loras)
+        return ImageCall(request, make, expected_calls=steps * calls, beside=beside)
 
-    def fingerprint_for(self, request: ImageRequest, verdict: Verdict) -> str:
+    def verdict_for(self, request: ImageRequest) -> Verdict:
+        """What holds for such a picture; the first of its kind is tested, in a second or so."""
+        loras = self._adapters.find(request.loras)
+        beside = self._beside(request, loras)
+        if not beside:
+            return self.promises.at(request.width, request.height)
+
+        def probe(width: int, height: int) -> list[Packed]:
+            control = _blank(request.control, width, height) if request.control else None
+            return self._probe(width, height, control, request.loras)
+
+        return self.promises.at(request.width, request.height, beside, probe)
+
+    def prepared(self, request: ImageRequest) -> bool:
+        """Whether such a picture can start at once: adapters loaded, size tested."""
+        loras = self._adapters.find(request.loras)
+        tested = self.promises.known(request.width, request.height, self._beside(request, loras))
+        return tested and self._adapters.loaded(loras)
+
+    def fingerprint_for(self, call: ImageCall, verdict: Verdict) -> str:
         """Within one such line, the same request gives the same bits."""
         # All widths of a rule agree, so the narrowest names their bits, whatever the load was.
-        lane = verdict.lanes.widths[0] if request.exact else "free"
-        return f"{self.fingerprint} lane={lane} sampler={request.sampler}"
+        lane = verdict.lanes.widths[0] if call.request.exact else "free"
+        return f"{self.fingerprint} lane={lane} sampler={call.request.sampler}{call.beside}"
 
-    def _probe(self, width: int, height: int) -> Packed:
-        """The first denoiser call of a default request at that size; the rest is dropped."""
+    def _gate(self, pipeline: Any) -> Gated:
+        float32_on_cpu = self.entry.dtype == "float32" and pipeline.device.type == "cpu"
+        return Gated(pipeline, self.profile, controls=self._controls, steady_rows=float32_on_cpu)
+
+    def _beside(self, request: ImageRequest, loras: LoraSet) -> str:
+        """The networks that take part besides the model's own, as words of a fingerprint."""
+        words = ""
+        if request.control and request.control.name in self._control_hashes:
+            words += f" control={request.control.name}@{self._control_hashes[request.control.name]}"
+        return words + (f" loras={label(loras)}" if loras else "")
+
+    def _probe(
+        self,
+        width: int,
+        height: int,
+        control: Control | None = None,
+        loras: tuple[Lora, ...] = (),
+    ) -> list[Packed]:
+        """The first call of each network of a default request at that size; the rest is dropped."""
         defaults = self.entry.defaults
         request = ImageRequest(
             id="probe",
@@ -138,27 +193,25 @@ class Model:
             guidance_scale=max(2.0, defaults.guidance_scale),
             seed=0,
             sampler=defaults.sampler,
+            control=control,
+            loras=loras,
         )
         call = self.call_for(request)
         call.start(0.0)
-        while call.parked and call.parked.gate.kind is not Kind.ROWS:
-            call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
-        if call.parked is None:
+        wanted = 1 if control is None else 2
+        found: list[Packed] = []
+        while call.parked and len(found) < wanted:
+            if call.parked.gate.kind is Kind.ROWS:
+                found.append(take_apart(call.parked, self.profile, call.memo))
+            if len(found) < wanted:
+                call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
+        if len(found) < wanted:
             raise call.error or PipelineFailed("the pipeline never called its denoiser")
-        packed = take_apart(call.parked, self.profile, call.memo)
         call.throw(Dropped())
-        return packed
+        return found
 
-    def _is_float32_on_cpu(self) -> bool:
-        return self.entry.dtype == "float32" and self.pipeline.device.type == "cpu"
 
-    def _make_gates(self) -> Iterator[Gate]:
-        for name in self.profile.encoders:
-            if (module := getattr(self.pipeline, name, None)) is not None:
-                yield Gate(module, "forward", Kind.ENCODE)
-        for name in self.profile.denoisers:
-            if (module := getattr(self.pipeline, name, None)) is not None:
-                yield Gate(module, "forward", Kind.ROWS)
-        vae = getattr(self.pipeline, self.profile.decoder, None)
-        if vae is not None:
-            yield Gate(vae, "decode", Kind.DECODE)
+def _blank(control: Control, width: int, height: int) -> Control:
+    """The same ControlNet with a grey picture: a test at a new size wants no client's picture."""
+    grey = Pixels(width=width, height=height, data=bytes([128]) * (width * height * 3))
+    return Control(name=control.name, picture=grey, scale=control.scale)

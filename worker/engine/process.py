@@ -94,12 +94,15 @@ class EngineProcess:
     def _prepare(self, request: ImageRequest) -> None:
         """Load the model and test the size, if either is new; the parent is told to be patient."""
         known = self._residency.find(request.model)
-        if known is not None and known.promises.known(request.width, request.height):
-            return
+        try:
+            if known is not None and known.prepared(request):
+                return
+        except EngineError:
+            return  # the engine will say so
         self._tell([Loading(model=request.model, fraction=0.5)])
         try:
             model = known or self._load(request.model)
-            model.promises.at(request.width, request.height)
+            model.verdict_for(request)
         except EngineError as error:
             log.warning("engine.not_prepared", extra={"image": request.id, "code": error.code})
             if self._residency.find(request.model) is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from worker.engine.selftest import UNTESTED, Verdict, self_test
 
 log = logging.getLogger(__name__)
 
-Probe = Callable[[int, int], Packed]  # width and height in px -> a real model call at that size
+# width and height in px -> a real call of each network that takes part, the denoiser's last
+Probe = Callable[[int, int], list[Packed]]
 
 
 class Promises:
@@ -40,17 +42,21 @@ class Promises:
         self._file = state_dir and state_dir / f"promises-{short_hash(fingerprint)}.json"
         self._verdicts = self._read()
 
-    def known(self, width: int, height: int) -> bool:
+    def known(self, width: int, height: int, beside: str = "") -> bool:
         """Whether `at` has its answer ready."""
-        return not self._enabled or f"{width}x{height}" in self._verdicts
+        return not self._enabled or f"{width}x{height}{beside}" in self._verdicts
 
-    def at(self, width: int, height: int) -> Verdict:
-        """The verdict at that size; the first time it takes a second or so to find."""
+    def at(self, width: int, height: int, beside: str = "", probe: Probe | None = None) -> Verdict:
+        """The verdict at that size; the first time it takes a second or so to find.
+
+        `beside`: which networks take part besides the model's own, and `probe` calls them, too.
+        """
         if not self._enabled:
             return UNTESTED
-        size = f"{width}x{height}"
+        size = f"{width}x{height}{beside}"
         if size not in self._verdicts:
-            verdict = self_test(self._probe(width, height), self._pinned)
+            calls = (probe or self._probe)(width, height)
+            verdict = weakest([self_test(call, self._pinned) for call in calls])
             log.info("engine.self_test", extra={"size": size, "verdict": verdict})
             self._verdicts[size] = verdict
             self._write()
@@ -74,6 +80,23 @@ class Promises:
         beside = self._file.with_suffix(".new")
         beside.write_text(text)
         beside.replace(self._file)
+
+
+def weakest(verdicts: Sequence[Verdict]) -> Verdict:
+    """What holds for a picture that several networks made: the last one's, as far as all agree."""
+    last = verdicts[-1]
+    widths = [set(verdict.lanes.widths) for verdict in verdicts]
+    common = [w for w in last.lanes.widths if all(w in one for one in widths)]
+    if any(verdict.reproducibility == "unpacked" for verdict in verdicts) or not common:
+        return UNTESTED
+    costs = dict(zip(last.lanes.widths, last.lanes.cost_ms, strict=False))
+    exact = all(verdict.reproducibility == "exact" for verdict in verdicts)
+    return replace(
+        last,
+        reproducibility="exact" if exact else "tolerance",
+        lanes=LaneRule(tuple(common), tuple(costs[w] for w in common if w in costs)),
+        cap_rows=min(last.cap_rows, common[-1]),
+    )
 
 
 def _to_json(verdict: Verdict) -> dict[str, object]:

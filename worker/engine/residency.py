@@ -16,11 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers.models.auto_model import AutoModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
-from jobs.catalogue import ModelEntry
+from jobs.catalogue import Catalogue, ModelEntry, Part
 from worker.engine.errors import ModelBroken
-from worker.engine.model import Model
+from worker.engine.model import Extras, Model
 from worker.engine.profiles import find_profile
 from worker.messages import EngineConfig
 
@@ -77,19 +78,17 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
     started_s = time.perf_counter()
     catalogue = config.catalogue
     folder = catalogue.path_of(entry)
-    if folder is None and entry.revision is None:
-        raise ModelBroken(
-            f"model {entry.id!r}: {entry.source!r} is no folder below {catalogue.folder}, "
-            "and a hub repository needs a pinned `revision`"
-        )
-    source = str(folder) if folder else entry.source
-    pipeline = _pipeline(entry, source)
+    pipeline = _pipeline(entry, _source(entry, entry.id, catalogue))
     profile = find_profile(entry.family, type(pipeline).__name__)
     model = Model(
         entry,
         pipeline.to(pick_device(config.device)),
         profile,
-        folder=folder,
+        extras=Extras(
+            folder=folder,
+            controls={name: _control(name, entry, config) for name in entry.controls},
+            loras=catalogue.loras_of(entry),
+        ),
         state_dir=config.state_dir,
         self_test=config.self_test,
     )
@@ -111,6 +110,31 @@ def _pipeline(entry: ModelEntry, source: str) -> Any:
         trust_remote_code=False,
         **profile.load,
     )
+
+
+def _control(name: str, entry: ModelEntry, config: EngineConfig) -> Any:
+    part = entry.controls[name]
+    control = _read(
+        AutoModel.from_pretrained,
+        _source(part, f"{entry.id}, control {name}", config.catalogue),
+        revision=part.revision,
+        variant=part.variant,
+        dtype=DTYPES[entry.dtype],
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    return control.to(pick_device(config.device)).eval()
+
+
+def _source(part: ModelEntry | Part, what: str, catalogue: Catalogue) -> str:
+    """A folder or a hub repository, as diffusers takes it. Raises ModelBroken."""
+    folder = catalogue.path_of(part)
+    if folder is None and part.revision is None:
+        raise ModelBroken(
+            f"model {what}: {part.source!r} is no folder below {catalogue.folder}, "
+            "and a hub repository needs a pinned `revision`"
+        )
+    return str(folder) if folder else part.source
 
 
 def _read(function: Any, source: str, **arguments: Any) -> Any:

@@ -7,6 +7,7 @@ weight is loaded or copied twice, and the gates on the modules hold for every va
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -20,13 +21,17 @@ from worker.messages import ImageRequest, Pixels
 class Variants:
     """The pipelines of one model: its own, and those made of its modules when first needed."""
 
-    def __init__(self, pipeline: Any, profile: Profile) -> None:
+    def __init__(self, pipeline: Any, profile: Profile, controls: Mapping[str, Any]) -> None:
+        """`controls`: the ControlNets by the name that a request uses."""
         self._text = pipeline
         self._profile = profile
+        self._controls = controls
         self._made: dict[str, Any] = {}
 
     def for_request(self, request: ImageRequest) -> Any:
         """The pipeline that serves this request. Raises Unservable where the family has none."""
+        if request.control is not None:
+            return self._with_control(request, request.control.name)
         if request.image is None:
             return self._text
         where = self._profile.inpaint if request.mask else self._profile.image_to_image
@@ -37,9 +42,25 @@ class Variants:
             self._made[where] = _remade(self._text, where)
         return self._made[where]
 
+    def _with_control(self, request: ImageRequest, name: str) -> Any:
+        where = self._profile.control
+        if where is None or name not in self._controls:
+            known = ", ".join(self._controls) or "none"
+            raise Unservable(f"this model has no ControlNet {name!r}; it has: {known}")
+        if request.image is not None:
+            raise Unservable("a control picture and a picture to start from do not go together")
+        if name not in self._made:
+            self._made[name] = _remade(self._text, where, controlnet=self._controls[name])
+        return self._made[name]
 
-def picture_arguments(request: ImageRequest) -> Arguments:
-    """The arguments that only picture-to-picture pipelines have. Raises Unservable."""
+
+def picture_arguments(request: ImageRequest, profile: Profile, pipeline: Any) -> Arguments:
+    """The arguments that only pipelines with pictures in them have. Raises Unservable."""
+    if (control := request.control) is not None:
+        # Older pipelines have no picture of another kind and call it plainly `image`.
+        name = "control_image" if profile.takes(pipeline, "control_image") else "image"
+        picture = _picture(control.picture, request)
+        return {name: picture, "controlnet_conditioning_scale": control.scale}
     if request.image is None:
         return {}
     arguments: Arguments = {"image": _picture(request.image, request), "strength": request.strength}
@@ -65,13 +86,13 @@ def _picture(pixels: Pixels, request: ImageRequest) -> Image.Image:
     return Image.frombytes("RGB", (pixels.width, pixels.height), pixels.data)
 
 
-def _remade(pipeline: Any, where: str) -> Any:
+def _remade(pipeline: Any, where: str, **more: Any) -> Any:
     module, _, name = where.partition(":")
     cls = getattr(import_module(f"diffusers.pipelines.{module}"), name)
     wanted = inspect.signature(cls.__init__).parameters
     parts = {k: v for k, v in pipeline.components.items() if k in wanted}
     # Options such as `requires_safety_checker` are no components, but belong to the constructor.
     options = {k: v for k, v in pipeline.config.items() if k in wanted and k not in parts}
-    made = cls(**parts, **options)
+    made = cls(**parts, **options, **more)
     made.set_progress_bar_config(disable=True)
     return made

@@ -42,6 +42,7 @@ class Profile:
     load: Mapping[str, object] = field(default_factory=dict)  # passed to from_pretrained
     image_to_image: str | None = None  # "module:class" below diffusers.pipelines
     inpaint: str | None = None
+    control: str | None = None  # the pipeline that heeds a ControlNet
 
     def arguments(self, request: ImageRequest, pipeline: Any) -> Arguments:
         """The keyword arguments of `pipeline(...)` for one image; unknown ones are left out."""

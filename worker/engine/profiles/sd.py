@@ -11,4 +11,5 @@ STABLE_DIFFUSION = Profile(
     load={"safety_checker": None, "requires_safety_checker": False},
     image_to_image="stable_diffusion.pipeline_stable_diffusion_img2img:StableDiffusionImg2ImgPipeline",
     inpaint="stable_diffusion.pipeline_stable_diffusion_inpaint:StableDiffusionInpaintPipeline",
+    control="controlnet.pipeline_controlnet:StableDiffusionControlNetPipeline",
 )

@@ -10,4 +10,5 @@ SDXL = Profile(
     load={"add_watermarker": False},  # an invisible mark would change the pixels we hash
     image_to_image="stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img:StableDiffusionXLImg2ImgPipeline",
     inpaint="stable_diffusion_xl.pipeline_stable_diffusion_xl_inpaint:StableDiffusionXLInpaintPipeline",
+    control="controlnet.pipeline_controlnet_sd_xl:StableDiffusionXLControlNetPipeline",
 )

@@ -1,0 +1,158 @@
+"""A control picture steers one image of a batch, and no bit of the others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.pipelines.controlnet.pipeline_controlnet import StableDiffusionControlNetPipeline
+from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
+    StableDiffusionXLControlNetPipeline,
+)
+from PIL import Image
+
+from jobs.catalogue import Catalogue, Part
+from tests.engine.more_families import whole_sdxl
+from tests.engine.runs import alone, pixels, run
+from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
+from worker.engine.call import to_pixels
+from worker.engine.model import Extras, Model
+from worker.engine.profiles import find_profile
+from worker.engine.residency import load_model
+from worker.messages import Control, EngineConfig, Failed, Finished, ImageRequest, Pixels
+
+KINDS: dict[str, tuple[Callable[[], Any], Any]] = {
+    "sd": (tiny_pipeline, StableDiffusionControlNetPipeline),
+    "sdxl": (whole_sdxl, StableDiffusionXLControlNetPipeline),
+}
+SAMPLERS = ("ddim", "euler_a", "dpmpp_2m")
+
+
+def tiny_control(unet: Any) -> ControlNetModel:
+    control = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=(64, 64), load_weights_from_unet=True
+    )
+    torch.manual_seed(3)
+    with torch.no_grad():  # a new one's outputs are zero: it would steer nothing
+        for part in control.parameters():
+            if not part.any():
+                part.normal_(std=0.05)
+    return control.eval()
+
+
+def a_picture(seed: int) -> Pixels:
+    data = np.random.default_rng(seed).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8).tobytes()
+    return Pixels(width=SIDE, height=SIDE, data=data)
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def steered(request: pytest.FixtureRequest) -> Iterator[tuple[Model, Any]]:
+    """A model with the ControlNet "edges", and the vendor's own pipeline for it."""
+    build, cls = KINDS[request.param]
+    pipeline = build()
+    control = tiny_control(pipeline.unet)
+    profile = find_profile("auto", type(pipeline).__name__)
+    extras = Extras(controls={"edges": control})
+    made = Model(an_entry(lane_width=2), pipeline, profile, extras=extras)
+    known = set(cls.__init__.__code__.co_varnames)
+    parts = {k: v for k, v in pipeline.components.items() if k in known}
+    more = {"requires_safety_checker": False} if request.param == "sd" else {}
+    vendor = cls(**parts, **more, controlnet=control)
+    vendor.set_progress_bar_config(disable=True)
+    yield made, vendor
+    made.close()
+
+
+def by_vendor(model: Model, vendor: Any, request: ImageRequest) -> bytes:
+    assert request.control
+    pipeline = copy.copy(vendor)
+    generator = torch.Generator().manual_seed(request.seed)
+    pipeline.scheduler = model.samplers.take(request.sampler, generator)
+    picture = Image.frombytes("RGB", (SIDE, SIDE), request.control.picture.data)
+    made = pipeline(
+        **model.profile.arguments(request, pipeline),
+        image=picture,
+        controlnet_conditioning_scale=request.control.scale,
+        generator=generator,
+        output_type="np",
+    )
+    return to_pixels(made.images[0]).data
+
+
+def asked(number: int, **more: Any) -> ImageRequest:
+    control = Control(name="edges", picture=a_picture(number), scale=1.0)
+    known = {"sampler": SAMPLERS[number % 3], "seed": number, "steps": 3 + number}
+    return a_request(**{"control": control, **known, **more})
+
+
+def test_steered_images_in_company_have_the_bits_of_the_vendors_pipeline(steered):
+    model, vendor = steered
+    requests = [asked(i) for i in range(3)]
+    weaker = asked(4, control=Control(name="edges", picture=a_picture(4), scale=0.5))
+    unsteered = [a_request(seed=20 + i) for i in range(2)]
+
+    ends = run(model, [*requests, weaker, *unsteered])
+
+    for request in (*requests, weaker):
+        assert pixels(ends[request.id]) == by_vendor(model, vendor, request)
+    for request in unsteered:
+        assert pixels(ends[request.id]) == alone(model, request)
+    first = ends[requests[0].id]
+    assert isinstance(first, Finished)
+    assert " control=edges@" in first.fingerprint
+    assert first.calls == model.call_for(requests[0]).expected_calls
+    assert " control=" not in ends[unsteered[0].id].fingerprint
+
+
+def test_the_control_picture_is_heeded(steered):
+    model, _ = steered
+    request = asked(1)
+    other = replace(request, id="other", control=asked(2).control)
+
+    ends = run(model, [request, other])
+
+    assert pixels(ends[request.id]) != pixels(ends["other"])
+
+
+def test_a_control_that_the_model_has_not_is_refused_in_words(steered):
+    model, _ = steered
+    request = asked(0, control=Control(name="depth", picture=a_picture(0)))
+
+    end = run(model, [request, a_request()])[request.id]
+
+    assert isinstance(end, Failed)
+    assert end.code == "unservable"
+    assert "it has: edges" in end.message
+
+
+def test_a_model_file_names_its_controls(tmp_path):
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(tmp_path / "tiny")
+    tiny_control(pipeline.unet).save_pretrained(tmp_path / "edges")
+    entry = an_entry(controls={"edges": Part(source="edges")}, lane_width=2)
+    config = EngineConfig(catalogue=Catalogue(models=(entry,), folder=tmp_path), device="cpu")
+
+    model = load_model(entry, config)
+
+    end = run(model, [asked(1)])
+    assert all(isinstance(e, Finished) for e in end.values())
+    model.close()
+
+
+def test_steered_images_share_their_model_calls():
+    pipeline = tiny_pipeline()
+    extras = Extras(controls={"edges": tiny_control(pipeline.unet)})
+    profile = find_profile("auto", type(pipeline).__name__)
+    model = Model(an_entry(lane_width=4), pipeline, profile, extras=extras)
+    requests = [asked(i, steps=4) for i in range(2)]
+
+    ends = run(model, requests)
+
+    assert [pixels(ends[r.id]) for r in requests] == [alone(model, r) for r in requests]
+    assert all(isinstance(e, Finished) and e.batch_size_mean > 1 for e in ends.values())
