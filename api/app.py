@@ -26,6 +26,7 @@ from api.routes import (
     models,
     operations,
     pages,
+    usage,
     webhooks,
 )
 from api.settings import ApiSettings
@@ -53,6 +54,7 @@ TAGS = [
     {"name": "models", "description": "What there is to ask for, and how busy it is."},
     {"name": "webhooks", "description": "Be told how jobs ended, signed."},
     {"name": "keys", "description": "Who may come in."},
+    {"name": "usage", "description": "What was made, by day and key."},
     {"name": "operations", "description": "For operators."},
     {"name": "health", "description": "For balancers and orchestrators."},
 ]
@@ -91,6 +93,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         models,
         webhooks,
         keys,
+        usage,
         operations,
         health,
         pages,

@@ -125,6 +125,16 @@ class TooManyStreams(NotAdmitted):
     code = "too_many_streams"
 
 
+class WorkerMissing(HttpError):
+    """There is no such worker, or no more."""
+
+    code, status, title = "worker_not_found", 404, "There is no such worker"
+
+
+    """More pictures arrive at once than are read at once."""
+
+
+
 class InvalidIdempotencyKey(HttpError):
     """The Idempotency-Key is not one to 255 printable ASCII characters."""
 
@@ -255,6 +265,8 @@ def install(app: FastAPI) -> None:
 
     async def answer(request: Request, error: Exception) -> Response:
         ours = translate(error)
+        if isinstance(ours, jobs_errors.StoreUnavailable):
+            request.app.state.metrics.store_failed(ours.code)
         if shown(type(ours)).status == 500:
             log.error("api.failed", exc_info=error, extra={"path": request.url.path})
         request_id = request.scope.get("request_id", "")

@@ -55,6 +55,7 @@ class Metrics:
         self._requests: Counter[Labels] = Counter()
         self._seconds: defaultdict[Labels, Histogram] = defaultdict(Histogram)
         self._admissions: Counter[str] = Counter()
+        self._store_errors: Counter[str] = Counter()
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         """One answered request."""
@@ -68,19 +69,28 @@ class Metrics:
         """One request for a job: accepted, replayed, or the code of its refusal."""
         self._admissions[result] += 1
 
+    def store_failed(self, code: str) -> None:
+        """One request that Redis failed; `code`: of the error."""
+        self._store_errors[code] += 1
+
     def text(self, *, version: str, more: Iterable[str] = ()) -> str:
         """All of it, with `more` families put behind."""
         seconds = [s for labels, h in self._seconds.items() for s in h.samples(labels)]
         families = [
             family("build_info", "gauge", "The version that runs.", {"version": version}, 1),
             *_counted("http_requests_total", "Answered requests.", self._requests),
-            *_family(
+            *family_of(
                 "http_request_seconds", "histogram", "Time to answer, streams whole.", seconds
             ),
             *_counted(
                 "admissions_total",
                 "Requests for jobs, by what became of them.",
                 {(("result", result),): n for result, n in self._admissions.items()},
+            ),
+            *_counted(
+                "redis_errors_total",
+                "Requests that failed because of Redis.",
+                {(("code", code),): n for code, n in self._store_errors.items()},
             ),
             *more,
         ]
@@ -91,6 +101,7 @@ def queue_families(queues: Sequence[ModelQueue], workers: Sequence[WorkerReport]
     """The queue and the workers as they are now: the same in every process, so never sum them."""
     by_model = [((("model", q.model),), q) for q in queues]
     states = Counter(_state(worker) for worker in workers)
+    slowest: dict[Labels, float] = {(): max((w.step_ms or 0.0 for w in workers), default=0) / 1000}
     gauges = {
         ("queue_jobs", "Jobs that wait."): {m: q.queued for m, q in by_model},
         ("running_jobs", "Jobs that workers hold."): {m: q.running for m, q in by_model},
@@ -101,6 +112,14 @@ def queue_families(queues: Sequence[ModelQueue], workers: Sequence[WorkerReport]
         ("queue_wait_seconds", "Expected wait of a job sent now."): {
             m: q.eta_s for m, q in by_model if q.eta_s is not None
         },
+        ("queue_work_seconds", "Time that what waits takes at the workers' pace."): {
+            m: q.backlog_cost / q.cost_per_s for m, q in by_model if q.cost_per_s
+        },
+        ("model_ready", "Workers that have the model ready."): {
+            m: sum(w.engine_ready and q.model in {p.model for p in w.models} for w in workers)
+            for m, q in by_model
+        },
+        ("step_seconds", "Median time of the last model calls, of the slowest worker."): slowest,
         ("workers", "Workers, by state."): {
             (("state", state),): states[state] for state in ("ready", "loading", "draining")
         },
@@ -110,7 +129,9 @@ def queue_families(queues: Sequence[ModelQueue], workers: Sequence[WorkerReport]
     return [
         line
         for (name, said), values in gauges.items()
-        for line in _family(name, "gauge", said, [("", labels, v) for labels, v in values.items()])
+        for line in family_of(
+            name, "gauge", said, [("", labels, v) for labels, v in values.items()]
+        )
     ]
 
 
@@ -140,7 +161,7 @@ def webhook_families(figures: Figures) -> list[str]:
 
 def family(name: str, kind: str, said: str, labels: Mapping[str, str], value: float) -> str:
     """One metric of one sample."""
-    return "\n".join(_family(name, kind, said, [("", tuple(labels.items()), value)]))
+    return "\n".join(family_of(name, kind, said, [("", tuple(labels.items()), value)]))
 
 
 def _state(worker: WorkerReport) -> str:
@@ -150,13 +171,14 @@ def _state(worker: WorkerReport) -> str:
 
 
 def _counted(name: str, said: str, counts: Mapping[Labels, int]) -> list[str]:
-    return _family(name, "counter", said, [("", labels, n) for labels, n in counts.items()])
+    return family_of(name, "counter", said, [("", labels, n) for labels, n in counts.items()])
 
 
-def _family(name: str, kind: str, said: str, samples: Iterable[Sample]) -> list[str]:
+def family_of(name: str, kind: str, said: str, samples: Iterable[Sample]) -> list[str]:
     full = f"printworks_{name}"
     head = [f"# HELP {full} {said}", f"# TYPE {full} {kind}"]
-    return head + [f"{full}{suffix}{_shown(labels)} {v:g}" for suffix, labels, v in samples]
+    # 15 digits: with the 6 of :g a counter stood still from a million on
+    return head + [f"{full}{suffix}{_shown(labels)} {v:.15g}" for suffix, labels, v in samples]
 
 
 def _shown(labels: Labels) -> str:

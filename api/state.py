@@ -16,6 +16,7 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
+from api.figures import Figures
 from api.following import Following
 from api.groupstore import GroupStore
 from api.keystore import KeyStore, open_redis
@@ -47,6 +48,7 @@ class Services:
     webhooks: Webhooks
     metrics: Metrics
     groups: GroupStore
+    figures: Figures
 
 
 @asynccontextmanager
@@ -78,6 +80,7 @@ async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerat
             webhooks=webhooks,
             metrics=metrics,
             groups=GroupStore(redis),
+            figures=Figures(redis),
         )
 
 

@@ -7,6 +7,8 @@ so it is whole after any crash, and the same for every process that reads it.
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -44,6 +46,33 @@ class Count:
     name: str
     labels: tuple[str, ...]
     value: float
+
+
+class Tally:
+    """What one process did and has not told yet, where no script counts it. Thread-safe.
+
+    Told with the worker's beat, and again where the answer was lost: at least once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str, *labels: str) -> None:
+        """One more."""
+        with self._lock:
+            self._counts["|".join((name, *labels))] += 1
+
+    def take(self) -> Mapping[str, int]:
+        """All of it, from here on the caller's to tell."""
+        with self._lock:
+            taken, self._counts = self._counts, Counter()
+        return taken
+
+    def put_back(self, untold: Mapping[str, int]) -> None:
+        """It could not be told."""
+        with self._lock:
+            self._counts.update(untold)
 
 
 def counts_in(fields: Mapping[str, str]) -> Iterator[Count]:

@@ -122,6 +122,11 @@ class AsyncJobStore(AsyncRunner):
         """
         return sum([await self._purge(model, tenant) for model in models])
 
+    async def waiting(self, models: Sequence[str], *, tenant: str | None = None) -> int:
+        """How many jobs `purge` would cancel."""
+        calls = [client_calls.purge(model, tenant=tenant, most=0) for model in models]
+        return sum([left for call in calls for _, left in [await self.run(call)]])
+
     async def _purge(self, model: str, tenant: str | None) -> int:
         call = client_calls.purge(model, tenant=tenant, most=PURGE_MOST)
         total, left = await self.run(call)

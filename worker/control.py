@@ -219,6 +219,7 @@ class Control:
 
     def _engine_died(self, event: EngineDied) -> None:
         """Its jobs go back at once; those that it was working on are suspected of it."""
+        self._finishing.tally.add("engine_died", event.cause)
         hit = {
             self._images[i][0].lease: self._images[i][0]
             for i in event.lost_ids
@@ -275,6 +276,7 @@ class Control:
         )
         leases = [j.lease for j in self._held.values()] + self._settling.leases
         heard = self._bridge.beat(self._report(), leases)
+        self._bridge.count(self._finishing.tally)
         self._suspended = heard.suspended
         for job in list(self._held.values()):
             if job.lease.both in heard.lost:

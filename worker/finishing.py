@@ -18,6 +18,7 @@ from pathlib import Path
 
 from jobs import keys
 from jobs.blobs import Blobs
+from jobs.counts import Tally
 from jobs.errors import BlobsUnavailable
 from jobs.record import Image
 from jobs.scripts.client_calls import EXTENSIONS
@@ -86,6 +87,7 @@ class Finishing:
         self._dropped: set[str] = set()
         self._pause_s = 0.0  # 0: the store is well, as far as we know
         self._try_at_s = 0.0
+        self.tally = Tally()  # what this worker did, for metrics; told at its beats
 
     def store(self, work: ToStore) -> None:
         """Encode and upload this image; it comes back from `done`."""
@@ -142,11 +144,13 @@ class Finishing:
         try:
             self._blobs.put(encoded.image.key, encoded.held.data(), encoded.image.content_type)
         except BlobsUnavailable as error:
+            self.tally.add("s3", "put", error.code)
             self._pause_s = min(LAST_RETRY_S, max(FIRST_RETRY_S, self._pause_s * 2))
             self._try_at_s = time.monotonic() + self._pause_s
             self._parked.append(encoded)
             log.warning("blobs.away", extra={"reason": str(error), "again_in_s": self._pause_s})
             return
+        self.tally.add("s3", "put", "ok")
         self._pause_s = self._try_at_s = 0.0
         encoded.held.release()
         upload_ms = (time.monotonic() - encoded.began_s) * 1000

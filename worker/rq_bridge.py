@@ -26,6 +26,7 @@ from rq.timeouts import BaseDeathPenalty
 from rq.worker.base import BaseWorker
 
 from jobs.connection import translated
+from jobs.counts import COUNTS, Tally
 from jobs.errors import StoreUnavailable
 from jobs.keys import Field
 from jobs.overview import WorkerReport
@@ -162,6 +163,20 @@ class BatchWorker(BaseWorker):
         if heard.strangers:
             self.hand_back(heard.strangers, "drain")
         return heard
+
+    def count(self, tally: Tally) -> None:
+        """Add what this process did to what all did."""
+        told = tally.take()
+        if not told:
+            return
+        try:
+            with translated(), self.connection.pipeline(transaction=True) as pipeline:
+                for name, by in told.items():
+                    pipeline.hincrby(COUNTS, name, by)
+                pipeline.execute()
+        except StoreUnavailable:
+            tally.put_back(told)
+            raise
 
     def progress(self, now_at: Sequence[tuple[Lease, str, int, int]]) -> None:
         """Tell followers where jobs are."""

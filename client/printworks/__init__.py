@@ -34,6 +34,8 @@ from printworks.types import (
     OutputOptions,
     Quote,
     Sampler,
+    Usage,
+    UsageEntry,
     WebhookOptions,
 )
 
@@ -59,6 +61,8 @@ __all__ = [
     "Sampler",
     "ServiceFault",
     "Unreachable",
+    "Usage",
+    "UsageEntry",
     "WaitTimeout",
     "WebhookOptions",
 ]

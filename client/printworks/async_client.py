@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Self, Unpack
 
@@ -29,6 +30,7 @@ from printworks.types import (
     Quote,
     Sampler,
     SamplerList,
+    Usage,
 )
 
 
@@ -145,6 +147,16 @@ class AsyncClient:
         """The samplers, and what each is good for."""
         answer = await self._send(Call(method="GET", path="/v1/samplers"))
         return tuple(protocol.read(SamplerList, answer).samplers)
+
+    async def usage(
+        self, *, since: date | None = None, until: date | None = None, all_tenants: bool = False
+    ) -> Usage:
+        """What your keys had made, day by day; the last 30 days where you do not say.
+
+        `all_tenants`: of everybody, for a key of the scope `admin`.
+        """
+        call = protocol.usage(since, until, all_tenants=all_tenants)
+        return protocol.read(Usage, await self._send(call))
 
     async def image(self, image: Image) -> bytes:
         """The bytes of a picture."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Self, Unpack
 
@@ -30,6 +31,7 @@ from printworks.types import (
     Quote,
     Sampler,
     SamplerList,
+    Usage,
 )
 
 
@@ -143,6 +145,16 @@ class Client:
         """The samplers, and what each is good for."""
         answer = self._send(Call(method="GET", path="/v1/samplers"))
         return tuple(protocol.read(SamplerList, answer).samplers)
+
+    def usage(
+        self, *, since: date | None = None, until: date | None = None, all_tenants: bool = False
+    ) -> Usage:
+        """What your keys had made, day by day; the last 30 days where you do not say.
+
+        `all_tenants`: of everybody, for a key of the scope `admin`.
+        """
+        call = protocol.usage(since, until, all_tenants=all_tenants)
+        return protocol.read(Usage, self._send(call))
 
     def image(self, image: Image) -> bytes:
         """The bytes of a picture."""

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, TypeVar
 
 import httpx2
@@ -110,6 +111,13 @@ def quote(prompt: str, options: Mapping[str, Any]) -> Call:
 def look(job_id: str, *, wait_s: int = 0) -> Call:
     """Read a job; with `wait_s`, as it stands when it ends within that time."""
     return Call(method="GET", path=_job(job_id), query={"wait": str(wait_s)} if wait_s else {})
+
+
+def usage(since: date | None, until: date | None, *, all_tenants: bool) -> Call:
+    """What was made, by day and key."""
+    asked = {"since": since, "until": until}
+    query = {name: day.isoformat() for name, day in asked.items() if day is not None}
+    return Call(method="GET", path="/v1/usage/tenants" if all_tenants else "/v1/usage", query=query)
 
 
 def listing(status: str | None, model: str | None, cursor: str | None, limit: int) -> Call:

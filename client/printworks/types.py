@@ -6,7 +6,7 @@ newer service may say more than is named here, and nothing breaks.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict
@@ -223,6 +223,34 @@ class Sampler(Answer):
     predictions: list[str]
     adds_noise: bool
     calls_per_step: int
+
+
+class UsageEntry(Answer):
+    """What one API key had made on one day (UTC). `megapixel_steps`: of what succeeded."""
+
+    day: date
+    tenant: str
+    key: str  # the key's ID; -: jobs sent without one
+    jobs: dict[str, int]  # ended that day, by status
+    images: int
+    megapixel_steps: float
+
+
+class UsageTotal(Answer):
+    """All entries together."""
+
+    jobs: dict[str, int]
+    images: int
+    megapixel_steps: float
+
+
+class Usage(Answer):
+    """Usage from one day to another, both included."""
+
+    since: date
+    until: date
+    total: UsageTotal
+    entries: list[UsageEntry]
 
 
 class ModelList(Answer):

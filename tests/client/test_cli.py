@@ -186,3 +186,17 @@ def test_no_service_ends_with_3_and_says_how_to_start_one(tmp_path: Path) -> Non
 )
 def test_shared_options_may_stand_anywhere(written: list[str], read: list[str]) -> None:
     assert shared_first(written) == read
+
+
+def test_usage_is_told_by_day_and_key(shell: Shell, served: Served, worker: HandWorker):
+    served.client.post("/v1/jobs", json={"prompt": PROMPT, "seed": [1, 2]})
+    worker.finish(worker.take())
+
+    code, out, _ = shell.run("usage")
+    as_json = shell.run("usage", "--json", "--all-tenants")
+    wrong = shell.run("usage", "--since", "yesterday")
+
+    assert code == 0
+    assert out.splitlines()[-1].split() == ["total", "1", "0", "2", out.split()[-1]]
+    assert json.loads(as_json[1])["total"]["images"] == 2
+    assert wrong[0] == 2

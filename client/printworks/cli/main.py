@@ -1,6 +1,6 @@
 """The command line as a whole: its commands, and the options they share.
 
-Owns the tables of jobs, models and samplers. Everything else has a file of its own.
+Owns the tables of jobs, models, samplers and usage. Everything else has a file of its own.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -116,6 +117,44 @@ def samplers(context: typer.Context) -> None:
         found = client.samplers()
         rows = [[s.id, s.good_for, str(s.calls_per_step)] for s in found]
         _table(options, ["sampler", "good for", "calls a step"], rows, found)
+
+
+@app.command()
+def usage(
+    context: typer.Context,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day; else 30 days back.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day; else today.")
+    ] = None,
+    *,
+    all_tenants: Annotated[
+        bool, typer.Option("--all-tenants", help="Everybody's; with an admin key.")
+    ] = False,
+) -> None:
+    """What your keys had made, by day (UTC) and key."""
+    options: Options = context.obj
+    with reported(options), connect(options) as client:
+        found = client.usage(
+            since=since and since.date(), until=until and until.date(), all_tenants=all_tenants
+        )
+    if options.as_json:
+        print(found.model_dump_json())
+        return
+    rows = [
+        [str(e.day), e.tenant, e.key, *_used(e.jobs, e.images, e.megapixel_steps)]
+        for e in found.entries
+    ]
+    total = found.total
+    rows.append(["total", "", "", *_used(total.jobs, total.images, total.megapixel_steps)])
+    head = ["day", "tenant", "key", "succeeded", "other ends", "images", "megapixel-steps"]
+    _table(options, head, rows, [])
+
+
+def _used(jobs: dict[str, int], images: int, work: float) -> list[str]:
+    done = jobs.get("succeeded", 0)
+    return [str(done), str(sum(jobs.values()) - done), str(images), f"{work:.3f}"]
 
 
 def main() -> None:

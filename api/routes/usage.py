@@ -1,0 +1,128 @@
+"""Usage: what a tenant's keys had made, day by day; and of all tenants, for administrators.
+
+Owns the resource `usage`. A job counts on the day it ended (UTC). Must not know Redis.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
+
+from api.answers import json_answer
+from api.auth import Reader, needs
+from api.keystore import Scope
+from api.schemas import View
+from api.state import ServicesDep
+from jobs.counts import Usage
+from jobs.errors import InvalidRequest, Problem
+
+router = APIRouter(prefix="/v1/usage", tags=["usage"])
+USUAL_DAYS, MOST_DAYS = 30, 366
+
+
+class UsageEntry(View):
+    """What one API key had made on one day."""
+
+    day: date
+    tenant: str
+    key: str = Field(description="The key's ID; -: jobs sent without one.")
+    jobs: dict[str, int] = Field(description="Ended that day, by status.")
+    images: int = Field(description="Of the jobs that succeeded.")
+    megapixel_steps: float = Field(
+        description="The work in them: images x steps x megapixels. Only success counts."
+    )
+
+
+class UsageTotal(View):
+    """All entries together."""
+
+    jobs: dict[str, int]
+    images: int
+    megapixel_steps: float
+
+
+class UsageView(View):
+    """Usage from one day to another, both included."""
+
+    since: date
+    until: date
+    total: UsageTotal
+    entries: list[UsageEntry] = Field(description="Newest day first.")
+
+
+Period = tuple[date, date]
+
+
+async def period(
+    since: Annotated[
+        date | None, Query(description="First day (UTC); left out: 30 days before.")
+    ] = None,
+    until: Annotated[date | None, Query(description="Last day (UTC); left out: today.")] = None,
+) -> Period:
+    """The days asked for. Raises InvalidRequest."""
+    last = until or datetime.now(UTC).date()
+    try:
+        first = since or last - timedelta(days=USUAL_DAYS - 1)
+    except OverflowError:
+        first = last
+    if not 0 <= (last - first).days < MOST_DAYS:
+        said = f"from 1 to {MOST_DAYS} days, `since` not after `until`"
+        raise InvalidRequest([Problem("?since", "period", said)])
+    return first, last
+
+
+PeriodDep = Annotated[Period, Depends(period)]
+
+
+@router.get("", response_model=UsageView, summary="Your usage")
+async def get_usage(services: ServicesDep, caller: Reader, days: PeriodDep) -> Response:
+    """What your keys had made, by day and key; kept for 400 days."""
+    found = await services.figures.usage(*days, caller.tenant)
+    return json_answer(view_of(days, found))
+
+
+@router.get(
+    "/tenants",
+    response_model=UsageView,
+    summary="Usage of all tenants",
+    dependencies=[needs(Scope.ADMIN)],
+)
+async def get_tenants_usage(
+    services: ServicesDep,
+    days: PeriodDep,
+    tenant: Annotated[str | None, Query(description="Only this one's.", max_length=63)] = None,
+) -> Response:
+    """The same, of every tenant, or of one."""
+    return json_answer(view_of(days, await services.figures.usage(*days, tenant)))
+
+
+def view_of(days: Period, found: Sequence[Usage]) -> UsageView:
+    """The entries and their sum."""
+    jobs: Counter[str] = Counter()
+    for one in found:
+        jobs.update(one.jobs)
+    return UsageView(
+        since=days[0],
+        until=days[1],
+        total=UsageTotal(
+            jobs=dict(jobs),
+            images=sum(one.images for one in found),
+            megapixel_steps=round(sum(one.megapixel_steps for one in found), 6),
+        ),
+        entries=[
+            UsageEntry(
+                day=one.day,
+                tenant=one.tenant,
+                key=one.key,
+                jobs=dict(one.jobs),
+                images=one.images,
+                megapixel_steps=one.megapixel_steps,
+            )
+            for one in found
+        ],
+    )
