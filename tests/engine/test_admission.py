@@ -14,7 +14,7 @@ def steps_of(request: ImageRequest) -> float:
 def order(line: WaitingLine, now_s: float = 0.0) -> list[str]:
     taken: list[str] = []
     while line:
-        taken.append(line.take(now_s, pace_s=1.0)[0].id)
+        taken.append(line.take(now_s)[0].id)
     return taken
 
 
@@ -66,7 +66,7 @@ def test_keys_take_turns_by_work_and_not_by_count():
 def test_a_key_that_was_away_has_no_claim_on_the_past():
     line = a_line(*[a_request(id=f"a-{i}", key="a", steps=10) for i in range(6)])
     for _ in range(3):
-        line.take(0.0, pace_s=1.0)
+        line.take(0.0)
     for i in range(3):
         line.add(a_request(id=f"b-{i}", key="b", steps=10), now_s=0.0)
 

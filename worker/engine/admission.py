@@ -1,13 +1,15 @@
-"""Who is next: which waiting image starts, and which live ones step when not all can.
+"""Who is next: which waiting image starts, and how urgent one is beside another.
 
-Owns the waiting line and the order of urgency. Knows no model and no tensor: work is a number.
-Invariant: nobody waits for ever. Fair between keys (least served first), then by priority, then
-least remaining work, with age on everyone's side.
+Owns the waiting line, the order of urgency, and the account of who was served how much. Knows no
+model and no tensor: work is seconds. Invariant: nobody waits for ever. Fair between keys first
+(a key that asks for much waits for itself), within a key by priority, then least remaining work,
+with age on everyone's side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from worker.messages import ImageRequest
@@ -18,13 +20,45 @@ from worker.messages import ImageRequest
 AGE_CREDIT = 0.5
 PRIORITY_STEP_S = 30.0  # waiting that long counts as one step of priority
 
-Work = Callable[[ImageRequest], float]  # in megapixel-rows
+Work = Callable[[ImageRequest], float]  # in seconds of the device
+
+
+def level(request: ImageRequest, waited_s: float) -> float:
+    """Its priority, raised by age."""
+    return request.priority + waited_s // PRIORITY_STEP_S
 
 
 def urgency(request: ImageRequest, *, remaining_s: float, waited_s: float) -> tuple[float, float]:
     """Sorts ascending: the smallest is the most urgent."""
-    level = request.priority + waited_s // PRIORITY_STEP_S
-    return -level, remaining_s - AGE_CREDIT * waited_s
+    return -level(request, waited_s), remaining_s - AGE_CREDIT * waited_s
+
+
+class Shares:
+    """Deficit round robin, in one number each: the least served so far is next.
+
+    Who was away has no claim on the past: it comes back level with the least served of those
+    that are there.
+    """
+
+    def __init__(self) -> None:
+        self._served: dict[Hashable, float] = {}
+
+    def join(self, who: Hashable, others: Iterable[Hashable]) -> None:
+        """Compete from here on, with those who do already."""
+        floor = min((self._served.get(other, 0.0) for other in others), default=0.0)
+        self._served[who] = max(self._served.get(who, 0.0), floor)
+
+    def charge(self, who: Hashable, amount: float) -> None:
+        """Served that much more."""
+        self._served[who] = self.served(who) + amount
+
+    def served(self, who: Hashable) -> float:
+        """How much so far."""
+        return self._served.get(who, 0.0)
+
+    def forget(self) -> None:
+        """Nobody competes any more: all start level again."""
+        self._served.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +73,8 @@ class WaitingLine:
     def __init__(self, work: Work) -> None:
         self._work = work
         self._entries: dict[str, _Entry] = {}
-        self._served: dict[str, float] = {}  # work started so far, by key that waits or waited
+        self._by_key: defaultdict[str, dict[str, _Entry]] = defaultdict(dict)
+        self._shares = Shares()  # by key, of work that was started
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -52,34 +87,32 @@ class WaitingLine:
 
     def add(self, request: ImageRequest, now_s: float) -> None:
         """Join the line."""
-        if request.key not in {e.request.key for e in self._entries.values()}:
-            # A key that was away has no claim on the past: it starts level with the least served.
-            floor = min((self._served[k] for k in self._keys_waiting()), default=0.0)
-            self._served[request.key] = max(self._served.get(request.key, 0.0), floor)
-        self._entries[request.id] = _Entry(request, now_s)
+        if request.key not in self._by_key:
+            self._shares.join(request.key, self._by_key)
+        self._entries[request.id] = self._by_key[request.key][request.id] = _Entry(request, now_s)
 
     def remove(self, request_id: str) -> bool:
         """Leave the line; False: was not in it."""
-        return self._entries.pop(request_id, None) is not None
+        entry = self._entries.pop(request_id, None)
+        if entry is None:
+            return False
+        own = self._by_key[entry.request.key]
+        del own[request_id]
+        if not own:
+            del self._by_key[entry.request.key]
+        return True
 
-    def take(self, now_s: float, pace_s: float) -> tuple[ImageRequest, float]:
-        """The next to start, and since when it waited. `pace_s`: seconds a unit of work."""
-        chosen = min(self._entries.values(), key=lambda e: self._order(e, now_s, pace_s))
+    def take(self, now_s: float) -> tuple[ImageRequest, float]:
+        """The next to start, and since when it waited."""
+        key = min(self._by_key, key=self._shares.served)
+        chosen = min(self._by_key[key].values(), key=lambda entry: self._urgency(entry, now_s))
         request = chosen.request
-        del self._entries[request.id]
-        self._served[request.key] += self._work(request)
+        self.remove(request.id)
+        self._shares.charge(key, self._work(request))
         if not self._entries:
-            self._served.clear()
+            self._shares.forget()
         return request, chosen.since_s
 
-    def _order(self, entry: _Entry, now_s: float, pace_s: float) -> tuple[float, float, float]:
-        request = entry.request
-        level, rest = urgency(
-            request,
-            remaining_s=self._work(request) * pace_s,
-            waited_s=now_s - entry.since_s,
-        )
-        return level, self._served[request.key], rest
-
-    def _keys_waiting(self) -> set[str]:
-        return {entry.request.key for entry in self._entries.values()}
+    def _urgency(self, entry: _Entry, now_s: float) -> tuple[float, float]:
+        request, waited_s = entry.request, now_s - entry.since_s
+        return urgency(request, remaining_s=self._work(request), waited_s=waited_s)

@@ -24,6 +24,7 @@ from worker.engine.errors import (
     PipelineFailed,
 )
 from worker.engine.gates import CallGreenlet, Kind, ModelCall
+from worker.engine.memory import ran_out, release
 from worker.messages import ImageRequest, Pixels, Stage
 
 # A check is one pass over the latents: 20 us on a CPU, one device sync on a GPU. Every 8th call
@@ -143,9 +144,12 @@ def as_engine_error(error: Exception) -> EngineError:
     """The error of our tree for whatever a pipeline or a model raised."""
     if isinstance(error, EngineError):
         return error
-    if isinstance(error, torch.OutOfMemoryError):
-        torch.cuda.empty_cache()
-        return DeviceMemoryFull("the device's memory is full even for this image alone")
+    if ran_out(error):
+        release(error)
+        return DeviceMemoryFull(
+            "the device's memory is full even for this image alone: ask for a smaller size, keep "
+            "fewer models resident, or use a device with more memory"
+        )
     failed = PipelineFailed(f"{type(error).__name__}: {error}")
     failed.__cause__ = error
     return failed

@@ -6,12 +6,15 @@ Invariant: what is reported is read from the call, never counted twice.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
+from worker.engine.admission import level, urgency
 from worker.engine.call import ImageCall
+from worker.engine.capacity import Capacity
 from worker.engine.errors import EngineError
 from worker.engine.gates import Kind
 from worker.engine.model import Model
 from worker.engine.packing import Packed, take_apart
-from worker.engine.selftest import Verdict
 from worker.messages import Canceled, Failed, Finished, ImageEvent, Progress
 
 PROGRESS_EVERY_S = 0.25  # four times a second is all that a person sees
@@ -20,12 +23,15 @@ PROGRESS_EVERY_S = 0.25  # four times a second is all that a person sees
 class Live:
     """One image under way: its call, its model, and what it is parked at."""
 
-    def __init__(self, model: Model, call: ImageCall, verdict: Verdict, since_s: float) -> None:
+    def __init__(self, model: Model, call: ImageCall, capacity: Capacity, since_s: float) -> None:
         self.model = model
         self.call = call
-        self.verdict = verdict
-        self.since_s = since_s  # when it was submitted
+        self.capacity = capacity
+        self.verdict = capacity.verdict
+        self.device = model.pipeline.device
         self.packed: Packed | None = None  # its model call, taken apart; None at other gates
+        self.place: Hashable = None  # calls of one place may run together
+        self._since_s = since_s  # when it was submitted
         self._told_s = 0.0  # when progress was last reported
 
     @property
@@ -46,15 +52,29 @@ class Live:
         return self.packed.rows if self.packed else 0
 
     @property
-    def left(self) -> float:
-        """The share of its model calls that is still to come, never quite 0."""
-        return max(1, self.call.expected_calls - self.call.calls) / self.call.expected_calls
+    def rows_ms(self) -> float:
+        """What its next model call takes, in good company."""
+        return self.rows * self.capacity.row_ms
+
+    def level(self, now_s: float) -> float:
+        """Its priority, raised by age."""
+        return level(self.call.request, now_s - self._since_s)
+
+    def urgency(self, now_s: float) -> tuple[float, float]:
+        """Sorts ascending: the smallest is the most urgent."""
+        calls_left = max(1, self.call.expected_calls - self.call.calls)
+        remaining_s = calls_left * self.rows_ms / 1000
+        waited_s = now_s - self._since_s
+        return urgency(self.call.request, remaining_s=remaining_s, waited_s=waited_s)
 
     def take_apart(self) -> None:
         """Read the model call it is parked at, if other images can meet it there."""
         parked, last, self.packed = self.call.parked, self.packed, None
         if parked is not None and parked.gate.kind is Kind.ROWS:
             self.packed = take_apart(parked, self.model.profile, self.call.memo, last)
+            # Of steps, seed, sampler, guidance and prompt the place holds nothing.
+            alone = not self.capacity.packs
+            self.place = self.id if alone else (self.packed.signature, self.call.request.exact)
 
     def progress(self, now_s: float) -> Progress | None:
         """Where it is, if that is worth telling again."""

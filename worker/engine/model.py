@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,13 @@ class Model:
     @property
     def weight_bytes(self) -> int:
         """What its weights take in memory, ControlNets and adapters included."""
+        return self._own_bytes + self._adapters.own_bytes
+
+    @cached_property
+    def _own_bytes(self) -> int:
         parts = [*self.pipeline.components.values(), *self._controls.values()]
         modules = [p for p in parts if isinstance(p, torch.nn.Module)]
-        own = sum(t.numel() * t.element_size() for part in modules for t in part.parameters())
-        return own + self._adapters.own_bytes
+        return sum(t.numel() * t.element_size() for part in modules for t in part.parameters())
 
     def open(self) -> None:
         """Put the gates in place."""

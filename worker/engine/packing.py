@@ -278,7 +278,7 @@ def _joined(pieces: Sequence[Any]) -> Any:
         return pieces[0]
     if isinstance(pieces[0], list):
         return list(itertools.chain.from_iterable(pieces))
-    return torch.cat(pieces)
+    return torch.cat(list(pieces))
 
 
 def _split(leaf: Any, rows: list[int]) -> Sequence[Any]:

@@ -7,6 +7,7 @@ Invariant: no signal but SIGKILL stops it in mid-tick: the parent says Stop.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 import warnings
@@ -19,6 +20,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from worker.engine.batcher import Engine
+from worker.engine.call import as_engine_error
 from worker.engine.errors import EngineError
 from worker.engine.model import Model
 from worker.engine.residency import Residency
@@ -50,7 +52,7 @@ class EngineProcess:
     def __init__(self, pipe: Pipe, config: EngineConfig) -> None:
         self._pipe = pipe
         self._config = config
-        self._engine = Engine([], max_live=config.max_live)
+        self._engine = Engine([], max_live=config.max_live, room=self._room)
         self._residency = Residency(config, self._engine.busy)
         self._told_s = 0.0
         self._stopping = False
@@ -103,11 +105,17 @@ class EngineProcess:
         try:
             model = known or self._load(request.model)
             model.verdict_for(request)
-        except EngineError as error:
+        except torch.AcceleratorError:
+            raise
+        except Exception as raised:  # noqa: BLE001 - the fence around one model and size
+            error = as_engine_error(raised)
             log.warning("engine.not_prepared", extra={"image": request.id, "code": error.code})
             if self._residency.find(request.model) is None:
                 self._engine.refuse_model(request.model, error)
         self._tell([Loading(model=request.model, fraction=1.0)])
+
+    def _room(self) -> int:
+        return self._residency.room
 
     def _beat(self) -> None:
         now_s = time.monotonic()
@@ -149,6 +157,7 @@ def main(fd: int) -> int:
 
 def _quiet() -> None:
     """The libraries' bars and notices are for a person at a notebook, not for a service's log."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # four lines each time that memory is measured
     warnings.filterwarnings("ignore", module="torchsde")  # a rounding notice at every step
     for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()

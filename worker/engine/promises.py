@@ -15,6 +15,7 @@ from typing import Any
 
 from worker.engine.fingerprint import short_hash
 from worker.engine.lanes import LaneRule
+from worker.engine.memory import Need
 from worker.engine.packing import Packed
 from worker.engine.selftest import UNTESTED, Verdict, self_test
 
@@ -96,6 +97,7 @@ def weakest(verdicts: Sequence[Verdict]) -> Verdict:
         reproducibility="exact" if exact else "tolerance",
         lanes=LaneRule(tuple(common), tuple(costs[w] for w in common if w in costs)),
         cap_rows=min(last.cap_rows, common[-1]),
+        need=max((verdict.need for verdict in verdicts), key=lambda need: need.of(common[-1])),
     )
 
 
@@ -106,9 +108,15 @@ def _to_json(verdict: Verdict) -> dict[str, object]:
         "cost_ms": verdict.lanes.cost_ms,
         "cap_rows": verdict.cap_rows,
         "rows_per_s": verdict.rows_per_s,
+        "need": [verdict.need.base, verdict.need.row],
     }
 
 
 def _from_json(kept: dict[str, Any]) -> Verdict:
-    rule = LaneRule(tuple(kept["widths"]), tuple(kept["cost_ms"]))
-    return Verdict(kept["reproducibility"], rule, int(kept["cap_rows"]), float(kept["rows_per_s"]))
+    return Verdict(
+        kept["reproducibility"],
+        LaneRule(tuple(kept["widths"]), tuple(kept["cost_ms"])),
+        cap_rows=int(kept["cap_rows"]),
+        rows_per_s=float(kept["rows_per_s"]),
+        need=Need(*map(int, kept["need"])),
+    )

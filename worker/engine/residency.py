@@ -39,6 +39,11 @@ class Residency:
         self._budget = config.memory_bytes or device_bytes(pick_device(config.device)) * 9 // 10
         self._models: OrderedDict[str, Model] = OrderedDict()  # least recently used first
 
+    @property
+    def room(self) -> int:
+        """Bytes that are left for working in, beside the weights of all models."""
+        return self._budget - sum(model.weight_bytes for model in self._models.values())
+
     def find(self, model_id: str) -> Model | None:
         """The model, if it is loaded; it counts as used."""
         if model_id in self._models:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,11 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from worker.engine.lanes import POWERS, LaneRule
+from worker.engine.memory import UNKNOWN, Need, need_of, peak_bytes, ran_out, release
 from worker.engine.packing import Packed, Part, run_together
 from worker.messages import Reproducibility
 
 BUDGET_S = 4.0  # a size whose rows are slow is tested (and batched) in narrow lanes only
-NEARLY_BEST = 0.9  # a wider lane for under 10 % more rows a second would only cost latency
 LOOSE = 0.05  # of the output's own scale: beyond this the rows were mixed up, not rounded
 
 
@@ -34,6 +34,7 @@ class Verdict:
     lanes: LaneRule
     cap_rows: int  # more rows than this in one tick only make the others wait
     rows_per_s: float
+    need: Need = UNKNOWN  # memory of one model call
 
 
 UNTESTED = Verdict("unpacked", LaneRule((1,)), cap_rows=1, rows_per_s=0.0)
@@ -43,10 +44,39 @@ def self_test(call: Packed, pinned_width: int | None = None) -> Verdict:
     """Try the widths on a real model call; some seconds at most."""
     with torch.no_grad():
         widths = (pinned_width,) if pinned_width else _affordable_widths(call)
-        trials = {width: _Trial(call, width, widths[-1]) for width in widths}
-        if not _rows_stay_apart(call, trials[widths[-1]]):
+        trials = _trials(call, widths)
+        if not _rows_stay_apart(call, trials[max(trials)]):
             return UNTESTED
-        return _verdict(trials, _widths_alike(trials, call.rows))
+        return _verdict(trials, _widths_alike(trials, call.rows), _need(call, trials))
+
+
+def _trials(call: Packed, widths: Sequence[int]) -> dict[int, _Trial]:
+    """As many as memory allows, narrowest first; raises if not even that one fits."""
+    trials: dict[int, _Trial] = {}
+    for width in widths:
+        try:
+            trials[width] = _Trial(call, width, widths[-1])
+        except Exception as error:
+            if not ran_out(error) or not trials:
+                raise
+            release(error)
+            break
+    return trials
+
+
+def _need(call: Packed, widths: Collection[int]) -> Need:
+    """What a call of so many rows takes of memory: the narrowest and the widest tell."""
+    peaks: dict[int, int] = {}
+    for width in {min(widths), max(widths)}:
+        calls = _company_of(call, width)
+        lanes = [width] * -(-sum(c.rows for c in calls) // width)
+        peaks[width] = peak_bytes(lambda c=calls, w=lanes: run_together(c, w), _device_of(call))
+    return need_of(peaks)
+
+
+def _device_of(call: Packed) -> torch.device:
+    tensors = (leaf for leaf in tree_leaves(call.leaves) if isinstance(leaf, torch.Tensor))
+    return next(tensors).device
 
 
 class _Trial:
@@ -157,13 +187,10 @@ def _widths_alike(trials: dict[int, _Trial], own_rows: int) -> tuple[int, ...]:
     return plain[0] if plain else max(widths, key=lambda c: c[-1], default=())
 
 
-def _verdict(trials: dict[int, _Trial], alike: tuple[int, ...]) -> Verdict:
+def _verdict(trials: dict[int, _Trial], alike: tuple[int, ...], need: Need) -> Verdict:
     widths = alike or tuple(trials)
     rule = LaneRule(widths, tuple(trials[width].cost_ms for width in widths))
-    rows_per_s = {width: width * 1000 / trials[width].cost_ms for width in widths}
-    best = max(rows_per_s.values())
-    cap = next(width for width in widths if rows_per_s[width] >= NEARLY_BEST * best)
-    return Verdict("exact" if alike else "tolerance", rule, cap, best)
+    return Verdict("exact" if alike else "tolerance", rule, rule.saturated, rule.rows_per_s, need)
 
 
 def _same(a: Any, b: Any) -> bool:
