@@ -53,12 +53,20 @@ def memory_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def valkey_server(memory_folder: Path) -> Iterator[servers.Valkey]:
-    """The process's own Valkey: AOF, noeviction, a password. A test may `kill` and `start` it."""
+def redis_binary() -> Path:
+    """The server to test on: Valkey 9; with TESTS_REDIS=oldest, Debian's redis-server 7.0."""
     try:
-        server = servers.valkey(memory_folder / "valkey", password=secrets.token_hex(8))
+        oldest = os.environ.get("TESTS_REDIS") == "oldest"
+        return servers.find_redis() if oldest else servers.find_valkey()
     except servers.ToolMissing as missing:
         tool_missing(str(missing))
+
+
+@pytest.fixture(scope="session")
+def valkey_server(memory_folder: Path, redis_binary: Path) -> Iterator[servers.Valkey]:
+    """The process's own Valkey: AOF, noeviction, a password. A test may `kill` and `start` it."""
+    folder = memory_folder / "valkey"
+    server = servers.valkey(folder, password=secrets.token_hex(8), binary=redis_binary)
     server.start()
     server.wait_ready()
     yield server

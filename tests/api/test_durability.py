@@ -21,11 +21,13 @@ BUDGET_S = 2.3  # the promise is 2 s; the rest is this machine's
 
 
 @pytest.fixture
-def replicated(memory_folder: Path, s3_settings: dict[str, str]) -> Iterator[tuple]:
+def replicated(
+    memory_folder: Path, redis_binary: Path, s3_settings: dict[str, str]
+) -> Iterator[tuple]:
     with (
         TemporaryDirectory(dir=memory_folder) as folder,
-        copies(Path(folder), 1, cuttable=True, binary=None) as made,
-        sentinels(Path(folder), made, binary=None) as url,
+        copies(Path(folder), 1, cuttable=True, binary=redis_binary) as made,
+        sentinels(Path(folder), made, binary=redis_binary) as url,
     ):
         settings = {"redis_url": url, "durability": "replicated", **s3_settings}
         with serving(ApiSettings.model_validate(settings)) as served:

@@ -38,7 +38,11 @@ class TcpProxy:
         with suppress(OSError):
             while True:
                 client, _ = self.listener.accept()
-                server = socket.create_connection(self.upstream)
+                try:
+                    server = socket.create_connection(self.upstream)
+                except OSError:  # it was killed; it may come back
+                    client.close()
+                    continue
                 pair = (client, server)
                 self.pairs.add(pair)
                 if self.mode == "reset":
@@ -65,4 +69,4 @@ class TcpProxy:
         for end in pair:
             with suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                end.close()
+            end.close()

@@ -60,7 +60,7 @@ class Copies:
 
 
 @contextmanager
-def copies(folder: Path, replicas: int, *, cuttable: bool, binary: Path | None) -> Iterator[Copies]:
+def copies(folder: Path, replicas: int, *, cuttable: bool, binary: Path) -> Iterator[Copies]:
     """A primary and its replicas, in step."""
     with ExitStack() as stack:
         made = [server(folder / f"node{k}", binary) for k in range(replicas + 1)]
@@ -83,7 +83,7 @@ def copies(folder: Path, replicas: int, *, cuttable: bool, binary: Path | None) 
         yield found
 
 
-def server(folder: Path, binary: Path | None) -> servers.Valkey:
+def server(folder: Path, binary: Path) -> servers.Valkey:
     made = servers.valkey(folder, password=PASSWORD, binary=binary)
     with (folder / "valkey.conf").open("a") as config:
         config.write(f"masterauth {PASSWORD}\nrepl-diskless-sync-delay 0\n")
@@ -91,7 +91,7 @@ def server(folder: Path, binary: Path | None) -> servers.Valkey:
 
 
 @contextmanager
-def sentinels(folder: Path, watched: Copies, *, binary: Path | None) -> Iterator[str]:
+def sentinels(folder: Path, watched: Copies, *, binary: Path) -> Iterator[str]:
     """Three sentinels that watch, and the URL that names them."""
     with ExitStack() as stack:
         ports: list[int] = []
@@ -107,7 +107,7 @@ def sentinels(folder: Path, watched: Copies, *, binary: Path | None) -> Iterator
         yield f"redis+sentinel://:{PASSWORD}@{hosts}/{NAME}/0"
 
 
-def sentinel(folder: Path, primary: int, binary: Path | None) -> tuple[Service, int]:
+def sentinel(folder: Path, primary: int, binary: Path) -> tuple[Service, int]:
     folder.mkdir(parents=True)
     port, config = free_port(), folder / "sentinel.conf"
     config.write_text(
@@ -117,7 +117,7 @@ def sentinel(folder: Path, primary: int, binary: Path | None) -> tuple[Service, 
         f"sentinel down-after-milliseconds {NAME} {DOWN_MS}\n"
         f"sentinel failover-timeout {NAME} 4000\n"
     )
-    argv: list[Any] = [binary or servers.find_valkey(), config, "--sentinel"]
+    argv: list[Any] = [binary, config, "--sentinel"]
     return Service(name="sentinel", argv=argv, log=folder / "log", ready=lambda: True), port
 
 

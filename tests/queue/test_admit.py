@@ -214,9 +214,11 @@ def test_a_server_that_would_lose_jobs_is_refused_with_the_reason(store: JobStor
         redis.config_set("maxmemory-policy", "noeviction")
 
 
-def test_a_node_of_a_cluster_is_refused_with_what_to_do(memory_folder: Path):
+def test_a_node_of_a_cluster_is_refused_with_what_to_do(memory_folder: Path, redis_binary: Path):
     with TemporaryDirectory(dir=memory_folder) as folder:
-        node = servers.valkey(Path(folder), password="p", port=free_port(10_000))
+        node = servers.valkey(
+            Path(folder), password="p", port=free_port(10_000), binary=redis_binary
+        )
         with (Path(folder) / "valkey.conf").open("a") as config:
             config.write("cluster-enabled yes\n")
         node.start()

@@ -26,10 +26,10 @@ ASKED = parse_request({"prompt": "a red bicycle"})
 
 
 @pytest.fixture
-def pair(memory_folder: Path) -> Iterator[Copies]:
+def pair(memory_folder: Path, redis_binary: Path) -> Iterator[Copies]:
     with (
         TemporaryDirectory(dir=memory_folder) as folder,
-        copies(Path(folder), 1, cuttable=True, binary=None) as made,
+        copies(Path(folder), 1, cuttable=True, binary=redis_binary) as made,
     ):
         yield made
 

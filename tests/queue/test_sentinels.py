@@ -34,11 +34,11 @@ ASKED = parse_request({"prompt": "a red bicycle"})
 
 
 @pytest.fixture
-def watched(memory_folder: Path) -> Iterator[tuple[Copies, str]]:
+def watched(memory_folder: Path, redis_binary: Path) -> Iterator[tuple[Copies, str]]:
     with (
         TemporaryDirectory(dir=memory_folder) as folder,
-        copies(Path(folder), 2, cuttable=False, binary=None) as made,
-        sentinels(Path(folder), made, binary=None) as url,
+        copies(Path(folder), 2, cuttable=False, binary=redis_binary) as made,
+        sentinels(Path(folder), made, binary=redis_binary) as url,
     ):
         yield made, url
 

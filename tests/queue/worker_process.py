@@ -132,3 +132,7 @@ def _work(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: control.stop())
     control.run()
+
+
+if __name__ == "__main__":  # under a clock of its own, which a fork cannot have
+    _work(os.environ, float(sys.argv[1]), None, Path(sys.argv[2]))
