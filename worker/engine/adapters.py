@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,9 +42,14 @@ class Adapters:
     """The sets of one model: made when first asked for, the least recently used dropped."""
 
     def __init__(
-        self, base: Gated, shelf: LoraShelf | None, gate: Callable[[Any], Gated], *, kept: int
+        self,
+        base: Gated,
+        shelf: LoraShelf | None,
+        gate: Callable[[Any, list[str]], Gated],
+        *,
+        kept: int,
     ) -> None:
-        """`gate` puts gates on a pipeline; `kept`: sets in memory at once."""
+        """`gate` puts gates on the named modules of a pipeline; `kept`: sets in memory at once."""
         self._base = base
         self._shelf = shelf
         self._gate = gate
@@ -88,18 +94,21 @@ class Adapters:
         pipeline = self._bare_copy()
         names = [f"a{number}" for number in range(len(loras))]  # a file may be named twice
         try:
-            for name, (file, _) in zip(names, loras, strict=True):
-                pipeline.load_lora_weights(
-                    str(file.path.parent),
-                    weight_name=file.path.name,
-                    adapter_name=name,
-                    use_safetensors=True,
-                    local_files_only=True,
-                )
-            pipeline.set_adapters(names, [scale for _, scale in loras])
+            with warnings.catch_warnings():
+                # peft warns of a second adapter as if nobody could want one.
+                warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+                for name, (file, _) in zip(names, loras, strict=True):
+                    pipeline.load_lora_weights(
+                        str(file.path.parent),
+                        weight_name=file.path.name,
+                        adapter_name=name,
+                        use_safetensors=True,
+                        local_files_only=True,
+                    )
+                pipeline.set_adapters(names, [scale for _, scale in loras])
         except Exception as error:  # whatever a client's choice of files does
             raise Unservable(f"{label(loras)} cannot be put on this model: {error}") from error
-        gated = self._gate(pipeline)
+        gated = self._gate(pipeline, _takers(pipeline))
         gated.open()
         log.info("engine.loras_loaded", extra={"loras": label(loras)})
         return Dressed(gated, _own_bytes(pipeline, self._base.pipeline))

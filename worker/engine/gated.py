@@ -6,7 +6,7 @@ gates closed, or called from outside, the pipeline behaves exactly as diffusers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from worker.engine.gates import Gate, Kind
@@ -25,13 +25,19 @@ class Gated:
         *,
         controls: Mapping[str, Any] | None = None,
         steady_rows: bool = False,
+        only: Container[str] | None = None,
     ) -> None:
-        """`controls`: ControlNets by name; `steady_rows`: see steady.py."""
+        """`controls`: ControlNets by name; `steady_rows`: see steady.py.
+
+        `only`: the names of the modules that are this pipeline's own, where it shares the others
+        with one that has its gates already.
+        """
         self.pipeline = pipeline
         self.variants = Variants(pipeline, profile, controls or {})
         self._profile = profile
         self._controls = controls or {}
         self._steady_rows = steady_rows
+        self._only = only
         self.gates = tuple(self._make_gates())
         pipeline.set_progress_bar_config(disable=True)
 
@@ -50,15 +56,17 @@ class Gated:
                 unsteady(gate.owner)
 
     def _make_gates(self) -> Iterator[Gate]:
-        pipeline, profile = self.pipeline, self._profile
-        for name in profile.encoders:
-            if (module := getattr(pipeline, name, None)) is not None:
-                yield Gate(module, "forward", Kind.ENCODE)
-        for name in profile.denoisers:
-            if (module := getattr(pipeline, name, None)) is not None:
+        profile = self._profile
+        for name in filter(self._owns, profile.encoders):
+            yield Gate(getattr(self.pipeline, name), "forward", Kind.ENCODE)
+        for name in filter(self._owns, profile.denoisers):
+            yield Gate(getattr(self.pipeline, name), "forward", Kind.ROWS)
+        if self._only is None:
+            for module in self._controls.values():
                 yield Gate(module, "forward", Kind.ROWS)
-        for module in self._controls.values():
-            yield Gate(module, "forward", Kind.ROWS)
-        vae = getattr(pipeline, profile.decoder, None)
-        if vae is not None:
-            yield Gate(vae, "decode", Kind.DECODE)
+        if self._owns(profile.decoder):
+            yield Gate(getattr(self.pipeline, profile.decoder), "decode", Kind.DECODE)
+
+    def _owns(self, name: str) -> bool:
+        there = getattr(self.pipeline, name, None) is not None
+        return there and (self._only is None or name in self._only)

@@ -8,12 +8,15 @@ plain `pipeline(...)` in the same process) passes every gate as if it were not t
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
 from greenlet import getcurrent, greenlet
+
+_numbers = itertools.count()
 
 
 class Kind(Enum):
@@ -50,6 +53,8 @@ class Gate:
     def __init__(self, owner: Any, method: str, kind: Kind) -> None:
         self.owner = owner
         self.kind = kind
+        # What is remembered of a gate may outlive it, and an id() comes again.
+        self.number = next(_numbers)
         self._method = method
         self.run: Callable[..., Any] = getattr(owner, method)
         assert not isinstance(self.run, Gate), "one Model a pipeline: this module has gates"

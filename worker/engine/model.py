@@ -8,7 +8,7 @@ behaves exactly as diffusers made it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -167,9 +167,11 @@ class Model:
         lane = verdict.lanes.widths[0] if call.request.exact else "free"
         return f"{self.fingerprint} lane={lane} sampler={call.request.sampler}{call.beside}"
 
-    def _gate(self, pipeline: Any) -> Gated:
+    def _gate(self, pipeline: Any, only: Container[str] | None = None) -> Gated:
         float32_on_cpu = self.entry.dtype == "float32" and pipeline.device.type == "cpu"
-        return Gated(pipeline, self.profile, controls=self._controls, steady_rows=float32_on_cpu)
+        return Gated(
+            pipeline, self.profile, controls=self._controls, steady_rows=float32_on_cpu, only=only
+        )
 
     def _beside(self, request: ImageRequest, loras: LoraSet) -> str:
         """The networks that take part besides the model's own, as words of a fingerprint."""

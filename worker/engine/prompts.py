@@ -50,7 +50,7 @@ def _key(call: ModelCall) -> Hashable:
         for name, value in call.arguments.items()
         for leaf in tree_leaves(value)
     )
-    return id(call.gate), tuple(content)
+    return call.gate.number, tuple(content)
 
 
 def _content(leaf: Any) -> Hashable:
