@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 from redis import Redis
 
 from deploy import servers
@@ -197,28 +196,6 @@ def test_a_second_sigterm_hands_back_at_once(
 
     assert time.monotonic() - asked_s < 3
     assert [i.decode() for i in redis.lrange("rq:queue:demo.normal", 0, -1)] == ids
-
-
-@pytest.mark.parametrize(
-    ("point", "nth"),
-    [
-        ("claimed", 3),
-        ("submitted", 2),
-        ("finished", 1),
-        ("stored", 1),
-        ("ending", 1),
-        ("ended", 1),
-    ],
-)
-def test_t04_a_worker_killed_at_any_point_loses_and_doubles_nothing(
-    store: JobStore, redis: Redis, environ: dict[str, str], point: str, nth: int
-):
-    ids = [admit(store, steps=4, seed=k) for k in range(4)]
-
-    with worker_process(environ, crash=(point, nth)) as doomed:
-        assert doomed.wait(timeout=20) == -signal.SIGKILL
-    with worker_process(environ):
-        all_succeed(store, redis, ids)
 
 
 def test_t05_a_poison_job_fails_alone_and_its_neighbours_succeed(
