@@ -6,6 +6,7 @@ whole of it is made by `create_app(settings)`; there is no module-level app and 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -21,6 +22,7 @@ from api.routes import (
     groups,
     health,
     images,
+    inputs,
     jobs,
     keys,
     models,
@@ -31,8 +33,10 @@ from api.routes import (
 )
 from api.settings import ApiSettings
 from api.state import open_services
+from api.tracing import Traced
 from api.version import own_version
 from jobs.spec import JobRequest
+from jobs.tracing import open_tracing
 
 EXPOSED = (
     "location",
@@ -50,6 +54,7 @@ fetch the pictures. The same request with the same seed makes the same pixels. E
 TAGS = [
     {"name": "jobs", "description": "One request and its life."},
     {"name": "images", "description": "What a job made."},
+    {"name": "inputs", "description": "Pictures that jobs begin with."},
     {"name": "groups", "description": "Many jobs as one."},
     {"name": "models", "description": "What there is to ask for, and how busy it is."},
     {"name": "webhooks", "description": "Be told how jobs ended, signed."},
@@ -65,9 +70,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with open_services(settings, app.state.metrics) as services:
+        async with open_services(settings, app.state.metrics, app.state.tracing) as services:
             app.state.services = services
             yield
+        await asyncio.to_thread(app.state.tracing.close)
 
     app = FastAPI(
         title="Printworks",
@@ -85,10 +91,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
     )
     app.state.metrics = Metrics()
+    app.state.tracing = open_tracing(settings, "api")
     for resource in (
         jobs,
         events,
         images,
+        inputs,
         groups,
         models,
         webhooks,
@@ -104,8 +112,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     openapi.install(app, bodies=(JobRequest, groups.GroupRequest, keys.KeyRequest))
     if settings.origins:
         allow_listed_origins(app, settings)
+    if app.state.tracing.on:
+        app.add_middleware(Traced, tracing=app.state.tracing)
     app.add_middleware(
-        Edge, max_body_bytes=settings.max_body_bytes, observe=app.state.metrics.observe
+        Edge,
+        max_body_bytes=settings.max_body_bytes,
+        larger_bodies=settings.larger_bodies,
+        observe=app.state.metrics.observe,
     )
     return app
 

@@ -17,7 +17,10 @@ from typing import Annotated, Any, NoReturn
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, ValidationError
 
+from api.auth import Caller, needs
 from api.errors import BodyTimeout, UnsupportedMediaType
+from api.intake.bodies import cut_pictures
+from api.keystore import Scope
 from api.state import services_of
 from jobs.errors import InvalidRequest, JobMissing, Problem
 from jobs.ids import is_job_id
@@ -31,10 +34,7 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
 
 async def read_body(request: Request) -> bytes:
     """The JSON body as it came. Its length is bounded by the edge, its time here."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    is_json = kind == "application/json" or kind.endswith("+json")
-    if not is_json and (kind not in UNDECLARED or "origin" in request.headers):
-        raise UnsupportedMediaType("send Content-Type: application/json")
+    check_json(request)
     try:
         async with asyncio.timeout(services_of(request).settings.body_timeout_s):
             return await request.body()
@@ -42,12 +42,34 @@ async def read_body(request: Request) -> bytes:
         raise BodyTimeout("the body came too slowly; send it again") from None
 
 
-async def read_request(request: Request) -> JobRequest:
-    """The body as a request, strictly: duplicate keys and non-numbers are refused as well."""
-    body = await read_body(request)
-    asked = parse_request(body)
-    strict_json(body)
-    return asked
+def check_json(request: Request) -> None:
+    """Raise UnsupportedMediaType unless the body is declared as JSON, or as nothing."""
+    kind = media_type(request)
+    is_json = kind == "application/json" or kind.endswith("+json")
+    if not is_json and (kind not in UNDECLARED or "origin" in request.headers):
+        raise UnsupportedMediaType("send Content-Type: application/json")
+
+
+def media_type(request: Request) -> str:
+    """What the body is declared as, without parameters."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+async def read_request(
+    request: Request, who: Annotated[Caller, needs(Scope.JOBS_WRITE)]
+) -> JobRequest:
+    """The body as a request, strictly: duplicate keys and non-numbers are refused as well.
+
+    Its pictures are taken in while it is read, so that large bodies are gone when this returns.
+    """
+    check_json(request)
+    services = services_of(request)
+    settings, intake = services.settings, services.intake
+    async with intake.bodies.read(request, most_bytes=settings.larger_bodies["/v1/jobs"]) as body:
+        cut = cut_pictures(body, usual_bytes=settings.max_body_bytes)
+        asked = parse_request(cut.json)
+        strict_json(cut.json)
+        return await intake.take_in(asked, tenant=who.tenant, cut=cut.pictures)
 
 
 JobRequestBody = Annotated[JobRequest, Depends(read_request)]

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -92,9 +92,9 @@ class PayloadTooLarge(HttpError):
 
 
 class UnsupportedMediaType(HttpError):
-    """The body is not declared as JSON."""
+    """The body is declared as something else than the route takes."""
 
-    code, status, title = "unsupported_media_type", 415, "The body must be JSON"
+    code, status, title = "unsupported_media_type", 415, "The body must be of another type"
 
 
 class RangeNotSatisfiable(HttpError):
@@ -131,8 +131,20 @@ class WorkerMissing(HttpError):
     code, status, title = "worker_not_found", 404, "There is no such worker"
 
 
+class IntakeBusy(NotAdmitted):
     """More pictures arrive at once than are read at once."""
 
+    code = "intake_busy"
+
+
+class PromptBlocked(InvalidRequest):
+    """The prompt asks for what the operator does not allow."""
+
+    code = "prompt_blocked"
+
+    def __init__(self, problems: Sequence[Problem], line: int) -> None:
+        self.line = line  # of the operator's file: for administrators only
+        super().__init__(problems)
 
 
 class InvalidIdempotencyKey(HttpError):
@@ -164,16 +176,20 @@ class Shown:
 # 429: the caller has too much; 503: the service has. The SDKs people use retry both.
 TABLE: dict[type[PrintworksError], Shown] = {
     InvalidRequest: Shown(422, "The request cannot be carried out"),
+    PromptBlocked: Shown(422, "The prompt is not allowed here"),
     jobs_errors.IdempotencyMismatch: Shown(422, "The idempotency key was used for another request"),
     jobs_errors.TenantLimit: Shown(429, "You have as many jobs under way as you may"),
     RateLimited: Shown(429, "This key asks too often"),
     TooManyStreams: Shown(429, "Too many open streams"),
+    IntakeBusy: Shown(503, "Too many pictures arrive at once"),
     jobs_errors.QueueFull: Shown(503, "The queue is full"),
     NotAdmitted: Shown(503, "The job cannot be taken now"),
     jobs_errors.JobGone: Shown(410, "The job was deleted or has expired"),
     jobs_errors.JobMissing: Shown(404, "There is no such job"),
     jobs_errors.StorageFull: Shown(503, "The store is full"),
     jobs_errors.StoreUnavailable: Shown(503, "The store is away"),
+    jobs_errors.InputGone: Shown(410, "The picture that it began with is gone"),
+    jobs_errors.InputMissing: Shown(404, "There is no such input"),
     GroupMissing: Shown(404, "There is no such group"),
     KeyMissing: Shown(404, "There is no such key"),
     BlobMissing: Shown(410, "The picture is no longer stored"),
@@ -267,6 +283,9 @@ def install(app: FastAPI) -> None:
         ours = translate(error)
         if isinstance(ours, jobs_errors.StoreUnavailable):
             request.app.state.metrics.store_failed(ours.code)
+        if isinstance(ours, PromptBlocked) and request.scope.get("sees_rules"):
+            said = f"{ours.problems[0].detail} (line {ours.line} of the list)"
+            ours.problems = (replace(ours.problems[0], detail=said),)
         if shown(type(ours)).status == 500:
             log.error("api.failed", exc_info=error, extra={"path": request.url.path})
         request_id = request.scope.get("request_id", "")

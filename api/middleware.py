@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +32,7 @@ SECURITY_HEADERS = (
 DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 Observe = Callable[[Scope, int, float], None]
+NONE_LARGER: Mapping[str, int] = {}
 
 
 def request_stamp() -> dict[str, str]:
@@ -45,11 +46,22 @@ def ignore(scope: Scope, status: int, seconds: float) -> None:
 
 
 class Edge:
-    """The outermost middleware; `observe` is told of every answer, for metrics."""
+    """The outermost middleware; `observe` is told of every answer, for metrics.
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, observe: Observe = ignore) -> None:
+    `larger_bodies`: paths whose bodies may be larger than `max_body_bytes`.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        larger_bodies: Mapping[str, int] = NONE_LARGER,
+        observe: Observe = ignore,
+    ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.larger_bodies = larger_bodies
         self.observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +90,7 @@ class Edge:
                 response.headers["connection"] = "close"  # what follows may be its unread body
                 await response(scope, receive, send_marked)
             else:
-                await self.app(scope, self._counted(receive), send_marked)
+                await self.app(scope, self._counted(scope, receive), send_marked)
         finally:
             seconds = time.perf_counter() - started
             self.observe(scope, status, seconds)
@@ -94,27 +106,31 @@ class Edge:
         if length != b"0" and _header(scope, b"transfer-encoding"):
             # a proxy that believes the other of the two would see other requests than we do
             return BadRequest("Content-Length and Transfer-Encoding exclude each other")
-        if length.isdigit() and int(length[:20]) > self.max_body_bytes:
-            return self._too_large()
+        if length.isdigit() and int(length[:20]) > self._most(scope):
+            return _too_large(self._most(scope))
         return None
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"at most {self.max_body_bytes} bytes")
+    def _most(self, scope: Scope) -> int:
+        return self.larger_bodies.get(scope["path"], self.max_body_bytes)
 
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, scope: Scope, receive: Receive) -> Receive:
         """`receive` that stops at the limit: a chunked body declares no length."""
-        total = 0
+        total, most = 0, self._most(scope)
 
         async def counted() -> Message:
             nonlocal total
             message = await receive()
             if message["type"] == "http.request":
                 total += len(message.get("body", b""))
-                if total > self.max_body_bytes:
-                    raise self._too_large()
+                if total > most:
+                    raise _too_large(most)
             return message
 
         return counted
+
+
+def _too_large(most: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"at most {most} bytes")
 
 
 def _request_id(scope: Scope) -> str:

@@ -7,15 +7,16 @@ request that makes the same pictures again.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from jobs.catalogue import Defaults, Limits, ModelEntry
+from jobs.inputs import Input, sha256_of, size_of
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import Image, JobError, JobRecord, Progress, Stage, Status
-from jobs.spec import JobSpec, Output, Priority, Reproducibility
+from jobs.spec import JobSpec, Output, Priority, Reproducibility, Resize
 
 
 class View(BaseModel):
@@ -37,6 +38,12 @@ class ImageView(View):
     bytes: int
 
 
+class PictureView(View):
+    """A picture that a job began with."""
+
+    input: str = Field(description="Its ID: width, height, and the SHA-256 of its RGB bytes.")
+
+
 class Resolved(View):
     """Every value the pictures were made with. Send it as a request to make them again."""
 
@@ -50,7 +57,12 @@ class Resolved(View):
     seed: list[int] = Field(description="One an image.")
     n: int
     sampler: str
+    image: PictureView | None = Field(description="What it began with; null: noise.")
+    mask: PictureView | None = Field(description="White where the image was repainted.")
+    strength: float | None
+    resize: Resize | None
     output: Output
+    preview: bool
     priority: Priority
     deadline_s: float | None
     retention_s: int
@@ -94,6 +106,18 @@ class Job(View):
     urls: Urls
 
 
+class InputView(View):
+    """A picture that jobs can begin with: plain 8-bit RGB, whatever was sent."""
+
+    id: str = Field(description='For `"image": {"input": ...}`: size and SHA-256 of its pixels.')
+    width: int = Field(description="px")
+    height: int = Field(description="px")
+    pixel_sha256: str = Field(description="Of the RGB bytes: as `pixel_sha256` of a job's images.")
+    changes: list[str] = Field(description="What decoding changed beyond unpacking.")
+    kept_until: datetime = Field(description="Longer, while a job that began with it has a record.")
+    url: str = Field(description="Its pixels, as a PNG.")
+
+
 class JobPage(View):
     """Some of your jobs, newest first."""
 
@@ -111,6 +135,7 @@ class ModelView(View):
     revision: str | None
     limits: Limits
     defaults: Defaults
+    inputs: list[str] = Field(description="Pictures that a job may begin with: image, mask.")
     samplers: list[str]
     queued: int
     running: int
@@ -229,12 +254,31 @@ def resolved_of(spec: JobSpec) -> Resolved:
         seed=list(spec.seeds),
         n=spec.n,
         sampler=spec.sampler,
+        image=PictureView(input=spec.image) if spec.image else None,
+        mask=PictureView(input=spec.mask) if spec.mask else None,
+        strength=spec.strength,
+        resize=spec.resize,
         output=spec.output,
+        preview=spec.preview,
         priority=spec.priority,
         deadline_s=spec.deadline_s,
         retention_s=spec.retention_s,
         reproducibility=spec.reproducibility,
         metadata=spec.metadata,
+    )
+
+
+def input_of(found: Input, base_url: str) -> InputView:
+    """The public view of an input."""
+    width, height = size_of(found.id)
+    return InputView(
+        id=found.id,
+        width=width,
+        height=height,
+        pixel_sha256=sha256_of(found.id),
+        changes=list(found.changes),
+        kept_until=datetime.fromtimestamp(found.kept_until, UTC),
+        url=f"{base_url}/v1/inputs/{found.id}/content",
     )
 
 
@@ -255,6 +299,7 @@ def model_of(
         revision=entry.revision,
         limits=entry.limits,
         defaults=entry.defaults,
+        inputs=list(entry.inputs),
         samplers=list(entry.legal_samplers),
         queued=queue.queued,
         running=queue.running,

@@ -7,6 +7,7 @@ down; nothing else in `api/` looks at the environment.
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -30,6 +31,13 @@ class ApiSettings(RoleSettings):
     )
     max_body_bytes: int = Field(65_536, ge=1024, description="the largest request body")
     body_timeout_s: float = Field(10, gt=0, description="seconds a client has to send its body")
+    max_input_bytes: int = Field(
+        10_485_760, ge=1024, description="the largest picture to begin with, as a file"
+    )
+    max_input_pixels: int = Field(16_777_216, ge=64, description="the same, in pixels once decoded")
+    input_ttl_s: int = Field(
+        3_600, ge=60, description="seconds that a picture is kept which no job begins with"
+    )
     max_queued: int = Field(10_000, ge=1, description="jobs the whole queue may hold")
     max_open_jobs: int = Field(
         1_000, ge=1, description="unfinished jobs one tenant may have, where its key says nothing"
@@ -37,6 +45,9 @@ class ApiSettings(RoleSettings):
     max_wait_s: int = Field(60, ge=0, le=60, description="the longest wait of Prefer: wait=N")
     max_streams: int = Field(2_000, ge=1, description="event streams and waits held at once")
     max_tenant_streams: int = Field(200, ge=1, description="the same, of one tenant")
+    blocked_prompts: Path | None = Field(
+        None, description="file of words and phrases that no prompt may hold; unset: none"
+    )
     cors_origins: str = Field(
         "", description="origins, separated by commas, whose pages may call the API in a browser"
     )
@@ -44,6 +55,13 @@ class ApiSettings(RoleSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least that is logged"
     )
+
+    @property
+    def larger_bodies(self) -> dict[str, int]:
+        """Paths whose bodies may be larger, since pictures may be in them; in bytes."""
+        file, rest = self.max_input_bytes, self.max_body_bytes
+        # base64 makes four bytes of three; a mask, which is small, fits beside the image
+        return {"/v1/inputs": file + rest, "/v1/jobs": file * 3 // 2 + rest}
 
     @property
     def on_loopback(self) -> bool:

@@ -19,8 +19,10 @@ from fastapi import Depends, Request
 from api.figures import Figures
 from api.following import Following
 from api.groupstore import GroupStore
+from api.intake.taking import Intake, open_intake
 from api.keystore import KeyStore, open_redis
 from api.metrics import Metrics
+from api.policy import Policy
 from api.readiness import Readiness
 from api.settings import ApiSettings
 from api.webhooks import Webhooks, open_webhooks
@@ -28,6 +30,7 @@ from jobs.blobs import Blobs
 from jobs.catalogue import Catalogue, load_catalogue
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.store import AsyncJobStore
+from jobs.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
 BLOB_THREADS = 32  # as many as boto3 keeps connections; other threads stay free for other work
@@ -48,11 +51,16 @@ class Services:
     webhooks: Webhooks
     metrics: Metrics
     groups: GroupStore
+    intake: Intake
     figures: Figures
+    policy: Policy
+    tracing: Tracing
 
 
 @asynccontextmanager
-async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerator[Services]:
+async def open_services(
+    settings: ApiSettings, metrics: Metrics, tracing: Tracing = OFF
+) -> AsyncGenerator[Services]:
     """All services, open. Raises SettingsError if this must not run as it is set."""
     async with AsyncExitStack() as stack:
         catalogue = load_catalogue(settings.models_file)
@@ -67,6 +75,7 @@ async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerat
             store, max_streams=settings.max_streams, max_tenant=settings.max_tenant_streams
         )
         await stack.enter_async_context(following)
+        intake = await stack.enter_async_context(open_intake(settings, store, blobs, blob_threads))
         webhooks = await stack.enter_async_context(open_webhooks(settings))
         yield Services(
             settings=settings,
@@ -80,7 +89,10 @@ async def open_services(settings: ApiSettings, metrics: Metrics) -> AsyncGenerat
             webhooks=webhooks,
             metrics=metrics,
             groups=GroupStore(redis),
+            intake=intake,
             figures=Figures(redis),
+            policy=Policy.of(settings.blocked_prompts),
+            tracing=tracing,
         )
 
 

@@ -8,6 +8,8 @@
     │   └── IdempotencyMismatch   the key was used for another request
     ├── JobMissing            no such job, for this tenant
     │   └── JobGone           there was one: it expired or was deleted
+    ├── InputMissing          no such picture to begin with, for this tenant
+    │   └── InputGone         there was one when the job was sent: it was erased since
     ├── StoreUnavailable      Redis is away, frozen or refuses to write
     │   ├── StorageFull       Redis has no memory or disk left to accept anything
     │   └── NotReplicated     it is done, but too few replicas confirmed that they have it
@@ -89,6 +91,18 @@ class JobGone(JobMissing):
     """There was such a job; it expired or was deleted."""
 
     code = "gone"
+
+
+class InputMissing(PrintworksError):
+    """There is no such input (for this tenant): never sent, or its time is over."""
+
+    code = "input_not_found"
+
+
+class InputGone(InputMissing):
+    """The picture that the job began with was erased."""
+
+    code = "input_gone"
 
 
 class StoreUnavailable(PrintworksError):

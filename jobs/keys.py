@@ -19,6 +19,9 @@ is compressed and Lua cannot read it.
 | pw:probe | string | PROBE_TTL_S | written to see that Redis takes writes |
 | pw:deadlines | zset: job by Redis time, s | trimmed at each end | what may have to expire |
 | pw:erase | zset: tenant/job/n.ext by Redis time, s | by the janitor | what to erase, when |
+| pw:inputs | zset: tenant/input/name by Redis time, s | by the janitor | inputs to look at, when |
+| pw:input:{tenant}/{input} | hash: blob, changes | KEEP_S, renewed | a picture to begin with |
+| pw:input:{tenant}/{input}:holds | zset: who by time, s | KEEP_S, renewed | how long it is held |
 | pw:group:{group} | string: JSON | LISTING_TTL_S | which jobs were sent together |
 | pw:group:{group}:ends | hash: job, how it ended; left; webhook | LISTING_TTL_S | its end |
 | pw:counts | hash: counters | none | what was done since ever (jobs/counts.py) |
@@ -48,6 +51,7 @@ PROBE_TTL_S = 60
 PROBE = "pw:probe"
 DEADLINES = "pw:deadlines"
 ERASE = "pw:erase"
+INPUTS = "pw:inputs"
 RQ_WORKERS = f"{RQ_KEY_PREFIX}:workers"
 RQ_SUSPENDED = f"{RQ_KEY_PREFIX}:suspended"
 
@@ -68,6 +72,7 @@ ALLOWED_WITHOUT_TTL: dict[str, str] = {
     "pw:asides:*": "fields leave with their jobs; an empty hash is no key",
     DEADLINES: "members leave when their job ends",
     ERASE: "members leave when the pictures are erased",
+    INPUTS: "members leave when the bytes are erased",
     "pw:endpoints:*": "a tenant's webhook endpoints, until they are deleted",
     "pw:endpoint:*": "a webhook endpoint, until it is deleted",
     "pw:courier:counts": "a dozen counters, for metrics",
@@ -114,6 +119,7 @@ class Field(StrEnum):
     GROUP = "x_group"  # the group it was sent in; absent: none
     WORK = "x_work"  # megapixel-steps: images x steps x megapixels, for usage
     TRACE = "x_trace"  # W3C traceparent of its sending; absent: not traced
+    INPUTS = "x_inputs"  # tenant/id/name of each picture that it begins with
     QUEUE_MS = "x_queue_ms"  # from acceptance to the first claim
     END = "x_end"  # "expired" where RQ's status can only say canceled
 
@@ -204,6 +210,12 @@ def rate(key_id: str) -> str:
 def events(job_id: str) -> str:
     """The channel of one job's events."""
     return f"pw:events:{job_id}"
+
+
+def an_input(tenant: str, input_id: str) -> tuple[str, str]:
+    """A picture that jobs begin with: what is known of it, and who holds it."""
+    key = f"pw:input:{tenant}/{input_id}"
+    return key, f"{key}:holds"
 
 
 def image_key(tenant: str, job_id: str, index: int, extension: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from jobs.catalogue import Catalogue, Limits, ModelEntry
 from jobs.errors import InvalidRequest, Problem
+from jobs.resolve_inputs import begins_with, check_inputs
 from jobs.spec import MAX_SEED, JobRequest, JobSpec
 
 MAX_METADATA_BYTES = 1024
@@ -32,7 +33,8 @@ def resolve(
     """The canonical spec of `request`. Raises InvalidRequest with every problem at once."""
     entry = _model(request, catalogue)
     problems: list[Problem] = []
-    width, height = _size(request, entry, problems)
+    start = begins_with(request, catalogue, entry, problems)
+    width, height = _size(request, entry, problems, start=start.size)
     seeds = _seeds(request, entry, draw_seed, problems)
     steps = entry.defaults.steps if request.steps is None else request.steps
     guidance = entry.defaults.guidance_scale
@@ -44,6 +46,7 @@ def resolve(
     _check_texts(request, entry, problems)
     _check_sampler(sampler, entry, problems)
     _check_output(request, problems)
+    check_inputs(start, (width, height), steps, entry, problems)
     if problems:
         raise InvalidRequest(problems)
     return JobSpec(
@@ -56,7 +59,12 @@ def resolve(
         guidance_scale=float(guidance),
         seeds=tuple(seeds),
         sampler=sampler,
+        image=start.image,
+        mask=start.mask,
+        strength=start.strength,
+        resize=start.resize,
         output=request.output,
+        preview=request.preview,
         priority=request.priority,
         deadline_s=request.deadline_s,
         retention_s=request.retention_s or default_retention_s,
@@ -80,8 +88,17 @@ def _model(request: JobRequest, catalogue: Catalogue) -> ModelEntry:
     return entry
 
 
-def _size(request: JobRequest, entry: ModelEntry, problems: list[Problem]) -> tuple[int, int]:
-    """(width, height) in px from whichever of the three ways the request used."""
+def _size(
+    request: JobRequest,
+    entry: ModelEntry,
+    problems: list[Problem],
+    *,
+    start: tuple[int, int] | None,
+) -> tuple[int, int]:
+    """(width, height) in px from whichever of the three ways the request used.
+
+    Where it used none: the size of the picture to start from, if there is one.
+    """
     ways = {
         "/width": request.width is not None or request.height is not None,
         "/size": request.size is not None,
@@ -97,10 +114,32 @@ def _size(request: JobRequest, entry: ModelEntry, problems: list[Problem]) -> tu
         )
         return default
     if not used:
-        return default
+        return _own_size(start, request, entry, problems) if start else default
     if used == ["/aspect_ratio"]:
         return _of_ratio(request.aspect_ratio or "", entry, problems)
     return _legal(used[0], _asked(request, used[0], problems) or default, entry.limits, problems)
+
+
+def _own_size(
+    start: tuple[int, int], request: JobRequest, entry: ModelEntry, problems: list[Problem]
+) -> tuple[int, int]:
+    """The size of the picture to start from; the nearest legal one where it may be resized."""
+    limits = entry.limits
+    near = (nearest_side(start[0], limits), nearest_side(start[1], limits))
+    if near == start and start[0] * start[1] <= limits.max_pixels:
+        return start
+    ratio = start[0] / start[1]
+    best = min(_shaped(ratio, limits), key=lambda size: _distance(size, ratio, start))
+    if request.resize is None:
+        problems.append(
+            Problem(
+                "/image",
+                "illegal_size",
+                f"it is {start[0]}x{start[1]}, and no size of this model; the nearest is "
+                f'{best[0]}x{best[1]}: send it so, or say "resize": "cover"',
+            )
+        )
+    return best
 
 
 def _asked(request: JobRequest, way: str, problems: list[Problem]) -> tuple[int, int] | None:

@@ -10,18 +10,22 @@ from __future__ import annotations
 import difflib
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 
 from jobs.errors import InvalidRequest, Problem
+from jobs.ids import JOB_ID
+from jobs.inputs import INPUT_ID, steps_taken
 
 MAX_SEED = 2**32 - 1
 HARD_MAX_N = 64
@@ -84,6 +88,51 @@ class JobWebhook(GroupWebhook):
     )
 
 
+class Picture(Frozen):
+    """A picture to begin with: one that you send, or one that the service has."""
+
+    data: str | None = Field(
+        None, description="Its bytes: base64, or a `data:` URI. PNG, JPEG or WebP.", min_length=1
+    )
+    background: str | None = Field(
+        None, description="With data: the colour under what is transparent.",
+        pattern="^#[0-9a-fA-F]{6}$", examples=["#ffffff"],
+    )  # fmt: skip
+    input: str | None = Field(
+        None, description="The ID of one that was sent before.", pattern=f"^{INPUT_ID.pattern}$"
+    )
+    job: str | None = Field(
+        None,
+        description="One of your own jobs, which has succeeded.",
+        pattern=f"^{JOB_ID.pattern}$",
+    )
+    index: Annotated[int, Field(ge=0, lt=HARD_MAX_N)] = Field(
+        0, description="With job: which of its images."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        given = [name for name in ("data", "input", "job") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give data, input or job: one of them")
+        if "index" in self.model_fields_set and self.job is None:
+            raise ValueError("index goes with job")
+        if self.background is not None and self.data is None:
+            raise ValueError("background goes with data")
+        return self
+
+
+def _from_text(value: Any) -> Any:
+    """A bare string is the picture's data."""
+    return {"data": value} if isinstance(value, str) else value
+
+
+# In requests: the object above, or its `data` alone.
+GivenPicture = Annotated[Picture, BeforeValidator(_from_text, json_schema_input_type=str | Picture)]
+Strength = Annotated[float, Field(gt=0, le=1)]
+Resize = Literal["cover", "stretch"]
+
+
 class JobRequest(Frozen):
     """A generation request as a client may send it. What is left out is resolved, and recorded."""
 
@@ -116,7 +165,29 @@ class JobRequest(Frozen):
     sampler: Name | None = Field(
         None, description="See GET /v1/samplers; left out: the model's default."
     )
+    image: GivenPicture | None = Field(
+        None,
+        description="Begin with this picture, not with noise. A string is its base64 or data URI.",
+    )
+    mask: GivenPicture | None = Field(
+        None,
+        description="With image, and of its size: repaint it where this is white, not where black.",
+    )
+    strength: Strength | None = Field(
+        None,
+        description="How much of the image is let go of. Left out: 0.8, with a mask 1. "
+        "The last steps x strength steps are taken.",
+    )
+    resize: Resize | None = Field(
+        None,
+        description="An image of another size than the job's: `cover` crops its middle, `stretch` "
+        "changes its shape. Left out: it is refused.",
+    )
     output: Output = Output()
+    preview: bool = Field(
+        False,
+        description="Send `preview` events while it is made: about two small pictures a second.",
+    )
     priority: Priority = Field(Priority.NORMAL, strict=False)
     deadline_s: Annotated[float, Field(gt=0, le=7 * 86_400)] | None = Field(
         None, description="Seconds from now by which it must be done; later it expires."
@@ -143,7 +214,12 @@ class JobSpec(Frozen):
     guidance_scale: float
     seeds: tuple[Seed, ...] = Field(min_length=1)  # one an image
     sampler: str
+    image: str | None = None  # ID of the input that it begins with, of the job's own size
+    mask: str | None = None  # ID of the input that is white where to repaint
+    strength: Strength | None = None  # None: there is no image
+    resize: Resize | None = None  # how the image came to that size; None: it has it
     output: Output
+    preview: bool = False
     priority: Priority = Field(strict=False)
     deadline_s: float | None
     retention_s: int
@@ -155,6 +231,11 @@ class JobSpec(Frozen):
     def n(self) -> int:
         """How many images."""
         return len(self.seeds)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The pictures that it begins with, each once."""
+        return tuple(dict.fromkeys(i for i in (self.image, self.mask) if i is not None))
 
     @property
     def size_class(self) -> str:
@@ -170,7 +251,8 @@ class JobSpec(Frozen):
     @property
     def megapixel_steps(self) -> float:
         """What usage counts: images x steps x megapixels, whatever a step costs."""
-        return self.n * self.steps * self.width * self.height / 1e6
+        steps = steps_taken(self.steps, self.strength)
+        return self.n * steps * self.width * self.height / 1e6
 
 
 def parse_request(body: bytes | str | dict[str, Any]) -> JobRequest:

@@ -19,6 +19,7 @@ from jobs.record import JobError
 from jobs.scripts.worker_calls import Claimed
 from worker.claiming import Claiming
 from worker.engine_link import EngineAway, EngineLink
+from worker.fetching import Fetching
 from worker.finishing import Finishing, Stored, ToStore
 from worker.held import HeldImage, HeldJob, held_from
 from worker.messages import (
@@ -38,6 +39,7 @@ from worker.pace import Pace, paces
 from worker.rq_bridge import BatchWorker, spec_in
 from worker.settings import WorkerSettings
 from worker.settling import Settling
+from worker.traces import Traces
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +51,8 @@ FORGED = JobError(code="invalid_job", message="this is no job of the service", r
 TOO_LONG = JobError(
     code="timeout", message="it ran longer than one job may; ask for less", retryable=False
 )
-UNSTORABLE = JobError(
-    code="internal", message="its picture could not be written to a file", retryable=True
+INPUT_GONE = JobError(
+    code="input_missing", message="the picture that it begins with was erased", retryable=False
 )
 
 
@@ -64,6 +66,7 @@ class Control:
         bridge: BatchWorker,
         link: EngineLink,
         finishing: Finishing,
+        fetching: Fetching,
         models: Iterable[str],
         at: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -71,6 +74,8 @@ class Control:
         self._bridge = bridge
         self._link = link
         self._finishing = finishing
+        self._fetching = fetching
+        self._traces = Traces(finishing.tracing, bridge.name)
         self._claiming = Claiming(tuple(models), settings)
         self._at = at  # tests kill the process at the points named here
         self._held: dict[str, HeldJob] = {}  # by execution ID
@@ -118,6 +123,7 @@ class Control:
 
     def _turn(self) -> None:
         self._hear_engine()
+        self._collect_inputs()
         self._collect_stored()
         if time.monotonic() < self._away_until_s:
             return
@@ -149,6 +155,8 @@ class Control:
         self._bridge.leave()
         self._link.stop(grace_s=1.0)
         self._finishing.close()
+        self._traces.close()
+        self._fetching.close()
 
     # --- what the engine says
 
@@ -171,6 +179,7 @@ class Control:
         job, image = self._images.get(event.id, (None, None))
         if job is None or image is None:
             return
+        self._traces.heard(job, event)
         match event:
             case Started() | Progress():
                 self._pace.did(job.spec.model, job.note(image, event))
@@ -202,13 +211,14 @@ class Control:
                 seed=image.seed,
                 spec=job.spec,
                 finished=finished,
+                trace=job.span.traceparent,
             )
         )
 
     def _image_failed(self, job: HeldJob, event: Failed) -> None:
         if not self._holds(job):
             return
-        self._drop(job)
+        self._drop(job, event.code)
         error = JobError(code=event.code, message=event.message, retryable=event.retryable)
         if event.code == "deadline_exceeded":
             self._settling.hand_back(job.lease, "drain")  # which expires it: its time is over
@@ -228,7 +238,7 @@ class Control:
         suspects = {lease for lease, job in hit.items() if job.live}
         for lease, job in hit.items():
             if self._holds(job):
-                self._drop(job)
+                self._drop(job, "engine_died")
                 self._settling.hand_back(lease, "crash" if lease in suspects else "drain")
         for image_id in event.lost_ids:
             self._images.pop(image_id, None)
@@ -247,10 +257,11 @@ class Control:
                 self._at("stored")
                 if job.complete:
                     del self._held[job.lease.execution_id]
+                    self._traces.ended(job, "succeeded")
                     self._settling.finish(job.lease, job.success())
             else:
-                self._drop(job)
-                self._settling.fail(job.lease, UNSTORABLE)
+                self._drop(job, ended.error.code)
+                self._settling.fail(job.lease, ended.error)
 
     # --- what Redis is asked and told
 
@@ -264,7 +275,7 @@ class Control:
                 named = what == "stop-job" and job.lease.job_id == job_id
                 execution = what == "stop-execution" and command.get("execution_id")
                 if named or execution == job.lease.execution_id:
-                    self._drop(job)
+                    self._drop(job, "canceled")
                     self._settling.stop(job.lease)  # written only if cancel.lua has not been there
 
     def _beat(self) -> None:
@@ -281,13 +292,13 @@ class Control:
         for job in list(self._held.values()):
             if job.lease.both in heard.lost:
                 log.info("lease.lost", extra={"job_id": job.lease.job_id})
-                self._drop(job)
+                self._drop(job, "lease_lost")
         self._settling.forget(heard.lost)
 
     def _fail_those_too_long(self) -> None:
         now_s = time.monotonic()
         for job in [j for j in self._held.values() if j.stop_at_s < now_s]:
-            self._drop(job)
+            self._drop(job, TOO_LONG.code)
             self._settling.fail(job.lease, TOO_LONG)
 
     def _tell_progress(self) -> None:
@@ -322,6 +333,25 @@ class Control:
             self._settling.fail(claimed.lease, FORGED)
             return
         self._held[claimed.lease.execution_id] = job
+        self._traces.claimed(job)
+        if job.waits:
+            self._fetching.fetch(claimed.lease.execution_id, job.input_keys)
+        else:
+            self._submit(job)
+
+    def _collect_inputs(self) -> None:
+        for fetched in self._fetching.done():
+            job = self._held.get(fetched.execution_id)
+            if job is None:
+                continue
+            if fetched.pictures is None:
+                self._drop(job)
+                self._settling.fail(job.lease, INPUT_GONE)
+            else:
+                job.pictures = fetched.pictures
+                self._submit(job)
+
+    def _submit(self, job: HeldJob) -> None:
         try:
             for image in job.images:
                 self._images[job.image_id(image)] = (job, image)
@@ -336,9 +366,12 @@ class Control:
     def _holds(self, job: HeldJob) -> bool:
         return job.lease.execution_id in self._held
 
-    def _drop(self, job: HeldJob) -> None:
+    def _drop(self, job: HeldJob, became: str = "handed_back") -> None:
         """Forget it and stop the work on it; who calls says what is to be written, if anything."""
         self._held.pop(job.lease.execution_id, None)
+        self._traces.ended(job, became)
+        if job.waits:
+            self._fetching.drop(job.lease.execution_id)
         for image in job.images:
             if image.finished is None:
                 self._link.cancel(job.image_id(image))
@@ -355,9 +388,7 @@ class Control:
     def _report(self) -> WorkerReport:
         jobs = list(self._held.values())
         return WorkerReport(
-            name=self._bridge.name,
-            host=self._bridge.hostname or "",
-            pid=self._bridge.pid or 0,
+            **self._bridge.identity,
             engine_ready=self._link.ready,
             draining=self._stop_at_s is not None,
             running=len(jobs),

@@ -17,8 +17,11 @@ from jobs.catalogue import Catalogue, load_catalogue
 from jobs.connection import connect
 from jobs.errors import StoreUnavailable
 from jobs.store import JobStore
+from jobs.tracing import open_tracing
+from worker.checking import checker_of
 from worker.control import Control
 from worker.engine_link import EngineLink
+from worker.fetching import Fetching
 from worker.finishing import Finishing, Spool
 from worker.main import Stop
 from worker.messages import EngineConfig
@@ -34,6 +37,8 @@ MB = 1024 * 1024
 def run(settings: WorkerSettings, stop: Stop) -> None:
     """Work until stopped."""
     catalogue = load_catalogue(settings.models_file)
+    checker = checker_of(settings.image_checker, timeout_s=settings.image_checker_timeout_s)
+    tracing = open_tracing(settings, "worker")
     models = [entry.id for entry in catalogue.models]
     link = EngineLink(_engine_config(settings, catalogue), quiet_s=settings.hang_s)
     link.start()  # it imports torch for seconds: meanwhile we look for Redis
@@ -48,12 +53,22 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
         replicas=settings.replicas,
     )
     spool_dir = settings.spool_dir / bridge.name if settings.spool_dir else None
+    blobs = Blobs(settings)
     finishing = Finishing(
-        Blobs(settings),
+        blobs,
         threads=settings.finish_threads,
         spool=Spool(spool_dir, max_bytes=settings.spool_mb * MB),
+        checker=checker,
+        tracing=tracing,
     )
-    control = Control(settings, bridge=bridge, link=link, finishing=finishing, models=models)
+    control = Control(
+        settings,
+        bridge=bridge,
+        link=link,
+        finishing=finishing,
+        fetching=Fetching(blobs),
+        models=models,
+    )
     stop.listen(control.stop)
     control.run()
 

@@ -6,14 +6,18 @@ it speaks in their messages. Invariant: a job is complete only when every image 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from jobs.inputs import blob_of
 from jobs.keys import Field
 from jobs.record import Image, Stage
+from jobs.resolve_inputs import IMAGE_STRENGTH
 from jobs.scripts.client_calls import RUN_LIMIT_S
 from jobs.scripts.worker_calls import Claimed, Ending, Lease, as_json
 from jobs.spec import JobSpec, Priority, Reproducibility
-from worker.messages import Finished, ImageRequest, Progress, Started
+from jobs.tracing import NO_SPAN, Span
+from worker.messages import Finished, ImageRequest, Pixels, Progress, Started
 
 PRIORITIES = {Priority.HIGH: 1, Priority.NORMAL: 0, Priority.LOW: -1}
 _ORDER = (Stage.WAITING, Stage.ENCODING, Stage.DENOISING, Stage.DECODING, Stage.UPLOADING)
@@ -55,7 +59,11 @@ class HeldJob:
     stop_at_s: float  # on the monotonic clock: RQ's job timeout
     deadline_s: float | None  # on the monotonic clock
     images: list[HeldImage] = field(default_factory=list[HeldImage])
+    trace: str | None = None  # W3C traceparent of its sending
+    span: Span = NO_SPAN
     told: tuple[str, int, int] | None = None  # the progress last published
+    input_keys: Mapping[str, str] = field(default_factory=dict[str, str])  # by input ID
+    pictures: Mapping[str, Pixels] = field(default_factory=dict[str, Pixels])  # the same, read
 
     def __post_init__(self) -> None:
         self.images = [HeldImage(index=k, seed=seed) for k, seed in enumerate(self.spec.seeds)]
@@ -78,7 +86,15 @@ class HeldJob:
             key=self.tenant,
             priority=PRIORITIES[spec.priority],
             deadline_s=self.deadline_s,
+            image=self.pictures[spec.image] if spec.image else None,
+            mask=self.pictures[spec.mask] if spec.mask else None,
+            strength=IMAGE_STRENGTH if spec.strength is None else spec.strength,
         )
+
+    @property
+    def waits(self) -> bool:
+        """Whether its pictures are still to be read."""
+        return len(self.pictures) < len(self.input_keys)
 
     def image_id(self, image: HeldImage) -> str:
         """The engine's name of one image: unique to this attempt."""
@@ -181,10 +197,20 @@ def held_from(claimed: Claimed, spec: JobSpec, *, now_s: float) -> HeldJob | Non
             retries_left=int(number("retries_left", 0)),
             queue_ms=number(Field.QUEUE_MS, 0),
             stop_at_s=now_s + number("timeout", RUN_LIMIT_S),
+            trace=claimed.fields.get(Field.TRACE, b"").decode() or None,
             deadline_s=now_s + float(deadline) - claimed.now_s if deadline else None,
+            input_keys=_input_keys(claimed.fields.get(Field.INPUTS, b"").decode(), spec),
         )
     except ValueError:
         return None
+
+
+def _input_keys(members: str, spec: JobSpec) -> dict[str, str]:
+    """Where the pictures of a job are, by input ID. Raises ValueError if they are not its own."""
+    keys = {member.split("/")[-2]: blob_of(member) for member in members.split()}
+    if set(keys) != set(spec.inputs):
+        raise ValueError("the inputs held are not those of the spec")
+    return keys
 
 
 def fingerprint_fields(fingerprint: str) -> dict[str, str]:

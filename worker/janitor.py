@@ -21,7 +21,8 @@ from jobs.blobs import Blobs
 from jobs.catalogue import load_catalogue
 from jobs.connection import connect, translated
 from jobs.errors import BlobsUnavailable, StoreUnavailable
-from jobs.scripts import worker_calls
+from jobs.inputs import blob_of
+from jobs.scripts import input_calls, worker_calls
 from jobs.store import JobStore
 from worker.main import Stop
 from worker.settings import WorkerSettings
@@ -47,6 +48,7 @@ class Janitor:
             (settings.reap_s, self.reap),
             (settings.reap_s, self.expire),
             (settings.reap_s, self.erase),
+            (settings.reap_s, self.erase_inputs),
             (SWEEP_S, self.sweep),
         )
         self._due = [0.0] * len(self._jobs)
@@ -82,6 +84,15 @@ class Janitor:
         self._blobs.delete([blob for m in members for blob in worker_calls.blobs_of(m)])
         self._store.run(worker_calls.erased(members))
         log.info("pictures.erased", extra={"jobs": len(members)})
+
+    def erase_inputs(self) -> None:
+        """Erase the pictures to begin with that nobody holds any more."""
+        members = self._store.run(input_calls.due(most=ERASE_MOST, hide_s=ERASE_HIDE_S))
+        if not members:
+            return
+        self._blobs.delete([blob_of(member) for member in members])
+        self._store.run(input_calls.erased(members))
+        log.info("inputs.erased", extra={"inputs": len(members)})
 
     def sweep(self) -> None:
         """Trim RQ's registries, and put right what its tools left."""

@@ -39,6 +39,7 @@ def encode(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> byte
 
 def metadata(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> dict[str, Any]:
     """Everything needed to make this picture again, as (seed, n=1)."""
+    started = {"image": spec.image, "mask": spec.mask, "strength": spec.strength}
     return {
         "job": job_id,
         "model": spec.model,
@@ -50,6 +51,7 @@ def metadata(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> di
         "guidance_scale": spec.guidance_scale,
         "seed": seed,
         "sampler": spec.sampler,
+        **{name: value for name, value in started.items() if value is not None},
         "reproducibility": finished.reproducibility,
         "fingerprint": finished.fingerprint,
     }

@@ -18,15 +18,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from api.answers import json_answer
 from api.auth import Caller, Reader, Writer
 from api.deps import base_url, read_body, strict_json
-from api.errors import InvalidIdempotencyKey
+from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
 from api.groupstore import Group, GroupMissing, group_idempotency
 from api.idempotency import IdempotencyKey
 from api.openapi import json_body, problems
-from api.routes.jobs import admit_as, resolved_spec
+from api.routes.jobs import admit_as, spec_of
 from api.schemas import Job, View, job_of
 from api.state import Services, ServicesDep
 from jobs.errors import (
+    BlobsUnavailable,
     IdempotencyMismatch,
+    InputMissing,
     InvalidRequest,
     JobGone,
     JobMissing,
@@ -44,7 +46,18 @@ router = APIRouter(prefix="/v1/job-groups", tags=["groups"])
 MAX_JOBS = 100
 AT_ONCE = 16  # calls to Redis of one request: others want their turn
 REFUSALS = problems(
-    InvalidIdempotencyKey, InvalidRequest, IdempotencyMismatch, TenantLimit, QueueFull, StorageFull
+    InvalidIdempotencyKey,
+    InvalidRequest,
+    PromptBlocked,
+    IdempotencyMismatch,
+    TenantLimit,
+    QueueFull,
+    StorageFull,
+    InputMissing,
+    JobMissing,  # an earlier job whose image was to be begun with
+    ImageMissing,
+    IntakeBusy,
+    BlobsUnavailable,
 )
 NO_GROUP = problems(GroupMissing)
 EXAMPLE = {"two": {"value": {"jobs": [{"prompt": "a red owl"}, {"prompt": "a blue owl"}]}}}
@@ -96,7 +109,9 @@ def _parsed(index: int, one: Any) -> JobRequest:
 
 
 def _of_job(index: int, error: InvalidRequest) -> InvalidRequest:
-    return InvalidRequest([replace(p, pointer=f"/jobs/{index}{p.pointer}") for p in error.problems])
+    """The same error, of whatever class: a refused prompt stays one."""
+    error.problems = tuple(replace(p, pointer=f"/jobs/{index}{p.pointer}") for p in error.problems)
+    return error
 
 
 def _ours(group_id: str) -> str:
@@ -124,25 +139,30 @@ async def send_group(
     key: IdempotencyKey,
 ) -> Response:
     """All of them are accepted, or none. Sent again with its key it is the same group."""
-    specs = [_resolved(k, one, services) for k, one in enumerate(asked.jobs)]
     for webhook in (asked.webhook, *(one.webhook for one in asked.jobs)):
         await services.webhooks.check_own(webhook, tenant=caller.tenant)
-    idempotency = group_idempotency(key, caller.tenant, asked.jobs, asked.webhook)
+    taken = [await _taken(k, one, services, caller) for k, one in enumerate(asked.jobs)]
+    jobs, specs = [job for job, _ in taken], [spec for _, spec in taken]
+    idempotency = group_idempotency(key, caller.tenant, jobs, asked.webhook)
     group = await services.groups.open(
         caller.tenant, len(specs), idempotency, webhook=asked.webhook
     )
     try:
         records, gone = await _admit_all(services, caller, group, specs)
-    except NotAdmitted:
+    except (NotAdmitted, InputMissing):
         await services.groups.forget(group, idempotency)
         raise
     view = view_of(group, records, gone, base_url(request))
     return json_answer(view, status=202, headers={"location": view.url})
 
 
-def _resolved(index: int, asked: JobRequest, services: Services) -> JobSpec:
+async def _taken(
+    index: int, asked: JobRequest, services: Services, caller: Caller
+) -> tuple[JobRequest, JobSpec]:
+    """One of the jobs, its pictures taken in, and what it comes to."""
     try:
-        return resolved_spec(asked, services)
+        taken = await services.intake.take_in(asked, tenant=caller.tenant)
+        return taken, await spec_of(taken, services, caller)
     except InvalidRequest as error:
         raise _of_job(index, error) from None
 
@@ -165,7 +185,7 @@ async def _admit_all(
                 records.append(admitted.record)
             except JobGone:
                 gone.append(job_id)
-    except NotAdmitted:
+    except (NotAdmitted, InputMissing):
         for record in records:
             await services.store.delete(record.id, tenant=caller.tenant)
         raise

@@ -72,7 +72,7 @@ async def get_image(
     if stream.content_range:
         headers["content-range"] = stream.content_range
     return StreamingResponse(
-        _chunks(services, stream),
+        chunks_of(services, stream),
         status_code=206 if span else 200,
         media_type=found.content_type,
         headers=headers,
@@ -142,7 +142,7 @@ async def _close(services: Services, stream: BlobStream) -> None:
     await anyio.to_thread.run_sync(stream.close, limiter=services.blob_threads)
 
 
-async def _chunks(services: Services, stream: BlobStream) -> AsyncGenerator[bytes]:
+async def chunks_of(services: Services, stream: BlobStream) -> AsyncGenerator[bytes]:
     """The stream, each read in a thread; closed whatever happens to the client."""
     chunks = stream.chunks()
     try:

@@ -16,15 +16,18 @@ from fastapi import APIRouter, Query, Request, Response
 from api.answers import json_answer, pace, tagged_answer
 from api.auth import Caller, Reader, Writer
 from api.deps import JobId, JobRequestBody, WaitSeconds, base_url
-from api.errors import InvalidIdempotencyKey
+from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
 from api.idempotency import IdempotencyKey, idempotency_of, replay_headers
 from api.openapi import JOB_REQUEST_BODY, problems
 from api.schemas import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
 from api.state import Services, ServicesDep, services_of
+from api.tracing import sending
 from jobs.admission import Admitted, Idempotency, Sender
 from jobs.errors import (
     BlobsUnavailable,
     IdempotencyMismatch,
+    InputGone,
+    InputMissing,
     InvalidRequest,
     JobGone,
     JobMissing,
@@ -34,6 +37,7 @@ from jobs.errors import (
     TenantLimit,
 )
 from jobs.ids import JOB_ID, new_job_id
+from jobs.keys import queue_name
 from jobs.record import JobRecord, Status
 from jobs.resolve import resolve
 from jobs.spec import JobRequest, JobSpec
@@ -43,11 +47,17 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 REFUSALS = problems(
     InvalidIdempotencyKey,
     InvalidRequest,
+    PromptBlocked,
     IdempotencyMismatch,
     JobGone,  # a replay whose job is gone
     TenantLimit,
     QueueFull,
     StorageFull,
+    InputMissing,
+    JobMissing,  # an earlier job whose image was to be begun with
+    ImageMissing,
+    IntakeBusy,
+    BlobsUnavailable,
 )
 CURSOR = f"^{JOB_ID.pattern}$"
 NO_JOB = problems(JobMissing, JobGone)
@@ -55,12 +65,22 @@ NO_JOB = problems(JobMissing, JobGone)
 
 def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
     """What `request` comes to. The seed is drawn here, so that a second sending changes nothing."""
+    try:
+        services.policy.check(request.prompt)
+    except PromptBlocked as blocked:
+        services.metrics.admitted(blocked.code)
+        raise
     return resolve(
         request,
         services.catalogue,
         draw_seed=lambda: secrets.randbelow(2**32),
         default_retention_s=services.settings.retention_s,
     )
+
+
+async def spec_of(asked: JobRequest, services: Services, caller: Caller) -> JobSpec:
+    """What `asked` comes to, its pictures of the job's own size."""
+    return await services.intake.fitted(resolved_spec(asked, services), tenant=caller.tenant)
 
 
 @router.post(
@@ -85,9 +105,11 @@ async def send_job(
     dry_run: Annotated[bool, Query(description="Validate, price and estimate only.")] = False,
 ) -> Response:
     """Accepted jobs are never lost. The answer comes at once, or after `wait` seconds at most."""
-    spec = resolved_spec(asked, services)
+    spec = await spec_of(asked, services, caller)
     await services.webhooks.check_own(asked.webhook, tenant=caller.tenant)
     if dry_run:
+        for an_id in spec.inputs:
+            await services.intake.find(an_id, tenant=caller.tenant)
         return json_answer(await _quote(services, spec))
     admitted = await admit(services, caller, spec, asked, key=key)
     return await answer_sent(request, admitted, wait_s=wait_s, keyed=key is not None)
@@ -116,6 +138,9 @@ async def admit_as(
     group: str | None = None,
 ) -> Admitted:
     """Have `spec` admitted as `job_id`, and count it."""
+    queue = queue_name(spec.model, spec.priority)
+    span = sending(services.tracing, job_id=job_id, queue=queue)
+    key = caller.key.id if caller.key else None
     try:
         admitted = await services.store.admit(
             spec,
@@ -123,11 +148,13 @@ async def admit_as(
             job_id=job_id,
             idempotency=idempotency,
             limits=caller.limits(services.settings),
-            sender=Sender(key=caller.key.id if caller.key else None, group=group),
+            sender=Sender(key=key, group=group, trace=span.traceparent),
         )
     except PrintworksError as refused:
+        span.end(error=refused.code)
         services.metrics.admitted(refused.code)
         raise
+    span.end()
     result = "replayed" if admitted.replayed else "accepted"
     services.metrics.admitted(result)
     said = {"job_id": admitted.record.id, "tenant": caller.tenant, "result": result}
@@ -215,7 +242,10 @@ async def cancel_job(
     status_code=202,
     response_model=Job,
     summary="Repeat a job",
-    responses={200: {"model": Job, "description": "Done within the wait"}} | NO_JOB | REFUSALS,
+    responses={200: {"model": Job, "description": "Done within the wait"}}
+    | REFUSALS
+    | problems(JobMissing)
+    | problems(JobGone, InputGone),
 )
 async def rerun_job(
     request: Request,
@@ -229,7 +259,10 @@ async def rerun_job(
     record: JobRecord = await services.store.read(job_id, tenant=caller.tenant)
     asked = JobRequest.model_validate_json(resolved_of(record.spec).model_dump_json())
     spec = resolved_spec(asked, services)  # the model's limits may have changed since
-    admitted = await admit(services, caller, spec, asked, key=key)
+    try:
+        admitted = await admit(services, caller, spec, asked, key=key)
+    except InputMissing:
+        raise InputGone("the picture that this job began with was erased") from None
     return await answer_sent(request, admitted, wait_s=wait_s, keyed=key is not None)
 
 

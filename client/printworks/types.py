@@ -35,6 +35,16 @@ class WebhookOptions(TypedDict, total=False):
     events: list[str]
 
 
+class PictureOptions(TypedDict, total=False):
+    """A picture to begin with: data, input or job."""
+
+    data: str  # base64, or a data: URI
+    background: str  # with data: "#rrggbb" under what is transparent
+    input: str  # the ID of one that was sent before
+    job: str  # an earlier job of yours ...
+    index: int  # ... and which of its images
+
+
 class JobOptions(TypedDict, total=False):
     """Everything that a job may say besides its prompt. What is left out, the model decides."""
 
@@ -49,7 +59,12 @@ class JobOptions(TypedDict, total=False):
     seed: int | list[int]  # image k uses seed + k, or the k-th of a list
     n: int  # images
     sampler: str
+    image: str | PictureOptions  # base64 or data URI, an input, or an earlier job's image
+    mask: str | PictureOptions  # repaint where it is white
+    strength: float  # how much of the image is let go of, 0 to 1
+    resize: Literal["cover", "stretch"]  # an image of another size than the job's
     output: OutputOptions
+    preview: bool  # send `preview` events while it is made
     priority: Literal["high", "normal", "low"]
     deadline_s: float
     retention_s: int
@@ -66,6 +81,24 @@ class Output(Answer):
     metadata: bool
 
 
+class Picture(Answer):
+    """A picture that a job began with, by the ID of its input."""
+
+    input: str
+
+
+class Input(Answer):
+    """A picture that jobs can begin with: plain 8-bit RGB."""
+
+    id: str
+    width: int
+    height: int
+    pixel_sha256: str
+    changes: list[str]  # what decoding changed: orientation, transparency ...
+    kept_until: datetime
+    url: str
+
+
 class Resolved(Answer):
     """Every value that the pictures were made with: submit it to make them again."""
 
@@ -79,7 +112,12 @@ class Resolved(Answer):
     seed: list[int]
     n: int
     sampler: str
+    image: Picture | None
+    mask: Picture | None
+    strength: float | None
+    resize: str | None
     output: Output
+    preview: bool
     priority: str
     deadline_s: float | None
     retention_s: int
@@ -207,6 +245,7 @@ class Model(Answer):
     revision: str | None
     limits: Limits
     defaults: Defaults
+    inputs: list[str]
     samplers: list[str]
     queued: int
     running: int

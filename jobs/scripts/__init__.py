@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from rq.defaults import RQ_KEY_PREFIX
 
-from jobs import counts, keys
+from jobs import counts, inputs, keys
 
 T = TypeVar("T")
 _HERE = Path(__file__).parent
@@ -29,6 +29,7 @@ _CONSTANTS = {
     "LISTING_TTL_S": str(keys.LISTING_TTL_S),
     "OUTBOX_TTL_S": str(keys.OUTBOX_TTL_S),
     "READ_FIELDS": ", ".join(f"'{field}'" for field in keys.READ_FIELDS),
+    "INPUT_KEEP_S": str(inputs.KEEP_S),
     "USAGE_TTL_S": str(counts.USAGE_TTL_S),
     "REASONS": ", ".join(f"{code} = true" for code in counts.FAILURES),
     "BUCKETS_S": ", ".join(f"{bound:g}" for bound in counts.JOB_BUCKETS_S),

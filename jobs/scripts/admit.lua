@@ -1,11 +1,13 @@
 -- admit: accept one job, or say why not. One step: replay, quota, depth, hash, place in the line.
--- uses: common, viewing
+-- uses: common, viewing, holding
 -- KEYS  1 job hash  2 tenant's open jobs  3 tenant's listing  4 backlog  5 RQ's set of queues
 --       6 tombstone of the job  7 idempotency entry, or the job hash again where there is none
 -- ARGV  1 job id  2 tenant  3 queue  4 cost  5 deadline in s from now, or ''
 --       6 most jobs  7 most cost  8 most open jobs of the tenant (each '' : no limit)
---       9 most jobs of the tenant in the line  10 fingerprint, or ''  11... hash fields, values
--- returns {verdict, snapshot or number}: ok, replay, gone, mismatch, tenant, full
+--       9 most jobs of the tenant in the line  10 fingerprint, or ''  11 tenant/id of each
+--       input, with a space between  12... hash fields, values
+-- returns {verdict, snapshot or number}: ok, replay, gone, mismatch, tenant,
+--       full, input (that one is not there)
 
 local id, tenant, queue, cost = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = clock()
@@ -30,7 +32,11 @@ if over(tonumber(backlog[1] or 0), ARGV[6]) then return {'full', backlog[1]} end
 -- the cost limit lets the job that crosses it in: otherwise one large job could never be sent
 if over(tonumber(backlog[2] or 0), ARGV[7]) then return {'full', backlog[1]} end
 
-redis.call('HSET', KEYS[1], unpack(ARGV, 11))
+if ARGV[11] ~= '' then
+  local missing = hold_inputs(id, ARGV[11], now)
+  if missing then return {'input', missing} end
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 12))
 redis.call('HSET', KEYS[1], 'created_at', iso(now), 'enqueued_at', iso(now), 'x_enq', exact(now))
 if ARGV[5] ~= '' then
   local deadline = exact(now + tonumber(ARGV[5]))

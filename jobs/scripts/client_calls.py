@@ -15,9 +15,16 @@ from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
-from jobs import keys
+from jobs import inputs, keys
 from jobs.admission import NOBODY, AdmitLimits, Admitted, Idempotency, Sender
-from jobs.errors import IdempotencyMismatch, JobGone, JobMissing, QueueFull, TenantLimit
+from jobs.errors import (
+    IdempotencyMismatch,
+    InputMissing,
+    JobGone,
+    JobMissing,
+    QueueFull,
+    TenantLimit,
+)
 from jobs.keys import READ_FIELDS, Field
 from jobs.overview import ModelQueue, Page
 from jobs.record import RQ_STATUS, JobRecord, QueuePlace, Status, record_of
@@ -63,6 +70,7 @@ def admit(
             *(_limit(x) for x in (limits.max_jobs, limits.max_cost, limits.tenant_jobs)),
             limits.tenant_line,
             idempotency.fingerprint if idempotency else "",
+            " ".join(f"{tenant}/{an_id}" for an_id in spec.inputs),
             *_hash_fields(spec, tenant, job_id, queue, idempotency, sender),
         ),
         lambda reply: _admitted(job_id, reply),
@@ -141,6 +149,8 @@ def _admitted(job_id: str, reply: list[Any]) -> Admitted:
             raise TenantLimit(
                 f"{text(reply[1])} of your jobs are under way: no more may be, wait for one to end"
             )
+        case "input":
+            raise InputMissing(f"there is no input {text(reply[1]).rpartition('/')[2]} any more")
         case "full":
             raise QueueFull(f"{text(reply[1])} jobs wait for this model already: try again later")
         case _:
@@ -164,7 +174,8 @@ def delete(job_id: str, *, tenant: str) -> Call[tuple[str, ...]]:
     def parse(reply: list[Any]) -> tuple[str, ...]:
         _check(reply)
         indices = range(int(reply[1]))
-        return tuple(keys.image_key(tenant, job_id, k, text(reply[2])) for k in indices)
+        images = [keys.image_key(tenant, job_id, k, text(reply[2])) for k in indices]
+        return (*images, *(inputs.blob_of(text(member)) for member in reply[3]))
 
     where = (*_job_keys(job_id), keys.tenant_jobs(tenant), keys.rq_key("results", job_id))
     return Call(load("delete"), where, (job_id, tenant), parse, lasting=True)

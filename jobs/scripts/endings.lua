@@ -1,5 +1,5 @@
 -- endings: what every end of a job shares, and the two ends that need no worker.
--- uses: common, outbox, counting
+-- uses: common, outbox, counting, holding
 -- Included. Invariant: a job that is final has a TTL, a tombstone, no execution, and
 -- its pictures, if it can have any, have a date at which they are erased.
 
@@ -33,6 +33,7 @@ local function close(id, word, now)  -- status, registry and result are written 
   local due = now + ((pictures ~= '0' and word ~= 'succeeded') and ORPHAN_S or ttl)
   redis.call('ZADD', PW .. 'erase', exact(due),
     tenant .. '/' .. id .. '/' .. pictures .. '.' .. (f[5] or 'png'))
+  release_at(id, now + ttl)
   count_end(id, word, now)
   tell(id, word)
   announce(id, word, now)

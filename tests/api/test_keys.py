@@ -17,6 +17,7 @@ from api.keystore import NewKey, Scope, make_key
 from api.settings import ApiSettings
 from jobs import keys
 from tests.api.hand_worker import HandWorker
+from tests.api.hostile_pictures import a_picture, encoded
 from tests.api.serving import Served, serving
 
 OPEN = {"/livez", "/readyz"}  # for balancers: they tell nothing about anybody
@@ -71,7 +72,7 @@ def call(
     api: httpx2.Client, method: str, path: str, headers: dict[str, str], **names: str
 ) -> httpx2.Response:
     filled = path
-    for name in ("job_id", "image", "model_id", "key_id", "group_id"):
+    for name in ("job_id", "image", "model_id", "key_id", "group_id", "input_id"):
         filled = filled.replace(f"{{{name}}}", names.get(name, "0"))
     has_body = method in {"POST", "PUT", "PATCH"}
     return api.request(method, filled, headers=headers, json={"prompt": "x"} if has_body else None)
@@ -287,3 +288,29 @@ def test_another_tenants_group_is_missing_too(guarded: Guarded, method: str, suf
 
     assert (foreign.status_code, foreign.json()["code"]) == (404, "group_not_found")
     assert own.json()["counts"] == {"queued": 1}
+
+
+def test_an_input_is_its_tenants_alone(guarded: Guarded):
+    png = encoded(a_picture(64, 64))
+    view = guarded.api.post(
+        "/v1/inputs", content=png, headers=guarded.acme | {"content-type": "image/png"}
+    ).json()
+    asked = {"prompt": "a", "image": {"input": view["id"]}}
+    own = guarded.api.post("/v1/jobs", json=asked, headers=guarded.acme)
+    path = f"/v1/inputs/{view['id']}"
+
+    foreign = [
+        guarded.api.get(path, headers=guarded.other),
+        guarded.api.get(f"{path}/content", headers=guarded.other),
+        guarded.api.delete(path, headers=guarded.other),
+        guarded.api.post("/v1/jobs", json=asked, headers=guarded.other),
+        guarded.api.post(
+            "/v1/jobs",
+            json={"prompt": "a", "image": {"job": own.json()["id"]}},
+            headers=guarded.other,
+        ),
+    ]
+
+    assert own.status_code == 202
+    assert [a.status_code for a in foreign] == [404] * 5
+    assert guarded.api.get(path, headers=guarded.acme).status_code == 200

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from printworks import AsyncClient, Client, types
 from printworks.errors import FieldProblem
-from printworks.types import JobOptions, OutputOptions, WebhookOptions
+from printworks.types import JobOptions, OutputOptions, PictureOptions, WebhookOptions
 
 from api.schemas import Quote
 
@@ -28,6 +28,8 @@ SAME: dict[type[Any], str] = {
     types.JobPage: "JobPage",
     types.Image: "ImageView",
     types.Resolved: "Resolved",
+    types.Picture: "PictureView",
+    types.Input: "InputView",
     types.Output: "Output",
     types.Progress: "Progress",
     types.QueuePlace: "QueueView",
@@ -68,6 +70,7 @@ def test_the_options_of_a_job_are_those_of_the_request(schemas: dict[str, Any]) 
 
     assert {"prompt", *JobOptions.__annotations__} == asked
     assert set(OutputOptions.__annotations__) == set(schemas["Output"]["properties"])
+    assert set(PictureOptions.__annotations__) == set(schemas["Picture"]["properties"])
     assert set(WebhookOptions.__annotations__) == set(schemas["JobWebhook"]["properties"])
 
 

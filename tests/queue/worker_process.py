@@ -21,8 +21,11 @@ from jobs.blobs import Blobs
 from jobs.catalogue import load_catalogue
 from jobs.connection import connect
 from jobs.logs import set_up
+from jobs.tracing import open_tracing
 from tests.queue.fake_engine import fake_link
+from worker.checking import checker_of
 from worker.control import Control
+from worker.fetching import Fetching
 from worker.finishing import Finishing, Spool
 from worker.gpu import new_name
 from worker.messages import EngineConfig
@@ -41,6 +44,7 @@ def control_for(
     """As worker/gpu.py wires it, with the fake engine."""
     catalogue = load_catalogue(settings.models_file)
     models = [entry.id for entry in catalogue.models]
+    tracing = open_tracing(settings, "worker")
     bridge = BatchWorker(
         [queue for model in models for queue in keys.queue_names(model)],
         name=settings.name or new_name(),
@@ -48,15 +52,19 @@ def control_for(
         lease_s=settings.lease_s,
         replicas=settings.replicas,
     )
+    blobs = blobs or Blobs(settings)
     return Control(
         settings,
         bridge=bridge,
         link=fake_link(EngineConfig(catalogue=catalogue), step_s=step_s, batch=batch),
         finishing=Finishing(
-            blobs or Blobs(settings),
+            blobs,
             threads=settings.finish_threads,
             spool=Spool(settings.spool_dir, max_bytes=settings.spool_mb * 1024 * 1024),
+            checker=checker_of(settings.image_checker, timeout_s=settings.image_checker_timeout_s),
+            tracing=tracing,
         ),
+        fetching=Fetching(blobs),
         models=models,
         at=at,
     )

@@ -1,0 +1,149 @@
+"""The decoder's processes: a few, started when first needed, killed when they take too long.
+
+Owns their pipes and their time. Knows no picture. Invariant: whatever a picture does to its
+decoder (hang, crash, eat memory), the API's loop never waits and the next picture is decoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+from api.errors import IntakeBusy
+from jobs.settings import ROOT
+
+log = logging.getLogger(__name__)
+PROCESSES = 2
+DECODE_S = 20.0  # 16 megapixels take 1 to 2 s; this is for a machine that is ten times slower
+LINE_S = 10.0  # the longest wait for a free decoder; then: try again later
+PROGRAM = (sys.executable, "-m", "api.intake.decoder")
+MAX_ANSWER_LINE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pixels:
+    """A plain picture, as it is to be stored."""
+
+    width: int
+    height: int
+    pixel_sha256: str
+    changes: tuple[str, ...]
+    png: bytes
+
+    @property
+    def id(self) -> str:
+        """Its input ID (jobs/inputs.py)."""
+        return f"{self.width}x{self.height}-{self.pixel_sha256}"
+
+
+class Undecodable(Exception):
+    """The decoder refuses this picture, or did not survive it."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code, self.detail = code, detail
+        super().__init__(detail)
+
+
+class Decoders:
+    """A handful of decoder processes and the line before them."""
+
+    def __init__(
+        self, *, max_pixels: int, processes: int = PROCESSES, decode_s: float = DECODE_S
+    ) -> None:
+        self._max_pixels = max_pixels
+        self._decode_s = decode_s
+        self._free: list[Process] = []
+        self._turns = asyncio.Semaphore(processes)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while self._free:
+            await _end(self._free.pop())
+
+    async def decode(
+        self, data: bytes, *, max_bytes: int, base64: bool = False, background: str | None = None
+    ) -> Pixels:
+        """The plain pixels of a picture. Raises Undecodable, IntakeBusy."""
+        return await self._ask(
+            {"what": "decode", "base64": base64, "max_bytes": max_bytes, "background": background},
+            data,
+        )
+
+    async def resize(self, png: bytes, *, width: int, height: int, how: str) -> Pixels:
+        """A picture of ours at another size. Raises Undecodable, IntakeBusy."""
+        return await self._ask(
+            {"what": "resize", "width": width, "height": height, "how": how}, png
+        )
+
+    async def _ask(self, question: dict[str, Any], data: bytes) -> Pixels:
+        async with self._turn():
+            process = self._free.pop() if self._free else await self._start()
+            kept = False
+            try:
+                async with asyncio.timeout(self._decode_s):
+                    answer, png = await _exchange(process, question, data)
+                kept = answer.get("code") != "too_large"  # its memory is in pieces: a fresh one
+            except TimeoutError:
+                log.warning("decoder.too_slow", extra={"pid": process.pid})
+                raise Undecodable("too_slow", "it takes too long to decode") from None
+            except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+                log.warning("decoder.died", extra={"pid": process.pid})
+                raise Undecodable("unreadable", "it cannot be decoded") from None
+            finally:
+                if kept:
+                    self._free.append(process)
+                else:
+                    await _end(process)
+        if "code" in answer:
+            raise Undecodable(answer["code"], answer["detail"])
+        answer["changes"] = tuple(answer["changes"])
+        return Pixels(**answer, png=png)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        try:
+            async with asyncio.timeout(LINE_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise IntakeBusy("too many pictures are being read: send it again") from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    async def _start(self) -> Process:
+        # Our folder, and nothing else of the environment: no key and no password is in it.
+        environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ.get("PATH", "")}
+        return await asyncio.create_subprocess_exec(
+            *PROGRAM, str(self._max_pixels), stdin=PIPE, stdout=PIPE, env=environ,
+            limit=MAX_ANSWER_LINE,
+        )  # fmt: skip
+
+
+async def _exchange(
+    process: Process, question: dict[str, Any], data: bytes
+) -> tuple[dict[str, Any], bytes]:
+    assert process.stdin, "made with pipes"
+    assert process.stdout, "made with pipes"
+    line = json.dumps({**question, "bytes": len(data)}).encode() + b"\n"
+    process.stdin.write(line)
+    process.stdin.write(data)
+    await process.stdin.drain()
+    answer: dict[str, Any] = json.loads(await process.stdout.readline() or b"x")
+    return answer, await process.stdout.readexactly(answer.pop("bytes"))
+
+
+async def _end(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()

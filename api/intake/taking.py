@@ -1,0 +1,182 @@
+"""Pictures taken in: what a request brings or names becomes an input, stored once.
+
+Owns the way from bytes, or from an earlier job's image, to an `Input`; and the one way an input
+becomes another size. Knows no route. Invariant: what is stored are plain pixels of our own
+writing; the bytes that came are never stored and never decoded in this process.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from api.errors import ImageMissing
+from api.intake.bodies import LargeBodies
+from api.intake.pool import Decoders, Pixels, Undecodable
+from api.settings import ApiSettings
+from jobs.blobs import Blobs
+from jobs.errors import InputMissing, InvalidRequest, JobMissing, Problem
+from jobs.inputs import CONTENT_TYPE, Input, blob_of, size_of
+from jobs.scripts import input_calls
+from jobs.spec import JobRequest, JobSpec, Picture
+from jobs.store import AsyncJobStore
+
+T = TypeVar("T")
+OWN_BYTES = 256 * 1024 * 1024  # of a picture that we made: bounded by its pixels, not by its bytes
+
+
+class Intake:
+    """Everything that turns pictures into inputs. Make it by `open_intake`."""
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        store: AsyncJobStore,
+        blobs: Blobs,
+        threads: anyio.CapacityLimiter,
+        decoders: Decoders,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._blobs = blobs
+        self._threads = threads
+        self._decoders = decoders
+        self.bodies = LargeBodies(
+            usual_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
+        )
+
+    async def upload(self, data: bytes, *, tenant: str, background: str | None = None) -> Input:
+        """Store a picture that was sent by itself. Raises InvalidRequest, IntakeBusy."""
+        try:
+            pixels = await self._decoders.decode(
+                data, max_bytes=self._settings.max_input_bytes, background=background
+            )
+        except Undecodable as refused:
+            raise InvalidRequest([Problem("", refused.code, refused.detail)]) from None
+        return await self.keep(pixels, tenant=tenant)
+
+    async def find(self, an_id: str, *, tenant: str) -> Input:
+        """An input as it stands. Raises InputMissing."""
+        found = await self._store.run(input_calls.find(tenant, an_id))
+        if found is None:
+            raise InputMissing("there is no such input, or its time is over")
+        return found
+
+    async def keep(self, pixels: Pixels, *, tenant: str) -> Input:
+        """Store plain pixels, unless they are there; held for as long as an upload is."""
+        hold_s, blob = self._settings.input_ttl_s, secrets.token_hex(8)
+        known = await self._store.run(
+            input_calls.find(tenant, pixels.id, new_blob=blob, hold_s=hold_s)
+        )
+        if known is not None:
+            return known
+        key = blob_of(f"{tenant}/{pixels.id}/{blob}")
+        await self._in_thread(self._blobs.put, key, pixels.png, CONTENT_TYPE)
+        return await self._store.run(
+            input_calls.keep(tenant, pixels.id, blob, changes=pixels.changes, hold_s=hold_s)
+        )
+
+    async def take_in(
+        self, asked: JobRequest, *, tenant: str, cut: Mapping[str, bytes] | None = None
+    ) -> JobRequest:
+        """The request with every picture an input. `cut`: pictures cut out of its JSON, by token.
+
+        Raises InvalidRequest, JobMissing, ImageMissing, IntakeBusy.
+        """
+        taken: dict[str, Picture] = {}
+        _check_used(asked, cut or {})
+        for name in ("image", "mask"):
+            given: Picture | None = getattr(asked, name)
+            if given is not None and given.input is None:
+                made = await self._taken(f"/{name}", given, tenant, cut or {})
+                taken[name] = Picture.model_validate({"input": made.id})
+        return asked.model_copy(update=taken) if taken else asked
+
+    async def fitted(self, spec: JobSpec, *, tenant: str) -> JobSpec:
+        """The spec with its pictures of its own size; where they are another, `resize` says how."""
+        size = (spec.width, spec.height)
+        changed: dict[str, str | None] = {}
+        for name in ("image", "mask"):
+            an_id: str | None = getattr(spec, name)
+            if an_id is not None and size_of(an_id) != size:
+                changed[name] = await self._resized(an_id, spec, tenant)
+        return spec.model_copy(update=changed) if changed else spec
+
+    async def erase(self, an_id: str, *, tenant: str) -> None:
+        """Forget an input, whoever holds it. Raises InputMissing, BlobsUnavailable."""
+        key = await self._store.run(input_calls.drop(tenant, an_id))
+        if key is None:
+            raise InputMissing("there is no such input, or its time is over")
+        await self._in_thread(self._blobs.delete, [key])
+
+    async def _taken(
+        self, pointer: str, given: Picture, tenant: str, cut: Mapping[str, bytes]
+    ) -> Input:
+        try:
+            if given.job is not None:
+                return await self._of_job(pointer, given.job, given.index, tenant)
+            data = given.data or ""
+            pixels = await self._decoders.decode(
+                cut.get(data) or data.encode("utf-8", "replace"),
+                max_bytes=self._settings.max_input_bytes,
+                base64=True,
+                background=given.background,
+            )
+        except Undecodable as refused:
+            raise InvalidRequest([Problem(pointer, refused.code, refused.detail)]) from None
+        return await self.keep(pixels, tenant=tenant)
+
+    async def _of_job(self, pointer: str, job_id: str, index: int, tenant: str) -> Input:
+        """An image of a job, as it was stored: its pixels are its `pixel_sha256` if it is a PNG."""
+        try:
+            record = await self._store.read(job_id, tenant=tenant)
+        except JobMissing as error:
+            raise type(error)(f"{pointer}: {error}") from None
+        image = next((i for i in record.images if i.index == index), None)
+        if image is None:
+            raise ImageMissing(f"{pointer}: the job is {record.status} and has no image {index}")
+        data = await self._read(image.key)
+        return await self.keep(
+            await self._decoders.decode(data, max_bytes=OWN_BYTES), tenant=tenant
+        )
+
+    async def _resized(self, an_id: str, spec: JobSpec, tenant: str) -> str:
+        assert spec.resize is not None, "jobs/resolve_inputs.py refuses another size without it"
+        found = await self.find(an_id, tenant=tenant)
+        png = await self._read(blob_of(f"{tenant}/{an_id}/{found.blob}"))
+        try:
+            pixels = await self._decoders.resize(
+                png, width=spec.width, height=spec.height, how=spec.resize
+            )
+        except Undecodable as refused:
+            raise InvalidRequest([Problem("/resize", refused.code, refused.detail)]) from None
+        return (await self.keep(pixels, tenant=tenant)).id
+
+    async def _read(self, key: str) -> bytes:
+        return await self._in_thread(lambda: b"".join(self._blobs.open(key).chunks()))
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        call = functools.partial(function, *args)
+        return await anyio.to_thread.run_sync(call, limiter=self._threads)
+
+
+def _check_used(asked: JobRequest, cut: Mapping[str, bytes]) -> None:
+    """Raise InvalidRequest where a large string of the JSON is no picture: it was cut out of it."""
+    used = {p.data for p in (asked.image, asked.mask) if p is not None}
+    if not used.issuperset(cut):
+        raise InvalidRequest([Problem("", "too_long", "only a picture may be that long a string")])
+
+
+@asynccontextmanager
+async def open_intake(
+    settings: ApiSettings, store: AsyncJobStore, blobs: Blobs, threads: anyio.CapacityLimiter
+) -> AsyncGenerator[Intake]:
+    """The intake, until the block ends; no decoder is started before one is needed."""
+    async with Decoders(max_pixels=settings.max_input_pixels) as decoders:
+        yield Intake(settings, store, blobs, threads, decoders)

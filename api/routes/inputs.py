@@ -1,0 +1,145 @@
+"""Inputs: pictures that jobs begin with, sent by themselves, once for any number of jobs.
+
+Owns the resource `input` of docs/api.md. Must not know how a picture is decoded (api/intake).
+Invariant: what is answered are pixels that we wrote; what was sent is never sent on.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator
+
+from api.answers import holds, json_answer
+from api.auth import Reader, Writer
+from api.deps import base_url, media_type
+from api.errors import IntakeBusy, UnsupportedMediaType
+from api.intake.bodies import file_in_form
+from api.openapi import problems
+from api.routes.images import CACHING, chunks_of
+from api.schemas import InputView, input_of
+from api.state import Services, ServicesDep
+from jobs.errors import BlobsUnavailable, InputMissing, InvalidRequest
+from jobs.inputs import CONTENT_TYPE, Input, blob_of, is_input_id
+
+router = APIRouter(prefix="/v1/inputs", tags=["inputs"])
+PICTURES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")
+FORM = "multipart/form-data"
+NO_INPUT = problems(InputMissing)
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {
+    "schema": {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": {"type": "string", "format": "binary"}},
+    }
+}
+BODY = {"required": True, "content": {**dict.fromkeys(PICTURES, _BYTES), FORM: _FORM}}
+
+
+def _ours(an_id: str) -> str:
+    """What could not be one of our IDs never reaches Redis."""
+    if not is_input_id(an_id):
+        raise InputMissing("there is no such input")
+    return an_id
+
+
+InputId = Annotated[
+    str, AfterValidator(_ours), Path(description="The input's ID.", examples=["128x96-9f86d0..."])
+]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=InputView,
+    summary="Send a picture to begin with",
+    responses=problems(InvalidRequest, IntakeBusy, BlobsUnavailable),
+    openapi_extra={"requestBody": BODY},
+)
+async def send_input(
+    request: Request,
+    services: ServicesDep,
+    caller: Writer,
+    *,
+    background: Annotated[
+        str | None,
+        Query(pattern="^#?[0-9a-fA-F]{6}$", description="The colour under what is transparent."),
+    ] = None,
+) -> Response:
+    """PNG, JPEG or WebP, as the body or as the file of a form. Sent twice, it is the same input."""
+    form = _check_type(request)
+    intake, settings = services.intake, services.settings
+    async with intake.bodies.read(request, most_bytes=settings.max_input_bytes) as body:
+        kind = request.headers.get("content-type", "")
+        data = file_in_form(body, kind) if form else bytes(body)
+        colour = f"#{background.lstrip('#')}" if background else None
+        made = await intake.upload(data, tenant=caller.tenant, background=colour)
+    view = input_of(made, base_url(request))
+    location = f"{base_url(request)}/v1/inputs/{made.id}"
+    return json_answer(view, status=201, headers={"location": location})
+
+
+def _check_type(request: Request) -> bool:
+    """Whether the body is a form. Raises UnsupportedMediaType if it is no picture either.
+
+    A page of somebody else's can send a form unasked, though not with a key, and says its origin.
+    """
+    kind = media_type(request)
+    foreign = "origin" in request.headers and "authorization" not in request.headers
+    if kind == FORM and not foreign:
+        return True
+    if kind not in PICTURES:
+        raise UnsupportedMediaType(f"send one of {', '.join(PICTURES)}, {FORM}")
+    return False
+
+
+@router.get("/{input_id}", response_model=InputView, summary="Look at an input", responses=NO_INPUT)
+async def get_input(
+    request: Request, services: ServicesDep, caller: Reader, input_id: InputId
+) -> Response:
+    """Whether it is still there, and until when."""
+    found = await services.intake.find(input_id, tenant=caller.tenant)
+    return json_answer(input_of(found, base_url(request)))
+
+
+@router.get(
+    "/{input_id}/content",
+    summary="Get an input's pixels",
+    response_class=Response,
+    responses={
+        200: {"description": "The pixels, as a PNG", "content": {CONTENT_TYPE: _BYTES}},
+        304: {"description": "As your ETag says"},
+    }
+    | problems(InputMissing, BlobsUnavailable),
+)
+async def get_input_content(
+    request: Request, services: ServicesDep, caller: Reader, input_id: InputId
+) -> Response:
+    """What the model is given: not the file that was sent."""
+    found = await services.intake.find(input_id, tenant=caller.tenant)
+    headers = {"etag": f'"{input_id}"', "cache-control": CACHING}
+    if holds(request.headers.get("if-none-match"), headers["etag"]):
+        return Response(status_code=304, headers=headers)
+    return await _content(services, caller.tenant, found, headers)
+
+
+async def _content(
+    services: Services, tenant: str, found: Input, headers: dict[str, str]
+) -> Response:
+    key = blob_of(f"{tenant}/{found.id}/{found.blob}")
+    read = functools.partial(services.blobs.open, key)
+    stream = await anyio.to_thread.run_sync(read, limiter=services.blob_threads)
+    headers["content-length"] = str(stream.length)
+    return StreamingResponse(chunks_of(services, stream), media_type=CONTENT_TYPE, headers=headers)
+
+
+@router.delete("/{input_id}", status_code=204, summary="Erase an input", responses=NO_INPUT)
+async def delete_input(services: ServicesDep, caller: Writer, input_id: InputId) -> Response:
+    """At once: jobs that have not read it yet fail, and none that began with it can be rerun."""
+    await services.intake.erase(input_id, tenant=caller.tenant)
+    return Response(status_code=204)
