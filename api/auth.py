@@ -57,6 +57,7 @@ async def caller(
     found = await _found(request, header)
     if found.key and found.key.per_minute:
         await _within_rate(request, found.key, found.key.per_minute)
+    request.scope["sees_rules"] = Scope.ADMIN in found.scopes
     missing = [scope for scope in needed.scopes if Scope(scope) not in found.scopes]
     if missing:
         raise Forbidden(f"this key lacks the scope {missing[0]}")

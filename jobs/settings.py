@@ -82,6 +82,14 @@ class RoleSettings(BaseModel):
     webhook_networks: str = Field(
         "", description="networks (CIDR, commas) that webhooks may reach though they are not public"
     )
+    otel_endpoint: str | None = Field(
+        None,
+        description="OTLP/HTTP collector that traces are sent to, such as http://collector:4318; "
+        "needs the extra `otel`; unset: none",
+    )
+    otel_share: float = Field(
+        1.0, ge=0, le=1, description="share of traces that are kept, where the caller began none"
+    )
 
     @field_validator("redis_waive")
     @classmethod

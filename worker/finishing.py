@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from jobs import keys
 from jobs.blobs import Blobs
 from jobs.counts import Tally
 from jobs.errors import BlobsUnavailable
-from jobs.record import Image
+from jobs.record import Image, JobError
 from jobs.scripts.client_calls import EXTENSIONS
 from jobs.spec import JobSpec
+from jobs.tracing import OFF, Tracing
+from worker.checking import Checker, picture_of, refusal
 from worker.messages import Finished
 from worker.pictures import CONTENT_TYPES, encode
+from worker.spool import Held, Spool
+from worker.threads import Threads
 
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 10.0
+CLOSE_S = 1.0
+UNSTORABLE = JobError(
+    code="internal", message="its picture could not be written to a file", retryable=True
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +47,7 @@ class ToStore:
     seed: int
     spec: JobSpec
     finished: Finished
+    trace: str | None = None  # traceparent of the work on its job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +61,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unstorable:
-    """It could not be encoded: a fault of ours, that no second try mends."""
+    """It will not be stored: a fault of ours that no second try mends, or it may not be shown."""
 
     image_id: str
-    message: str
+    error: JobError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class _Encoded:
     image: Image
     held: Held
     began_s: float  # monotonic
+    trace: str | None
 
 
 class Finishing:
@@ -78,9 +85,19 @@ class Finishing:
     away one picture at a time is tried, and when that one is in, all the others are.
     """
 
-    def __init__(self, blobs: Blobs, *, threads: int, spool: Spool) -> None:
+    def __init__(
+        self,
+        blobs: Blobs,
+        *,
+        threads: int,
+        spool: Spool,
+        checker: Checker | None = None,
+        tracing: Tracing = OFF,
+    ) -> None:
         self._blobs = blobs
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="finish")
+        self._checker = checker
+        self.tracing = tracing
+        self._threads = Threads(threads, name="finish")
         self._spool = spool
         self._done: deque[Stored | Unstorable] = deque()
         self._parked: deque[_Encoded] = deque()
@@ -92,7 +109,7 @@ class Finishing:
     def store(self, work: ToStore) -> None:
         """Encode and upload this image; it comes back from `done`."""
         self._spool.count(len(work.finished.pixels.data))
-        self._pool.submit(self._begin, work)
+        self._threads.submit(self._begin, work)
 
     def done(self) -> list[Stored | Unstorable]:
         """What ended since the last call. Never blocks."""
@@ -111,9 +128,12 @@ class Finishing:
         return self._spool.full
 
     def close(self) -> None:
-        """Give up what is not stored yet; its jobs are handed back by now."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._spool.clear()
+        """Give up what is not stored yet; its jobs are handed back by now.
+
+        An upload that hangs is not waited for: the worker's time to end is counted.
+        """
+        self._threads.close(CLOSE_S)
+        self._spool.close()
 
     def _try_parked(self) -> None:
         now_s = time.monotonic()
@@ -121,35 +141,59 @@ class Finishing:
             return
         self._try_at_s = now_s + max(self._pause_s, FIRST_RETRY_S)
         for _ in range(1 if self._pause_s else len(self._parked)):
-            self._pool.submit(self._upload, self._parked.popleft())
+            self._threads.submit(self._upload, self._parked.popleft())
 
     def _begin(self, work: ToStore) -> None:
         began_s = time.monotonic()
+        refused = self._refusal(work)
+        if refused:
+            self._spool.count(-len(work.finished.pixels.data))
+            self._done.append(Unstorable(image_id=work.image_id, error=refused))
+            return
         try:
             image, data = _encoded(work)
             held = self._spool.hold(work.image_id, data)
-        except Exception as error:  # the fence around one image: fail one, never all
+        except Exception:  # the fence around one image: fail one, never all
             log.exception("finishing.failed", extra={"job_id": work.job_id})
-            self._done.append(Unstorable(image_id=work.image_id, message=type(error).__name__))
+            self._done.append(Unstorable(image_id=work.image_id, error=UNSTORABLE))
             return
         finally:
             self._spool.count(-len(work.finished.pixels.data))
-        self._upload(_Encoded(work.image_id, image, held, began_s))
+        encoded = _Encoded(work.image_id, image, held, began_s, work.trace)
+        if self._pause_s:  # the store is away: another one tries it, in time
+            self._parked.append(encoded)
+        else:
+            self._upload(encoded)
+
+    def _refusal(self, work: ToStore) -> JobError | None:
+        """Why this picture may not be shown, if the operator's checker says so."""
+        pixels, prompt = work.finished.pixels, work.spec.prompt
+        shown = picture_of(pixels, prompt=prompt, job_id=work.job_id, tenant=work.tenant)
+        return refusal(self._checker, shown)
 
     def _upload(self, encoded: _Encoded) -> None:
         if encoded.image_id in self._dropped:
             self._dropped.discard(encoded.image_id)
             encoded.held.release()
             return
+        span = self.tracing.start("put picture", "client", parent=encoded.trace)
         try:
             self._blobs.put(encoded.image.key, encoded.held.data(), encoded.image.content_type)
+        except OSError as error:  # its file is gone, and with it the picture
+            span.end(error="spool_lost")
+            log.error("spool.lost", extra={"image": encoded.image_id, "reason": str(error)})
+            encoded.held.release()
+            self._done.append(Unstorable(image_id=encoded.image_id, error=UNSTORABLE))
+            return
         except BlobsUnavailable as error:
+            span.end(error=error.code)
             self.tally.add("s3", "put", error.code)
             self._pause_s = min(LAST_RETRY_S, max(FIRST_RETRY_S, self._pause_s * 2))
             self._try_at_s = time.monotonic() + self._pause_s
             self._parked.append(encoded)
             log.warning("blobs.away", extra={"reason": str(error), "again_in_s": self._pause_s})
             return
+        span.end()
         self.tally.add("s3", "put", "ok")
         self._pause_s = self._try_at_s = 0.0
         encoded.held.release()
@@ -175,64 +219,3 @@ def _encoded(work: ToStore) -> tuple[Image, bytes]:
         key=keys.image_key(work.tenant, work.job_id, work.index, extension),
     )
     return image, data
-
-
-class Spool:
-    """Where encoded pictures wait: in memory, or in files where a folder is given; bounded."""
-
-    def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
-        self._folder = folder
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._lock = threading.Lock()
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.clear()  # what a worker that was killed left: its jobs run again anyway
-
-    @property
-    def full(self) -> bool:
-        """Whether it holds all that it may."""
-        return self._bytes >= self._max_bytes
-
-    def hold(self, image_id: str, data: bytes) -> Held:
-        """Keep `data` until it is released. What is made already is kept even beyond the bound."""
-        self.count(len(data))
-        if self._folder is None:
-            return Held(self, len(data), data=data)
-        path = self._folder / image_id.replace("/", "-")
-        try:
-            path.write_bytes(data)
-        except OSError as error:
-            log.warning("spool.refused", extra={"reason": str(error)})
-            return Held(self, len(data), data=data)
-        return Held(self, len(data), path=path)
-
-    def count(self, change: int) -> None:
-        """Add to, or take from, what is held; in bytes."""
-        with self._lock:
-            self._bytes += change
-
-    def clear(self) -> None:
-        """Remove every file."""
-        for path in self._folder.iterdir() if self._folder else ():
-            path.unlink(missing_ok=True)
-
-
-class Held:
-    """One picture in the spool."""
-
-    def __init__(
-        self, spool: Spool, size: int, *, data: bytes = b"", path: Path | None = None
-    ) -> None:
-        self._spool, self._size, self._data, self._path = spool, size, data, path
-
-    def data(self) -> bytes:
-        """The encoded picture."""
-        return self._path.read_bytes() if self._path else self._data
-
-    def release(self) -> None:
-        """It is stored, or nobody wants it."""
-        self._data = b""
-        self._spool.count(-self._size)
-        if self._path:
-            self._path.unlink(missing_ok=True)

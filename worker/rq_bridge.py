@@ -119,6 +119,11 @@ class BatchWorker(BaseWorker):
         if not self._gone.wait(RESUBSCRIBE_S):
             log.debug("commands.away", extra={"reason": type(exc).__name__})
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Who this is, in a WorkerReport's words."""
+        return {"name": self.name, "host": self.hostname or "", "pid": self.pid or 0}
+
     # --- the life of the worker
 
     def enter(self) -> None:

@@ -59,6 +59,14 @@ class WorkerSettings(RoleSettings):
     spool_mb: int = Field(
         256, ge=1, description="pictures that may wait so; when full no more jobs are taken"
     )
+    image_checker: str | None = Field(
+        None,
+        description="what each picture must pass before it is stored: package.module:function, "
+        "or the URL of a service; unset: nothing",
+    )
+    image_checker_timeout_s: float = Field(
+        10, gt=0, le=120, description="seconds that such a service has; then the job fails"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least that is logged"
     )

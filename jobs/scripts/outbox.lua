@@ -20,6 +20,7 @@ local function post(id, kind, event)
   event.seq = redis.call('HINCRBY', job_key(id), 'x_seq', 1)
   event.id = 'msg_' .. string.gsub(id, '-', '') .. string.format('%02x', event.seq)
   event.type, event.tenant, event.job, event.webhook = kind, tenant, id, own
+  event.trace = redis.call('HGET', job_key(id), 'x_trace') or nil
   redis.call('RPUSH', PW .. 'outbox', cjson.encode(event))
   redis.call('EXPIRE', PW .. 'outbox', OUTBOX_TTL)
 end
@@ -45,7 +46,7 @@ end
 -- A group is over when the last of its jobs is: its hash has every job from before the first was
 -- accepted, so a quick one cannot end it alone. A job that an operator sends again ends it no second time.
 local function leave_group(id, word, now)
-  local f = redis.call('HMGET', job_key(id), 'x_group', 'x_tenant')
+  local f = redis.call('HMGET', job_key(id), 'x_group', 'x_tenant', 'x_trace')
   if not f[1] then return end
   local group, tenant, kind = f[1], f[2] or '', 'group.completed'
   local key = PW .. 'group:' .. group .. ':ends'
@@ -60,6 +61,6 @@ local function leave_group(id, word, now)
   end
   redis.call('RPUSH', PW .. 'outbox', cjson.encode({type = kind, tenant = tenant, group = group,
     id = 'msg_' .. string.gsub(group, '-', '') .. '01', at = iso(now), webhook = own or nil,
-    ends = cjson.encode(ends)}))
+    ends = cjson.encode(ends), trace = f[3] or nil}))
   redis.call('EXPIRE', PW .. 'outbox', OUTBOX_TTL)
 end

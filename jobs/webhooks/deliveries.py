@@ -60,6 +60,7 @@ class Claimed:
     body: bytes
     url: str
     secrets: tuple[KeptSecret, ...]
+    trace: str | None = None  # W3C traceparent
 
 
 class Claims(NamedTuple):
@@ -185,7 +186,9 @@ class Deliveries:
 
 
 def _claimed(item: list[Any]) -> Claimed:
-    endpoint, delivery, claim, pool, attempts, event, kind, body, own_url, url, secrets = item
+    endpoint, delivery, claim, pool, attempts, event, kind, body, own_url, url, secrets, trace = (
+        item
+    )
     return Claimed(
         endpoint=endpoint,
         id=delivery,
@@ -197,6 +200,7 @@ def _claimed(item: list[Any]) -> Claimed:
         body=body.encode(),
         url=own_url or url,
         secrets=secrets_in(secrets),
+        trace=trace or None,
     )
 
 

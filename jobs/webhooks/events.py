@@ -56,6 +56,7 @@ class Event(BaseModel):
     seq: int = 0
     seed: int | None = None
     webhook: str | None = None  # JSON of the job's own JobWebhook, or the group's {"url": ...}
+    trace: str | None = None  # W3C traceparent of the job's sending
     images: str | None = None  # JSON list of Image
     error: str | None = None  # JSON JobError
     metrics: str | None = None  # JSON

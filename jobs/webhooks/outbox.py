@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
@@ -27,6 +27,16 @@ MOST_AT_ONCE = 100
 ANOTHER_DID = -1
 
 Receiver = tuple[str, str, str]  # endpoint, delivery, URL or '' for the endpoint's own
+
+
+class Told(NamedTuple):
+    """What every delivery of one event has in common."""
+
+    id: str
+    kind: str = ""
+    job: str = ""
+    body: bytes = b""
+    trace: str = ""
 
 
 class Outbox:
@@ -55,31 +65,24 @@ class Outbox:
         except (ValidationError, ValueError, KeyError, TypeError):
             # what no courier can read would stand at the head of the outbox for ever
             log.exception("webhook.event_unreadable", extra={"length": len(item)})
-            await self._take(item, "unreadable", "", "", b"", [], now)
+            await self._take(item, Told(id="unreadable"), [], now)
             return
         if event.tenant not in known:
             known[event.tenant] = await self._endpoints.list(event.tenant)
         found = receivers(event, known[event.tenant], self._egress)
-        await self._take(item, event.id, event.type, event.job, body, found, now)
+        told = Told(event.id, event.type, event.job, body, event.trace or "")
+        await self._take(item, told, found, now)
 
     async def put(
         self, endpoint: Endpoint, event_id: str, kind: EventType, body: bytes, *, now: str = ""
     ) -> None:
         """A delivery that never was in the outbox: a test."""
-        await self._take("", event_id, kind, "", body, [(endpoint.id, event_id, "")], now)
+        told = Told(event_id, kind, body=body)
+        await self._take("", told, [(endpoint.id, event_id, "")], now)
 
-    async def _take(
-        self,
-        item: str,
-        event_id: str,
-        kind: str,
-        job: str,
-        body: bytes,
-        found: Sequence[Receiver],
-        now: str,
-    ) -> int:
+    async def _take(self, item: str, told: Told, found: Sequence[Receiver], now: str) -> int:
         flat = [part for receiver in found for part in receiver]
-        args = [now, item, event_id, kind, job, body.decode(), *flat]
+        args = [now, item, told.id, told.kind, told.job, told.body.decode(), told.trace, *flat]
         with translated():
             made: int = await self._spread(keys=[keys.OUTBOX], args=args)
         return made

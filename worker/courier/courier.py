@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobs.errors import StoreUnavailable
+from jobs.tracing import OFF, Tracing
 from jobs.webhooks.deliveries import LEASE_S, Attempt, Claimed, Deliveries, Pool, Verdict
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.events import EventType
@@ -49,11 +50,13 @@ class Courier:
         chance: Callable[[], float] = random.random,
         now: Callable[[], str] = lambda: "",
         slots: int = SLOTS,
+        tracing: Tracing = OFF,
     ) -> None:
         self._stores = stores
         self._sender = sender
         self._chance = chance
         self._now = now
+        self._tracing = tracing
         self._free: dict[Pool, int] = {"proven": slots, "probes": slots}
         self._under_way: set[asyncio.Task[None]] = set()
         self._landed = asyncio.Event()
@@ -103,12 +106,16 @@ class Courier:
 
     async def _attempt(self, claimed: Claimed, now_s: float) -> None:
         started = time.monotonic()
+        span = self._tracing.start(f"webhook {claimed.type}", "client", parent=claimed.trace)
         try:
             answer = await self._post(claimed, now_s)
         except Exception:
             # what a receiver can make a library raise is not known in full; it is a failed attempt
             log.exception("webhook.attempt_broken", extra=_words(claimed))
             answer = Answer(outcome=Outcome.BROKEN)
+        span.note({"printworks.delivery": claimed.id, "printworks.attempt": claimed.attempts + 1})
+        span.note({"http.response.status_code": answer.status} if answer.status else {})
+        span.end(error=None if answer.outcome is Outcome.DELIVERED else answer.outcome.value)
         took_s = time.monotonic() - started
         asked = retry_after_s(answer.status or 0, answer.retry_after, now_s=now_s)
         wait = wait_s(claimed.attempts + 1, chance=self._chance(), retry_after_s=asked)

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from jobs.connection import connect_async
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.settings import RoleSettings
+from jobs.tracing import open_tracing
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import EndpointMissing, Endpoints
 from jobs.webhooks.outbox import Outbox
@@ -34,6 +35,7 @@ def run(settings: RoleSettings, stop: Stop) -> None:
 
 async def _run(settings: RoleSettings, stop: Stop) -> None:
     sealing, egress = Sealing.of(settings.webhook_key), Egress.of(settings)
+    tracing = open_tracing(settings, "courier")
     if not sealing.able:
         raise SettingsError(
             "a courier needs PRINTWORKS_WEBHOOK_KEY: make one with `openssl rand -base64 32`"
@@ -59,7 +61,10 @@ async def _run(settings: RoleSettings, stop: Stop) -> None:
             )
             await reseal(endpoints)
             log.info("courier.ready")
-            await Courier(stores, sender).run(stopping)
+            try:
+                await Courier(stores, sender, tracing=tracing).run(stopping)
+            finally:
+                await asyncio.to_thread(tracing.close)
 
 
 async def reseal(endpoints: Endpoints) -> None:

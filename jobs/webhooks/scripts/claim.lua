@@ -3,7 +3,7 @@
 --   given up, since it may be what kills them.
 -- ARGV  1 now, or ''  2 proven wanted  3 probes wanted  4 lease_s  5 lapses that are too many
 -- returns {now, {{endpoint, delivery, claim, pool, attempts, event, type, body, own URL or ''
---   , endpoint's URL, sealed secrets}, ...}}
+--   , endpoint's URL, sealed secrets, traceparent or ''}, ...}}
 
 local now, lease, out = clock(ARGV[1]), tonumber(ARGV[4]), {}
 
@@ -27,13 +27,14 @@ local function take(ep, pool)
   local id = redis.call('ZRANGE', due_key(ep), 0, 0)[1]
   redis.call('ZREM', due_key(ep), id)
   local key = delivery_key(ep, id)
-  local d = redis.call('HMGET', key, 'event', 'type', 'body', 'attempts', 'url', 'state')
+  local d = redis.call('HMGET', key, 'event', 'type', 'body', 'attempts', 'url', 'state', 'trace')
   if d[6] == 'pending' then
     local e = redis.call('HMGET', endpoint_key(ep), 'url', 'secrets')
     local claim = redis.call('HINCRBY', key, 'claim', 1)
     put(flight_key(ep), exact(now + lease), id, HOUR)
     put(LEASES, exact(now + lease), ep .. ' ' .. id, HOUR)
-    out[#out + 1] = {ep, id, claim, pool, tonumber(d[4]), d[1], d[2], d[3], d[5] or '', e[1], e[2]}
+    out[#out + 1] = {ep, id, claim, pool, tonumber(d[4]), d[1], d[2], d[3], d[5] or '', e[1], e[2],
+      d[7] or ''}
   end
   rerank(ep)
   return d[6] == 'pending' and 1 or 0

@@ -1,7 +1,8 @@
 -- spread: make deliveries of one event, once.
 -- KEYS  1 outbox
 -- ARGV  1 now, or ''  2 the event as it stands in the outbox, or '' for one that was never there
---       3 event ID  4 type  5 job ID, or ''  6 body  7... of each: endpoint, delivery ID, URL or ''
+--       3 event ID  4 type  5 job ID, or ''  6 body  7 traceparent, or ''
+--       8... of each: endpoint, delivery ID, URL or ''
 --   (a job's progress has one ID for all of it: the latest takes the place of one that waits)
 -- returns how many were made; -1: another courier had made them
 
@@ -21,13 +22,14 @@ local function welcome(ep, id, key)
     and due < MOST_DUE and not redis.call('ZSCORE', flight_key(ep), id)
 end
 
-for i = 7, #ARGV, 3 do
+for i = 8, #ARGV, 3 do
   local ep, id, url = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local key = delivery_key(ep, id)
   if redis.call('EXISTS', endpoint_key(ep)) == 1 and welcome(ep, id, key) then
     redis.call('HSET', key, 'event', ARGV[3], 'type', ARGV[4], 'job', ARGV[5], 'body', ARGV[6],
       'state', 'pending', 'attempts', 0, 'claim', 0, 'made_at', exact(now))
     if url ~= '' then redis.call('HSET', key, 'url', url) end
+    if ARGV[7] ~= '' then redis.call('HSET', key, 'trace', ARGV[7]) end
     deliver_at(ep, id, now)
     keep(ep, id, now, passing and HOUR or PENDING_TTL)
     rerank(ep)
