@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -128,7 +129,7 @@ def _context(traceparent: str | None) -> trace.SpanContext | None:
 def _under(traceparent: str | None) -> Any:
     """The context in which a child of `traceparent` begins; without one, a trace of its own."""
     context = _context(traceparent)
-    empty = trace.context_api.Context()
+    empty = Context()
     if context is None:
         return empty
     return trace.set_span_in_context(trace.NonRecordingSpan(context), empty)

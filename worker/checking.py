@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from PIL import Image
@@ -94,7 +95,7 @@ def checker_of(setting: str | None, *, timeout_s: float) -> Checker | None:
         return HttpChecker(setting, timeout_s=timeout_s)
     module, _, name = setting.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingsError(
             f"PRINTWORKS_WORKER_IMAGE_CHECKER: there is no {setting!r} ({error}); "
@@ -102,7 +103,7 @@ def checker_of(setting: str | None, *, timeout_s: float) -> Checker | None:
         ) from None
     if not callable(found):
         raise SettingsError(f"PRINTWORKS_WORKER_IMAGE_CHECKER: {setting!r} cannot be called")
-    return found
+    return cast("Checker", found)
 
 
 def refusal(checker: Checker | None, picture: Picture) -> JobError | None:

@@ -287,7 +287,7 @@ class Control:
         )
         leases = [j.lease for j in self._held.values()] + self._settling.leases
         heard = self._bridge.beat(self._report(), leases)
-        self._bridge.count(self._finishing.tally)
+        self._bridge.tell(self._finishing.tally)
         self._suspended = heard.suspended
         for job in list(self._held.values()):
             if job.lease.both in heard.lost:

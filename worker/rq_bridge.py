@@ -169,7 +169,7 @@ class BatchWorker(BaseWorker):
             self.hand_back(heard.strangers, "drain")
         return heard
 
-    def count(self, tally: Tally) -> None:
+    def tell(self, tally: Tally) -> None:
         """Add what this process did to what all did."""
         told = tally.take()
         if not told:
