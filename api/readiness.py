@@ -69,8 +69,11 @@ class Readiness:
             return str(error)
         if not workers:
             return "no worker has spoken within the last minute"
-        if not any(w.engine_ready and not w.draining for w in workers):
+        able = [w for w in workers if w.engine_ready and not w.draining]
+        if not able:
             return "no worker is ready: their models are still loading, or they are draining"
+        if all(w.held_up for w in able):
+            return f"no worker takes jobs: {able[0].held_up}"
         return None
 
     async def _s3(self) -> str | None:

@@ -7,6 +7,10 @@ BlobsUnavailable; a missing object is a BlobMissing.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+import zlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +25,7 @@ from jobs.settings import RoleSettings
 
 MAX_PRESIGN_S = 3600  # a presigned URL needs no key: an hour is enough to fetch one picture
 CHUNK_BYTES = 64 * 1024
+_MD5 = re.compile(r"[0-9a-f]{32}$")
 # S3 would wait 60 s by default; a picture is stored or given up in about half a minute.
 _CONFIG = Config(
     signature_version="s3v4",  # custom endpoints get the old SigV2 for presigning otherwise
@@ -80,11 +85,17 @@ class Blobs:
         self._public: Any = session.client("s3", endpoint_url=public, **common)
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Store `data`; overwriting is harmless, since a key's bytes are always the same."""
+        """Store `data`; overwriting is harmless, since a key's bytes are always the same.
+
+        Raises BlobsUnavailable, too, where the store answers that it has stored other bytes:
+        boto3 lets that pass (measured).
+        """
         with _translated():
-            self._client.put_object(
+            said = self._client.put_object(
                 Bucket=self.bucket, Key=key, Body=data, ContentType=content_type
             )
+        if not _says_the_same(said, data):
+            raise BlobsUnavailable(f"the picture store has stored other bytes of {key}")
 
     def open(self, key: str, byte_range: str | None = None) -> BlobStream:
         """Read an object, or `byte_range` of it (an HTTP Range value, such as bytes=0-99)."""
@@ -131,6 +142,18 @@ class Blobs:
         except BlobMissing:
             with _translated():
                 self._client.create_bucket(Bucket=self.bucket)
+
+
+def _says_the_same(said: Any, data: bytes) -> bool:
+    """Whether what the store answers to a PUT fits these bytes, as far as it says anything."""
+    crc32 = said.get("ChecksumCRC32")
+    if crc32 is not None:
+        return crc32 == base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+    etag = str(said.get("ETag", "")).strip('"')
+    # Only a plain object's ETag is the MD5 of its bytes; encrypted by the store it may not be.
+    if not _MD5.match(etag) or said.get("ServerSideEncryption"):
+        return True
+    return etag == hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 @contextmanager

@@ -40,7 +40,8 @@ class ModelPace(BaseModel):
 class WorkerReport(BaseModel):
     """What a worker says of itself at every beat; gone WORKER_TTL_S after its last word."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # a newer worker may say more than this process knows
+    model_config = ConfigDict(frozen=True, extra="ignore")
     name: str
     host: str
     pid: int
@@ -51,6 +52,7 @@ class WorkerReport(BaseModel):
     slots: int  # images it wants to hold
     step_ms: float | None
     models: tuple[ModelPace, ...]
+    held_up: str | None = None  # why it takes no jobs though it could run them; None: it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 TURN_S = 0.02  # the longest sleep; engine events end it at once
 TELL_S = 0.5  # progress is published this often
 AWAY_S = 0.25  # pause before Redis is tried again
+SPOOL_FULL = "the picture store is away, and the pictures that wait for it fill the spool"
 
 FORGED = JobError(code="invalid_job", message="this is no job of the service", retryable=False)
 TOO_LONG = JobError(
@@ -396,4 +397,5 @@ class Control:
             slots=self._settings.slots,
             step_ms=self._engine.step_ms,
             models=paces(self._ready, jobs, self._pace),
+            held_up=SPOOL_FULL if self._finishing.full else None,
         )

@@ -179,9 +179,9 @@ class Finishing:
         span = self.tracing.start("put picture", "client", parent=encoded.trace)
         try:
             self._blobs.put(encoded.image.key, encoded.held.data(), encoded.image.content_type)
-        except OSError as error:  # its file is gone, and with it the picture
+        except OSError:  # its file is gone, and with it the picture
             span.end(error="spool_lost")
-            log.error("spool.lost", extra={"image": encoded.image_id, "reason": str(error)})
+            log.exception("spool.lost", extra={"image": encoded.image_id})
             encoded.held.release()
             self._done.append(Unstorable(image_id=encoded.image_id, error=UNSTORABLE))
             return

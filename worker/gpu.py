@@ -22,11 +22,12 @@ from worker.checking import checker_of
 from worker.control import Control
 from worker.engine_link import EngineLink
 from worker.fetching import Fetching
-from worker.finishing import Finishing, Spool
+from worker.finishing import Finishing
 from worker.main import Stop
 from worker.messages import EngineConfig
 from worker.rq_bridge import BatchWorker
 from worker.settings import WorkerSettings
+from worker.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +53,11 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
         lease_s=settings.lease_s,
         replicas=settings.replicas,
     )
-    spool_dir = settings.spool_dir / bridge.name if settings.spool_dir else None
     blobs = Blobs(settings)
     finishing = Finishing(
         blobs,
         threads=settings.finish_threads,
-        spool=Spool(spool_dir, max_bytes=settings.spool_mb * MB),
+        spool=Spool(settings.spool_dir, name=bridge.name, max_bytes=settings.spool_mb * MB),
         checker=checker,
         tracing=tracing,
     )

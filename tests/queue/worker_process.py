@@ -26,11 +26,12 @@ from tests.queue.fake_engine import fake_link
 from worker.checking import checker_of
 from worker.control import Control
 from worker.fetching import Fetching
-from worker.finishing import Finishing, Spool
+from worker.finishing import Finishing
 from worker.gpu import new_name
 from worker.messages import EngineConfig
 from worker.rq_bridge import BatchWorker
 from worker.settings import WorkerSettings
+from worker.spool import Spool
 
 
 def control_for(
@@ -60,7 +61,9 @@ def control_for(
         finishing=Finishing(
             blobs,
             threads=settings.finish_threads,
-            spool=Spool(settings.spool_dir, max_bytes=settings.spool_mb * 1024 * 1024),
+            spool=Spool(
+                settings.spool_dir, name=bridge.name, max_bytes=settings.spool_mb * 1024 * 1024
+            ),
             checker=checker_of(settings.image_checker, timeout_s=settings.image_checker_timeout_s),
             tracing=tracing,
         ),
