@@ -150,6 +150,8 @@ def _says_the_same(said: Any, data: bytes) -> bool:
     if crc32 is not None:
         return crc32 == base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
     etag = str(said.get("ETag", "")).strip('"')
+    if not etag:  # every store names what it has stored; a 200 that does not is no yes
+        return False
     # Only a plain object's ETag is the MD5 of its bytes; encrypted by the store it may not be.
     if not _MD5.match(etag) or said.get("ServerSideEncryption"):
         return True

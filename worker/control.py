@@ -223,7 +223,11 @@ class Control:
         error = JobError(code=event.code, message=event.message, retryable=event.retryable)
         if event.code == "deadline_exceeded":
             self._settling.hand_back(job.lease, "drain")  # which expires it: its time is over
-        elif event.retryable and job.retries_left > 0:
+        else:
+            self._retry_or_fail(job, error, again=event.retryable)
+
+    def _retry_or_fail(self, job: HeldJob, error: JobError, *, again: bool) -> None:
+        if again and job.retries_left > 0:
             self._settling.hand_back(job.lease, "retry")
         else:
             self._settling.fail(job.lease, error)
@@ -262,7 +266,7 @@ class Control:
                     self._settling.finish(job.lease, job.success())
             else:
                 self._drop(job, ended.error.code)
-                self._settling.fail(job.lease, ended.error)
+                self._retry_or_fail(job, ended.error, again=ended.again)
 
     # --- what Redis is asked and told
 

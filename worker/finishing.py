@@ -65,6 +65,7 @@ class Unstorable:
 
     image_id: str
     error: JobError
+    again: bool = False  # whether making it once more may help
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ class Finishing:
             span.end(error="spool_lost")
             log.exception("spool.lost", extra={"image": encoded.image_id})
             encoded.held.release()
-            self._done.append(Unstorable(image_id=encoded.image_id, error=UNSTORABLE))
+            self._done.append(Unstorable(image_id=encoded.image_id, error=UNSTORABLE, again=True))
             return
         except BlobsUnavailable as error:
             span.end(error=error.code)

@@ -1,7 +1,9 @@
 """A proxy before the picture store that fails in the ways S3 fails, on command.
 
 It passes requests on untouched (signatures cover the Host header, which stays the client's own),
-unless its mode says otherwise. Counts what it saw.
+unless its mode says otherwise: an error's name; "half": every second request is told to slow down;
+"reset", "hang"; "truncate", "corrupt": the store gets half of the bytes, or one that is wrong;
+"wrong_etag": it gets them all, and the client is told of others. Counts what it saw.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ ERRORS = {
     "internal": (500, "InternalError"),
     "denied": (403, "AccessDenied"),
     "expired": (403, "ExpiredToken"),
+    "skewed": (403, "RequestTimeTooSkewed"),
     "no_bucket": (404, "NoSuchBucket"),
+    "error_in_200": (200, "InternalError"),
 }
-MODES = (*ERRORS, "reset", "truncate", "hang")
+OTHER_BYTES = {"etag": f'"{"0" * 32}"', "x-amz-checksum-crc32": "AAAAAA=="}
+MODES = (*ERRORS, "reset", "truncate", "corrupt", "wrong_etag", "hang")
 
 
 class S3Proxy(ThreadingHTTPServer):
@@ -69,6 +74,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         body = self._body()
+        if mode == "half":
+            mode = "slow_down" if self.server.seen % 2 else "ok"
+        if mode == "corrupt":
+            middle = len(body) // 2
+            body = (
+                body[:middle] + bytes(b ^ 1 for b in body[middle : middle + 1]) + body[middle + 1 :]
+            )
         if mode in ERRORS:
             self._refuse(*ERRORS[mode])
         else:
@@ -107,7 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = answer.read()
         self.send_response(answer.status)
         for name, value in answer.getheaders():
-            if name.lower() not in {"transfer-encoding", "connection", "content-length", "date"}:
+            if self.server.mode == "wrong_etag" and name.lower() in OTHER_BYTES:
+                self.send_header(name, OTHER_BYTES[name.lower()])
+            elif name.lower() not in {"transfer-encoding", "connection", "content-length", "date"}:
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
