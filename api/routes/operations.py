@@ -56,7 +56,12 @@ async def drain_queue(services: ServicesDep) -> Response:
     return json_answer(Draining(paused=True, running=await services.store.drain()))
 
 
-@router.post("/queue/purge", response_model=Purged, summary="Purge the queue")
+@router.post(
+    "/queue/purge",
+    response_model=Purged,
+    summary="Purge the queue",
+    responses=problems(ModelMissing),
+)
 async def purge_queue(
     services: ServicesDep,
     model: Annotated[str | None, Query(description="What waits for this one.")] = None,
