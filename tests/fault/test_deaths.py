@@ -141,23 +141,6 @@ def test_t03_redis_killed_and_back_with_its_file_loses_nothing(
     assert [read(store, i).metrics["attempts"] for i in ids] == [1.0] * 8
 
 
-def test_t19_redis_frozen_beyond_a_lease_stops_no_step(
-    valkey_server: servers.Valkey, store: JobStore, redis: Redis, environ: dict[str, str]
-):
-    with worker_process(environ, step_s=0.02):
-        ready(redis)
-        ids = [admit(store, steps=100, seed=k) for k in range(4)]
-        all_running(store, ids)
-        frozen = psutil.Process(valkey_server.pid)
-        frozen.suspend()
-        try:
-            thawed_at = time.monotonic() + LEASE_S + 1
-            wait_until(lambda: time.monotonic() > thawed_at, "a lease and more has passed")
-        finally:
-            frozen.resume()
-        all_succeed(store, redis, ids)
-
-
 def test_t15_sigterm_finishes_what_fits_and_hands_back_the_rest_in_order(
     store: JobStore, redis: Redis, environ: dict[str, str]
 ):
