@@ -131,8 +131,9 @@ async def get_metrics(services: ServicesDep) -> Response:
         more += webhook_families(await services.webhooks.deliveries.figures())
         more += lasting_families(await services.figures.counts())
         redis_up = 1
-    except StoreUnavailable:
+    except StoreUnavailable as error:
         redis_up = 0  # a scrape must not fail for what it is to report
+        log.warning("metrics.store_away", extra={"reason": str(error)})
     more.append(family("redis_up", "gauge", "Whether Redis answered this.", {}, redis_up))
     text = services.metrics.text(version=own_version(), more=more)
     return Response(text, media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
