@@ -1,77 +1,116 @@
-"""What the queue costs Redis at depth and with many workers: the real scripts, no engines.
+"""How far one Redis carries: 1 to 200 workers and 100,000 waiting jobs, replayed in virtual time.
 
-`python -m benchmarks.scaling --jobs 100000`: fills a queue, then lets simulated workers claim, beat
-and finish, and reads Redis's own CPU time per command. From that: how many jobs a second, and how
-many idle workers, one Redis core carries. docs/scaling.md has a run of it.
+`python -m benchmarks.scaling --jobs 100000 [--out FILE]`: fills a queue (nine tenths of it one
+tenant's flood), lets fleets of 1, 10, 50 and 200 simulated workers serve it (the real scripts, a
+virtual clock: benchmarks/simulation.py), kills half of each fleet, and says what it cost Redis, how
+long recovery took and who waited how long. docs/scaling.md has a run of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import secrets
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Any
 
+import psutil
+
+from benchmarks.simulation import BATCH, STEP_S, VirtualStore, World
 from deploy import servers
-from jobs import keys
 from jobs.admission import AdmitLimits
 from jobs.catalogue import load_catalogue
 from jobs.ids import new_job_id
-from jobs.overview import ModelPace, WorkerReport
 from jobs.resolve import resolve
-from jobs.scripts import worker_calls
-from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
+from jobs.scripts import client_calls
+from jobs.scripts.worker_calls import LEASE_S, Claimed
 from jobs.settings import ROOT
 from jobs.spec import JobSpec, parse_request
-from jobs.store import JobStore
 
 TENANTS = 20
-SLOTS = 12
-JOB_S = 4.0  # of a batch on one GPU, for the arithmetic at the end
-BEAT_S, IDLE_ASKS_S = 3.0, 12.5
-DONE = Ending(word="succeeded", rq_status="finished", result={"type": 1}, fields={"x_images": "[]"})
+FLEETS = (1, 10, 50, 200)
+SECONDS = {1: 120.0, 10: 40.0, 50: 20.0, 200: 10.0}  # virtual, of each part
 NO_LIMITS = AdmitLimits(max_jobs=None, tenant_jobs=None)
 
 
 class Bench:
-    """One Redis, and its own account of the time it spent."""
+    """One Redis, its own account of what it did, and what is printed."""
 
-    def __init__(self, store: JobStore) -> None:
-        self.store = store
-        self.redis: Any = store.redis
-        self.rows: list[tuple[str, float, float, int]] = []
+    def __init__(self, store: VirtualStore, server: psutil.Process, out: Path | None) -> None:
+        self.store, self.server, self.out = store, server, out
+        self.world = World(store, seed=4)
+        self.chance = Random(2)
+        self.specs = specs()
+        self.lines: list[str] = []
+
+    def say(self, line: str = "") -> None:
+        print(line, flush=True)
+        self.lines.append(line)
+        if self.out:
+            self.out.write_text("\n".join(self.lines) + "\n")
+
+    def admit(self, tenant: str) -> str:
+        """A job of this tenant, accepted now, virtually."""
+        job_id = new_job_id(now_ms=int(self.store.now_s * 1000))
+        call = client_calls.admit(
+            next(self.specs), tenant=tenant, job_id=job_id, idempotency=None, limits=NO_LIMITS
+        )
+        self.store.defer(call)
+        return job_id
 
     @contextmanager
-    def cost(self, what: str, count: Callable[[], int]) -> Iterator[None]:
-        """Redis's CPU time of what happens inside, for each of `count()`."""
-        self.redis.config_resetstat()
-        began_s = time.perf_counter()
+    def cost(self, what: str, seconds: float) -> Iterator[None]:
+        """Print Redis's share of a core over so much virtual time."""
+        self.store.calls.clear()
+        self.store.server.config_resetstat()
+        began_s, cpu_s = time.perf_counter(), self._cpu_s()
         yield
-        wall_s = time.perf_counter() - began_s
-        stats = self.redis.info("commandstats")
-        us = sum(s["usec"] for n, s in stats.items() if n in {"cmdstat_evalsha", "cmdstat_eval"})
-        n = max(1, count())
-        self.rows.append((what, us / n, wall_s / n * 1e6, n))
+        cpu_s = self._cpu_s() - cpu_s
+        self.say(
+            f"{what}: Redis {cpu_s / seconds:6.1%} of a core,"
+            f" {self.store.calls.total() / seconds:,.0f} calls/s;"
+            f" in scripts {self._scripts_us() / 1e6 / seconds:.1%} by its own clock"
+            f" ({time.perf_counter() - began_s:.0f} s to replay {seconds:.0f})"
+        )
+        kinds = ", ".join(f"{n} {c / seconds:.0f}" for n, c in self.store.calls.most_common(6))
+        self.say(f"      a second: {kinds}")
 
-    def cpu_us(self, what: str) -> float:
-        return next(us for name, us, _, _ in self.rows if name == what)
+    def one(self, what: str, n: int, each: Iterator[None]) -> None:
+        """Redis's time of one kind of call, us: the median of its tenths."""
+        tenths: list[float] = []
+        for _ in range(10):
+            self.store.server.config_resetstat()
+            for _ in range(n // 10):
+                next(each)
+            self.store.flush()
+            tenths.append(self._scripts_us() / (n // 10))
+        median, best = statistics.median(tenths), min(tenths)
+        self.say(f"  {what:42}{median:7.0f} us, best tenth {best:.0f}")
+
+    def _cpu_s(self) -> float:
+        """The process's CPU time: what others took away meanwhile is not in it."""
+        return sum(self.server.cpu_times()[:2])
+
+    def _scripts_us(self) -> float:
+        stats = self.store.server.info("commandstats")
+        return float(stats.get("cmdstat_evalsha", {}).get("usec", 0))
 
 
 def specs() -> Iterator[JobSpec]:
     catalogue = load_catalogue(ROOT / "models" / "models.toml")
     chance = Random(1)
     sizes = ["128x128"] * 8 + ["128x96", "96x128"]
-    for k in range(10**9):
+    while True:
         asked = {
             "prompt": "a red bicycle on a cobblestone street",
-            "seed": k,
+            "seed": chance.randrange(2**31),
             "steps": chance.randint(10, 50),
             "size": chance.choice(sizes),
             "priority": chance.choice(["high", "normal", "normal", "normal", "low"]),
@@ -83,141 +122,142 @@ def specs() -> Iterator[JobSpec]:
 
 def fill(bench: Bench, jobs: int) -> list[tuple[str, str]]:
     """`jobs` jobs of TENANTS tenants; nine of ten belong to the first."""
-    chance, made = Random(2), list[tuple[str, str]]()
-    source = specs()
-    before = bench.redis.info("memory")["used_memory"]
-    for part in range(10):
-        n = jobs // 10
-        with bench.cost(f"admit, depth {part * n:,} to {(part + 1) * n:,}", lambda n=n: n):
-            for _ in range(n):
-                tenant = "t0" if chance.random() < 0.9 else f"t{chance.randrange(1, TENANTS)}"
-                job_id = new_job_id()
-                bench.store.admit(next(source), tenant=tenant, job_id=job_id, limits=NO_LIMITS)
-                made.append((job_id, tenant))
-    used = bench.redis.info("memory")["used_memory"] - before
-    print(f"memory: {used / jobs / 1024:.2f} KB a waiting job")
+    made: list[tuple[str, str]] = []
+    before = bench.store.server.info("memory")["used_memory"]
+
+    def each() -> Iterator[None]:
+        while True:
+            flood = bench.chance.random() < 0.9
+            tenant = "t0" if flood else f"t{bench.chance.randrange(1, TENANTS)}"
+            bench.store.now_s += 0.001
+            made.append((bench.admit(tenant), tenant))
+            yield
+
+    source = each()
+    for part in range(4):
+        bench.one(f"admit, at a depth of {len(made):,}", jobs // 4, source)
+        assert len(made) == (part + 1) * (jobs // 4)
+    used = bench.store.server.info("memory")["used_memory"] - before
+    bench.say(f"  memory of a waiting job: {used / jobs / 1024:.2f} KB")
     return made
 
 
-def read_some(bench: Bench, made: list[tuple[str, str]]) -> None:
-    chance = Random(3)
-    for what, ids in (("first 100", made[:100]), ("last 100", made[-100:]), ("any", made)):
-        sample = [chance.choice(ids) for _ in range(300)]
-        with bench.cost(f"read, {what}", lambda: 300):
-            for job_id, tenant in sample:
-                bench.store.read(job_id, tenant=tenant)
+def at_depth(bench: Bench, made: list[tuple[str, str]]) -> None:
+    """What single calls cost with all of it waiting."""
+
+    def reads(some: list[tuple[str, str]]) -> Iterator[None]:
+        while True:
+            job_id, tenant = bench.chance.choice(some)
+            bench.store.defer(client_calls.read(job_id, tenant=tenant))
+            yield
+
+    def cancels(some: list[tuple[str, str]]) -> Iterator[None]:
+        for job_id, tenant in some:
+            bench.store.defer(client_calls.cancel(job_id, tenant=tenant))
+            yield
+
+    flood = [one for one in made if one[1] == "t0"]
+    middle = len(flood) // 2
+    bench.one("read, with place and ETA, any", 300, reads(made))
+    bench.one("read, the last of the flood", 300, reads(flood[-100:]))
+    bench.one("cancel, in the middle of the flood", 100, cancels(flood[middle : middle + 100]))
+    bench.one("cancel, at the end of the flood", 100, cancels(flood[-100:]))
 
 
-def claim(bench: Bench, worker: str, images: int, running: int = 0) -> list[Claimed]:
-    sizes = frozenset({"128x128"} if running else ())
-    rules = ClaimRules(images=images, running=running, size_classes=sizes)
-    ids = [secrets.token_hex(16) for _ in range(images)]
-    lines = keys.queue_names("demo")
-    return bench.store.run(worker_calls.claim(worker, rules, queues=lines, execution_ids=ids))
+def serve(bench: Bench, workers: int) -> None:
+    """A fleet serves the flood while others come; then half of it dies."""
+    world, seconds = bench.world, SECONDS[workers]
+    world.clear()
+    world.done.clear()
+    world.add_workers(workers)
+    world.run(5.0)  # it fills itself
+    newcomers: list[str] = []
 
+    def come() -> None:
+        newcomers.append(bench.admit(f"new{workers}"))
+        world.later(max(2.0, 60.0 / workers), come)
 
-def report(name: str, running: int) -> WorkerReport:
-    pace = ModelPace(
-        model="demo",
-        cost_per_s=2.0,
-        running_cost=5.0,
-        reproducibility="exact",
-        fingerprint="simulated",
-        image_steps_per_s=None,
+    def another(_: Claimed) -> None:
+        bench.admit("t0")  # the depth stays
+
+    world.on_done = another
+    come()
+    done = len(world.done)
+    with bench.cost(f"{workers:3} workers, busy", seconds):
+        world.run(seconds)
+    rate = (len(world.done) - done) / seconds
+    world.on_done = lambda _: None
+    waits = [world.started[j] - _since(bench, j) for j in newcomers if j in world.started]
+    bench.say(
+        f"      {rate:.0f} jobs/s; {len(waits)} of {len(newcomers)} jobs of a newcomer started,"
+        f" after {statistics.median(waits):.1f} s, {max(waits):.1f} s at most"
     )
-    return WorkerReport(
-        name=name, host="h", pid=1, engine_ready=True, draining=False, running=running,
-        images=running, slots=SLOTS, step_ms=50.0, models=(pace,),
-    )  # fmt: skip
+    half = world.workers[: workers // 2]
+    if half:
+        lost, killed_s = world.kill(half), world.now_s
+        world.reaped_at.clear()
+        with bench.cost(f"{len(half):3} of them die", LEASE_S + 5.0):
+            world.run(LEASE_S + 5.0)
+        back = [at - killed_s for at in world.reaped_at]
+        last = max(back, default=math.nan)
+        bench.say(
+            f"      they held {lost} jobs: {len(back)} back in line, the last after {last:.1f} s"
+        )
+    for worker in world.workers:
+        worker.alive = False
 
 
-def work(bench: Bench, workers: int, owner: dict[str, str]) -> None:
-    """Every worker fills itself, beats, finishes half, and refills one by one."""
-    held: dict[str, list[Claimed]] = {}
-    with bench.cost(f"claim of {SLOTS}, {workers} workers", lambda: workers):
-        for k in range(workers):
-            held[f"w{k}"] = claim(bench, f"w{k}", SLOTS)
-    with bench.cost(f"beat of {SLOTS} leases, {workers} workers", lambda: workers):
-        for name, mine in held.items():
-            leases = [c.lease for c in mine]
-            call = worker_calls.beat(report(name, len(mine)), leases, worker_ttl_s=60)
-            bench.store.run(call)
-    served = Counter(owner[c.lease.job_id] for mine in held.values() for c in mine)
-    others = sum(n for tenant, n in served.items() if tenant != "t0")
-    print(
-        f"{workers} workers: {len(served)} tenants served, the flood got {served['t0']}, "
-        f"the others {others}"
-    )
-    with bench.cost(f"finish, {workers} workers", lambda: workers * SLOTS // 2):
-        for name, mine in held.items():
-            for claimed in mine[: SLOTS // 2]:
-                bench.store.run(worker_calls.finish(name, claimed.lease, DONE))
-    with bench.cost(f"claim of 1, {workers} workers", lambda: workers):
-        for name in held:
-            claim(bench, name, 1, running=6)
-    wip = {k: bench.redis.zrange(k, 0, -1) for k in bench.redis.scan_iter("rq:wip:*")}
-    for key, members in wip.items():
-        if members:
-            bench.redis.zadd(key, dict.fromkeys(members, 1))
-    lost = sum(len(m) for m in wip.values())
-    began_s = time.perf_counter()
-    with bench.cost(f"reap, {workers} workers lost at once", lambda: lost):
-        while bench.store.run(worker_calls.reap(keys.queue_names("demo"), lease_s=0)):
-            pass
-    print(
-        f"{workers} workers lost at once: {lost} jobs back in {time.perf_counter() - began_s:.2f} s"
-    )
+def _since(bench: Bench, job_id: str) -> float:
+    return float(bench.store.server.hget(f"rq:job:{job_id}", "x_enq"))
 
 
 def idle(bench: Bench) -> None:
-    bench.redis.delete(*bench.redis.keys("rq:queue:*"))
-    with bench.cost("claim, nothing waits", lambda: 500):
-        for _ in range(500):
-            claim(bench, "w0", SLOTS)
-
-
-def conclude(bench: Bench, workers: int) -> None:
-    print(f"\n{'what':44}{'Redis us':>10}{'client us':>11}{'n':>9}")
-    for what, us, wall, n in bench.rows:
-        print(f"{what:44}{us:10.0f}{wall:11.0f}{n:9,}")
-    admit = statistics.mean(us for what, us, _, _ in bench.rows if what.startswith("admit"))
-    per_job = (
-        admit
-        + bench.cpu_us(f"claim of 1, {workers} workers")
-        + bench.cpu_us(f"finish, {workers} workers")
-        + 3 * bench.cpu_us("read, any")
-    )
-    beat = bench.cpu_us(f"beat of {SLOTS} leases, {workers} workers")
-    asks = bench.cpu_us("claim, nothing waits")
-    print(
-        f"\na job's whole life, three reads included: {per_job:.0f} us of Redis"
-        f" = {1e6 / per_job:,.0f} jobs/s on its one core"
-    )
-    for n in (1, 10, 50, 200):
-        rate = n * 8 / JOB_S
-        share = (rate * per_job + n / BEAT_S * beat) / 1e6
-        quiet = (n * IDLE_ASKS_S * asks + n / BEAT_S * beat) / 1e6
-        print(f"{n:4} workers, {rate:6.0f} jobs/s: {share:6.1%} of a core busy, {quiet:6.1%} idle")
+    """Nothing waits: what asking costs."""
+    for pattern in ("rq:queue:*", "rq:wip:*", "pw:aside*"):
+        found = list(bench.store.server.scan_iter(pattern, count=10_000))
+        if found:
+            bench.store.server.delete(*found)
+    for workers in FLEETS:
+        bench.world.clear()
+        bench.world.add_workers(workers)
+        bench.world.run(0.3)
+        with bench.cost(f"{workers:3} workers, idle", 3.0):
+            bench.world.run(3.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
         valkey = servers.valkey(Path(folder), password=secrets.token_hex(8))
         valkey.start()
         try:
             valkey.wait_ready()
-            with JobStore(valkey.url) as store:
-                bench = Bench(store)
-                made = fill(bench, args.jobs)
-                read_some(bench, made)
-                owner = dict(made)
-                for workers in (1, 10, 50, 200):
-                    work(bench, workers, owner)
+            with VirtualStore(valkey.url) as store:
+                store.server.config_set("appendfsync", "everysec")
+                bench = Bench(store, psutil.Process(valkey.pid), args.out)
+                load = psutil.getloadavg()[0]
+                bench.say(
+                    f"commit {commit}; {psutil.cpu_count()} cores, load {load:.1f}; "
+                    f"{store.server.info('server')['redis_version']}; {' '.join(sys.argv[1:])}"
+                )
+                bench.say(f"batches of {BATCH}, {STEP_S} s a step, 10 to 50 steps a job")
+                bench.say(f"\n{args.jobs:,} jobs of {TENANTS} tenants, nine tenths of one:")
+                at_depth(bench, fill(bench, args.jobs))
+                bench.say("\nfleets at that depth:")
+                for workers in FLEETS:
+                    serve(bench, workers)
+                bench.say("\nfleets where nothing waits:")
                 idle(bench)
-                conclude(bench, 200)
         finally:
             valkey.kill()
 

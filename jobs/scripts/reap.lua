@@ -7,8 +7,6 @@
 --       which it has failed  5 error as JSON  6 trace, as RQ keeps it
 -- returns {{job id, what became of it}, ...}
 
-local up = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
-if up < tonumber(ARGV[1]) then return {} end
 local now, over, out = clock(), {}, {}
 local verdict = {why = 'lease', crash = true, solo_after = tonumber(ARGV[3]), fail_after = tonumber(ARGV[4]),
   error = ARGV[5], trace = ARGV[6]}
@@ -20,6 +18,10 @@ for _, key in ipairs(KEYS) do
       since = tonumber(redis.call('HGET', job_key(id), 'x_enq') or 0)}
   end
 end
+-- nearly always, and what is asked next costs more than all this
+if #over == 0 then return {} end
+local up = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
+if up < tonumber(ARGV[1]) then return {} end
 table.sort(over, function(a, b) return a.since > b.since end)
 for _, o in ipairs(over) do
   out[#out + 1] = {o.id, send_back(o.id, o.eid, o.queue, now, verdict)}
