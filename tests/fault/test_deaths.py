@@ -14,7 +14,7 @@ from jobs import keys
 from jobs.overview import WorkerReport
 from jobs.record import Status
 from jobs.store import JobStore
-from tests import chaos
+from tests.chaos import monkey
 from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, ended_by, read, statuses
 from tests.queue.worker_process import Worker, worker_process
@@ -201,7 +201,7 @@ def test_t05_a_poison_job_fails_alone_and_its_neighbours_succeed(
 
 
 def test_t01_t03_twelve_seconds_of_chaos_breaks_no_promise():
-    assert chaos.run(minutes=0.2, seed=1) == []
+    assert monkey.run(minutes=0.2, seed=1) == []
 
 
 def test_cancel_reaches_a_worker_that_never_heard_the_hint(
