@@ -12,6 +12,7 @@ from typing import Literal
 from jobs.catalogue import Catalogue, ModelEntry
 from jobs.errors import Problem
 from jobs.inputs import size_of
+from jobs.samplers import SAMPLERS
 from jobs.spec import JobRequest, Picture, Resize
 
 IMAGE_STRENGTH, MASK_STRENGTH = 0.8, 1.0  # diffusers' own defaults of the two
@@ -45,10 +46,10 @@ def begins_with(
             if value is not None
         ]
         return Start()
-    for name in ("image", "mask") if mask else ("image",):
-        if name not in entry.inputs:
-            problems.append(_not_taken(name, catalogue, entry))
-            return Start()
+    kind = "mask" if mask else "image"
+    if kind not in entry.inputs:
+        problems.append(_not_taken(kind, catalogue, entry))
+        return Start()
     if mask and size_of(mask) != size_of(image):
         problems.append(
             Problem("/mask", "size_differs", f"it is {_px(mask)}, the image {_px(image)}")
@@ -59,11 +60,21 @@ def begins_with(
 
 
 def check_inputs(
-    start: Start, size: tuple[int, int], steps: int, entry: ModelEntry, problems: list[Problem]
+    start: Start,
+    size: tuple[int, int],
+    steps: int,
+    sampler: str,
+    entry: ModelEntry,
+    problems: list[Problem],
 ) -> None:
-    """What depends on the job's size and steps as well."""
+    """What depends on the job's size, steps and sampler as well."""
     if start.image is None or start.strength is None:
         return
+    if sampler in SAMPLERS and not SAMPLERS[sampler].from_image:
+        able = [name for name in entry.legal_samplers if SAMPLERS[name].from_image]
+        problems.append(
+            Problem("/sampler", "not_with_image", f"with an image: {', '.join(able) or 'none'}")
+        )
     if start.size != size and start.resize is None and not _at(problems, "/image"):
         problems.append(
             Problem(

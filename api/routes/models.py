@@ -6,6 +6,7 @@ numbers from the store. Must not know torch.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
@@ -26,6 +27,7 @@ from api.schemas import (
 )
 from api.state import Services, ServicesDep
 from jobs.catalogue import ModelEntry
+from jobs.loras import LoraFile
 from jobs.samplers import SAMPLERS
 
 router = APIRouter(prefix="/v1", tags=["models"], dependencies=[needs(Scope.JOBS_READ)])
@@ -61,9 +63,21 @@ async def _views(services: Services, entries: tuple[ModelEntry, ...]) -> list[Mo
     kept = await _reproducibility(services)
     default = services.catalogue.default.id
     return [
-        model_of(e, default=e.id == default, queue=q, reproducibility=kept.get(e.id))
+        model_of(
+            e,
+            default=e.id == default,
+            queue=q,
+            reproducibility=kept.get(e.id),
+            loras=await _loras(services, e),
+        )
         for e, q in zip(entries, queues, strict=True)
     ]
+
+
+async def _loras(services: Services, entry: ModelEntry) -> tuple[LoraFile, ...]:
+    """The adapters of a model; a new file is read whole, once, beside the loop."""
+    shelf = services.catalogue.loras_of(entry)
+    return () if shelf is None else await asyncio.to_thread(shelf.files)
 
 
 async def _reproducibility(services: Services) -> dict[str, str]:
@@ -87,7 +101,9 @@ async def list_samplers() -> Response:
             good_for=sampler.good_for,
             predictions=list(sampler.predictions),
             adds_noise=sampler.adds_noise,
+            from_image=sampler.from_image,
             calls_per_step=sampler.calls_per_step,
+            max_steps=sampler.max_steps,
         )
         for name, sampler in SAMPLERS.items()
     ]

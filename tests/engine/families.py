@@ -105,20 +105,21 @@ def sdxl() -> Any:
     )
 
 
-def sd3() -> Any:
+def sd3(channels: int = 4) -> Any:
     torch.manual_seed(0)
     transformer = SD3Transformer2DModel(
-        sample_size=32, patch_size=1, in_channels=4, num_layers=2, attention_head_dim=16,
+        sample_size=32, patch_size=1, in_channels=channels, num_layers=2, attention_head_dim=16,
         num_attention_heads=4, joint_attention_dim=DIM, caption_projection_dim=DIM,
-        pooled_projection_dim=DIM, out_channels=4,
+        pooled_projection_dim=DIM, out_channels=channels,
     ).eval()  # fmt: skip
     nothing = dict.fromkeys(
         ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "text_encoder_3",
          "tokenizer_3")
     )  # fmt: skip
     pipeline = StableDiffusion3Pipeline(
-        transformer=transformer, scheduler=FlowMatch(), vae=tiny_vae(shift_factor=0.06), **nothing
-    )
+        transformer=transformer, scheduler=FlowMatch(),
+        vae=tiny_vae(latent_channels=channels, shift_factor=0.06), **nothing,
+    )  # fmt: skip
     return with_text(
         pipeline,
         lambda p, n: (said(p, 1, 77, DIM), said(n, 1, 77, DIM), said(p, 1, DIM), said(n, 1, DIM)),

@@ -27,9 +27,11 @@ LIMITS = Limits(min_side=8, side_multiple=8)
 _numbers = itertools.count(1)
 
 
-def tiny_unet() -> UNet2DConditionModel:
+def tiny_unet(channels: int = 4) -> UNet2DConditionModel:
     torch.manual_seed(0)
     return UNet2DConditionModel(
+        in_channels=channels,
+        out_channels=channels,
         sample_size=8,
         layers_per_block=1,
         block_out_channels=(64, 64),

@@ -137,7 +137,7 @@ class Model:
             made = shell(**arguments, generator=generator, output_type="np", return_dict=False)
             return made[0][0]
 
-        steps = SAMPLERS[request.sampler].model_calls(steps_of(request))
+        steps = SAMPLERS[request.sampler].model_calls(steps_of(request, self.profile))
         calls = self.profile.calls_per_step(request) + (request.control is not None)
         beside = self._beside(request, loras)
         return ImageCall(request, make, expected_calls=steps * calls, beside=beside)

@@ -23,6 +23,7 @@ from jobs.catalogue import Catalogue, ModelEntry, Part
 from worker.engine.errors import ModelBroken
 from worker.engine.model import Extras, Model
 from worker.engine.profiles import find_profile
+from worker.engine.profiles.base import Profile
 from worker.messages import EngineConfig
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
     folder = catalogue.path_of(entry)
     pipeline = _pipeline(entry, _source(entry, entry.id, catalogue))
     profile = find_profile(entry.family, type(pipeline).__name__)
+    _check_inputs(entry, profile)
     model = Model(
         entry,
         pipeline.to(pick_device(config.device)),
@@ -99,6 +101,16 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
     )
     model.load_s = time.perf_counter() - started_s
     return model
+
+
+def _check_inputs(entry: ModelEntry, profile: Profile) -> None:
+    """Raise ModelBroken where the model file promises what the family has not."""
+    able = {"image": profile.image_to_image, "mask": profile.inpaint}
+    if missing := [name for name in entry.inputs if able[name] is None]:
+        raise ModelBroken(
+            f"model {entry.id!r}: the family {profile.name!r} begins with no {missing[0]}; "
+            f"take it out of `inputs`"
+        )
 
 
 def _pipeline(entry: ModelEntry, source: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from jobs.inputs import steps_taken
 from worker.engine.errors import Unservable
 from worker.engine.profiles.base import Arguments, Profile
 from worker.messages import ImageRequest, Pixels
@@ -69,11 +70,17 @@ def picture_arguments(request: ImageRequest, profile: Profile, pipeline: Any) ->
     return arguments
 
 
-def steps_of(request: ImageRequest) -> int:
-    """The steps that are taken: with a picture to start from, only the last part of them."""
-    if request.image is None:
-        return request.steps
-    return max(1, min(request.steps, int(request.steps * request.strength)))
+def steps_of(request: ImageRequest, profile: Profile) -> int:
+    """The steps that are taken: with a picture to start from, only the last part of them.
+
+    As the pipelines' own `get_timesteps` counts, each family's in its way.
+    """
+    steps = request.steps
+    if request.image is None or profile.strength_takes == "all":
+        return steps
+    if profile.strength_takes == "begun":
+        return steps - int(max(steps - min(steps * request.strength, steps), 0))
+    return steps_taken(steps, request.strength)
 
 
 def _picture(pixels: Pixels, request: ImageRequest) -> Image.Image:
@@ -95,4 +102,30 @@ def _remade(pipeline: Any, where: str, **more: Any) -> Any:
     options = {k: v for k, v in pipeline.config.items() if k in wanted and k not in parts}
     made = cls(**parts, **options, **more)
     made.set_progress_bar_config(disable=True)
+    if (unet := parts.get("unet")) is not None and name == "StableDiffusionInpaintPipeline":
+        made.unet = _like_four_channels(unet, made.vae)
     return made
+
+
+def _like_four_channels(unet: Any, vae: Any) -> Any:
+    """The same network; where its latents have other than 4 channels, its config says 4.
+
+    The repainting pipeline knows networks of 9 channels, which see mask and picture, and takes all
+    others to have 4: it refuses ours, though it asks for the number nowhere else.
+    """
+    channels = unet.config.in_channels
+    return unet if channels in (4, 9) or channels != vae.config.latent_channels else _Said4(unet)
+
+
+class _Said4:
+    """A UNet that says so."""
+
+    def __init__(self, unet: Any) -> None:
+        self._unet = unet
+        self.config = type(unet.config)({**unet.config, "in_channels": 4})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._unet(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._unet, name)

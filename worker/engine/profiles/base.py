@@ -40,6 +40,8 @@ class Profile:
     samplers: tuple[str, ...] = ()  # where the pipeline runs with these only; (): all that fit
     fixed: Mapping[str, object] = field(default_factory=dict)  # passed to every call
     load: Mapping[str, object] = field(default_factory=dict)  # passed to from_pretrained
+    # Of steps x strength, where a picture is begun with: whole steps, one begun as well, or all.
+    strength_takes: Literal["whole", "begun", "all"] = "whole"
     image_to_image: str | None = None  # "module:class" below diffusers.pipelines
     inpaint: str | None = None
     control: str | None = None  # the pipeline that heeds a ControlNet

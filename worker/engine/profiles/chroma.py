@@ -9,5 +9,6 @@ CHROMA = Profile(
     pipelines=("ChromaPipeline",),
     guided="call",
     sets_sampler=("sigmas", "mu"),
+    strength_takes="begun",
     image_to_image="chroma.pipeline_chroma_img2img:ChromaImg2ImgPipeline",
 )

@@ -9,6 +9,7 @@ FLUX = Profile(
     pipelines=("FluxPipeline",),
     guided="input",
     sets_sampler=("sigmas", "mu"),
+    strength_takes="begun",
     image_to_image="flux.pipeline_flux_img2img:FluxImg2ImgPipeline",
     inpaint="flux.pipeline_flux_inpaint:FluxInpaintPipeline",
 )

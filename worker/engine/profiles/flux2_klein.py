@@ -9,4 +9,6 @@ FLUX2_KLEIN = Profile(
     pipelines=("Flux2KleinPipeline",),
     guided="call",
     sets_sampler=("sigmas", "mu"),
+    strength_takes="begun",
+    inpaint="flux2.pipeline_flux2_klein_inpaint:Flux2KleinInpaintPipeline",
 )

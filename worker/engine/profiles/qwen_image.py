@@ -11,6 +11,7 @@ QWEN_IMAGE = Profile(
     guided="call",
     empty_negative=" ",
     sets_sampler=("sigmas", "mu"),
+    strength_takes="begun",
     image_to_image="qwenimage.pipeline_qwenimage_img2img:QwenImageImg2ImgPipeline",
     inpaint="qwenimage.pipeline_qwenimage_inpaint:QwenImageInpaintPipeline",
 )
