@@ -7,6 +7,7 @@ request that makes the same pictures again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -168,6 +169,7 @@ class SamplerList(View):
 
 class ModelQueueView(View):
     """How busy one model is."""
+    from_image: bool = Field(description="Whether it can begin with an image.")
 
     model: str
     queued: int

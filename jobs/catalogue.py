@@ -69,7 +69,8 @@ class ModelEntry(_Frozen):
     controls: dict[str, Part] = {}  # ControlNets by the name that a request uses
     loras: str | None = None  # a folder of LoRA files (*.safetensors) that requests may name
     lora_sets: Annotated[int, Field(ge=1)] = 8  # sets of adapters kept in memory at once
-    inputs: tuple[Literal["image", "mask"], ...] = ()  # pictures that a request may begin with
+    # What a request may begin with: an image, an image with a mask. Held against the family.
+    inputs: tuple[Literal["image", "mask"], ...] = ()
     samplers: tuple[str, ...] = ()  # empty: every sampler that fits `prediction`
     limits: Limits = Limits()
     defaults: Defaults
@@ -79,8 +80,6 @@ class ModelEntry(_Frozen):
         unknown = [name for name in self.samplers if name not in SAMPLERS]
         if unknown:
             raise ValueError(f"unknown samplers {unknown}; known: {', '.join(SAMPLERS)}")
-        if self.inputs and "image" not in self.inputs:
-            raise ValueError("a mask goes with an image: inputs has image, or nothing")
         if self.defaults.sampler not in self.legal_samplers:
             raise ValueError(f"default sampler {self.defaults.sampler!r} is not among its samplers")
         for side in (self.defaults.width, self.defaults.height):

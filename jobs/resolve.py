@@ -46,7 +46,7 @@ def resolve(
     _check_texts(request, entry, problems)
     _check_sampler(sampler, entry, problems)
     _check_output(request, problems)
-    check_inputs(start, (width, height), steps, entry, problems)
+    check_inputs(start, (width, height), steps, sampler, entry, problems)
     if problems:
         raise InvalidRequest(problems)
     return JobSpec(

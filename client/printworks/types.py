@@ -7,7 +7,7 @@ newer service may say more than is named here, and nothing breaks.
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Required, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -286,6 +286,7 @@ class UsageTotal(Answer):
 class Usage(Answer):
     """Usage from one day to another, both included."""
 
+    from_image: bool
     since: date
     until: date
     total: UsageTotal
