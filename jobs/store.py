@@ -14,6 +14,7 @@ from typing import Any, Self
 from jobs import keys
 from jobs.admission import NOBODY, AdmitLimits, Admitted, Idempotency, Sender
 from jobs.connection import check_info, translated
+from jobs.errors import StoreUnavailable
 from jobs.events import ProgressEvent, StatusEvent, parse_event
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import JobRecord, Status
@@ -21,6 +22,7 @@ from jobs.running import AsyncRunner, Runner
 from jobs.scripts import client_calls, text
 from jobs.spec import JobSpec
 
+SILENCE_S = 5.0  # of all jobs' events, after which Redis is asked whether it is there
 PURGE_MOST = 200  # jobs a step: 20 to 40 ms of Redis, and others have their turn between
 
 
@@ -151,16 +153,26 @@ class AsyncJobStore(AsyncRunner):
         """
         check_info(await self.command("info"), waived)
 
-    async def subscribe(self) -> AsyncIterator[StatusEvent | ProgressEvent]:
-        """Every job's events over one connection; raises StoreUnavailable when it breaks."""
+    async def subscribe(
+        self, *, silence_s: float = SILENCE_S
+    ) -> AsyncIterator[StatusEvent | ProgressEvent]:
+        """Every job's events over one connection; raises StoreUnavailable when it breaks.
+
+        Where nothing is heard for `silence_s`, Redis is asked, and once more later given up: a
+        connection whose other end was cut off says nothing, for ever.
+        """
         with translated():
             async with self._redis.pubsub() as channel:
                 await channel.psubscribe(keys.events("*"))
+                asked = False
                 while True:
-                    message = await channel.get_message(
-                        ignore_subscribe_messages=True, timeout=None
-                    )
-                    if message is not None:
+                    message = await channel.get_message(timeout=silence_s)
+                    if message is None and asked:
+                        raise StoreUnavailable("Redis has gone silent")
+                    asked = message is None
+                    if message is None:
+                        await channel.ping()
+                    elif message["type"] == "pmessage":
                         yield parse_event(message["data"])
 
 

@@ -134,7 +134,7 @@ def test_t09_workers_an_hour_off_steal_no_lease_and_end_nothing_early(
             wait_until(
                 lambda b=beats: redis.hget(f"rq:job:{ids[0]}", "last_heartbeat") != b, "a beat"
             )
-        # S3 refuses signatures of another hour: what these workers made is kept, and waits with them
+        # S3 refuses signatures of another hour: what these workers made waits with them, kept
         wait_until(lambda: statuses(store, ids).count("succeeded") == 12, "half is done", 60)
         wait_until(lambda: sum(parked(store, i) for i in ids) == 12, "the other half is parked", 30)
         for wrong in clocks:
