@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.engine.gates import Gate, Kind, ModelCall
+from worker.engine.joining import company, run_together
 from worker.engine.lanes import LaneRule
-from worker.engine.packing import Packed, company, run_together, take_apart
+from worker.engine.packing import Packed, take_apart
 from worker.engine.profiles import DEFAULT
 
 

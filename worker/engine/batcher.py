@@ -138,13 +138,11 @@ class Engine:
         now_s = self._clock()
         late = DeadlinePassed("its deadline passed before it was done")
         for request in self._waiting:
-            if request.deadline_s is not None and request.deadline_s < now_s:
+            if _over(request, now_s):
                 self._waiting.remove(request.id)
                 self._events.append(failed(request.id, late))
-        for live in list(self._live.values()):
-            deadline_s = live.call.request.deadline_s
-            if deadline_s is not None and deadline_s < now_s:
-                self._throw(live, late)
+        for live in [live for live in self._live.values() if _over(live.call.request, now_s)]:
+            self._throw(live, late)
 
     def _admit(self) -> None:
         while self._waiting and len(self._live) < self._max_live:
@@ -207,3 +205,7 @@ class Engine:
         profile = self._models[request.model].profile
         calls = request.steps * profile.calls_per_step(request) * profile.rows(request)
         return calls * self._capacities.row_ms(request) / 1000
+
+
+def _over(request: ImageRequest, now_s: float) -> bool:
+    return request.deadline_s is not None and request.deadline_s < now_s

@@ -26,7 +26,7 @@ class Capacity:
         self.row_ms = row_ms  # what a row takes in good company, by the clock
         # What a lane of each width costs beside the others; `_pace` is what it costs by the clock.
         self._cost_ms = dict(zip(verdict.lanes.widths, verdict.lanes.cost_ms, strict=False))
-        self._pace = 1.0
+        self._pace: float | None = None
         self._fits_rows = verdict.lanes.widest  # into memory, in one model call
         self._choose()
         if self._cost_ms:
@@ -39,7 +39,7 @@ class Capacity:
     @property
     def slowest_ms(self) -> float:
         """What the longest call may be expected to take; 0: nobody knows."""
-        return self._pace * max(self.lanes.cost_ms, default=0.0)
+        return (self._pace or 1.0) * max(self.lanes.cost_ms, default=0.0)
 
     # --- learning
 
@@ -50,13 +50,13 @@ class Capacity:
         if not all(width in self._cost_ms for width in widths):
             return  # a free batch, or nothing was ever measured
         ratio = took_ms / sum(self._cost_ms[width] for width in widths)
-        self._pace += RATE * (ratio - self._pace)
+        self._pace = ratio if self._pace is None else self._pace + RATE * (ratio - self._pace)
         # A machine that turned slow slows all widths. Only what differs from that tells a width.
         differs = min(2.0, max(0.5, ratio / self._pace))
         for width in set(widths):
             self._cost_ms[width] *= 1 + RATE * (differs - 1)
-        if any(not 1 / MOVED < self._cost_ms[w] / ms < MOVED for w, ms in self._chosen.items()):
-            self._choose()
+            if not 1 / MOVED < self._cost_ms[width] / self._chosen[width] < MOVED:
+                self._choose()
 
     def _choose(self) -> None:
         """Lanes and cap, by what is known now."""

@@ -31,6 +31,7 @@ class Live:
         self.device = model.pipeline.device
         self.packed: Packed | None = None  # its model call, taken apart; None at other gates
         self.place: Hashable = None  # calls of one place may run together
+        self._remaining_s = 0.0  # in good company, when it was last looked at
         self._since_s = since_s  # when it was submitted
         self._told_s = 0.0  # when progress was last reported
 
@@ -62,16 +63,16 @@ class Live:
 
     def urgency(self, now_s: float) -> tuple[float, float]:
         """Sorts ascending: the smallest is the most urgent."""
-        calls_left = max(1, self.call.expected_calls - self.call.calls)
-        remaining_s = calls_left * self.rows_ms / 1000
         waited_s = now_s - self._since_s
-        return urgency(self.call.request, remaining_s=remaining_s, waited_s=waited_s)
+        return urgency(self.call.request, remaining_s=self._remaining_s, waited_s=waited_s)
 
     def take_apart(self) -> None:
         """Read the model call it is parked at, if other images can meet it there."""
         parked, last, self.packed = self.call.parked, self.packed, None
         if parked is not None and parked.gate.kind is Kind.ROWS:
             self.packed = take_apart(parked, self.model.profile, self.call.memo, last)
+            calls_left = max(1, self.call.expected_calls - self.call.calls)
+            self._remaining_s = calls_left * self.rows_ms / 1000
             # Of steps, seed, sampler, guidance and prompt the place holds nothing.
             alone = not self.capacity.packs
             self.place = self.id if alone else (self.packed.signature, self.call.request.exact)

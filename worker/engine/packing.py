@@ -1,9 +1,7 @@
-"""Which model calls may meet, and how their rows become one call and come apart again.
+"""Which model calls may meet: a call's arguments, taken apart.
 
-Owns signatures and lanes. Knows no image and no sampler: it sees arguments only.
-Letters: B rows of one call; R rows of all calls that meet; W rows of one lane.
-Invariant: a row goes through the model with nothing but its own numbers beside the shared ones,
-in a lane of a width that the model's lane rule allows, at any position, next to any neighbour.
+Owns signatures. Knows no image and no sampler: it sees arguments only. B rows of one call.
+Invariant: calls of one signature differ in nothing but the numbers of their own rows.
 
 The signature holds shapes, dtypes and shared content; never steps, step index, sampler,
 guidance, seed or prompt: that is what lets unlike jobs share a call.
@@ -15,7 +13,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -28,7 +26,7 @@ Memo = dict[int, tuple[torch.Tensor, bytes]]
 LEAF: TreeSpec = tree_flatten(None)[1]
 
 
-class Part(Enum):
+class Part(StrEnum):
     """What one leaf of the arguments is to a batch."""
 
     ROWS = "rows"  # (B, ...) stacked
@@ -100,7 +98,7 @@ def _flatten(
     specs: list[TreeSpec] = []
     for value in arguments.values():
         if isinstance(value, dict | list | tuple):
-            found, spec = tree_flatten(value, is_leaf=_row_list(rows, tensors=lists_are_rows))
+            found, spec = tree_flatten(value, is_leaf=row_list(rows, tensors=lists_are_rows))
             leaves += found
             specs.append(spec)
         else:
@@ -138,7 +136,7 @@ def _alike(leaf: Any, before: Any, part: Part) -> bool:
     return False
 
 
-def _row_list(rows: int, *, tensors: bool) -> Callable[[Any], bool]:
+def row_list(rows: int, *, tensors: bool) -> Callable[[Any], bool]:
     """Tells lists with one item a row (Z-Image's pictures, Qwen-Image's shapes) from nesting.
 
     `tensors`: the model takes rows as lists; elsewhere a list of tensors is a nesting of
@@ -188,104 +186,3 @@ def content_of(tensor: torch.Tensor, memo: Memo) -> bytes:
         flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu()
         known = memo[id(tensor)] = (tensor, hashlib.sha256(flat.numpy().tobytes()).digest())
     return known[1]
-
-
-def run_together(calls: Sequence[Packed], widths: Sequence[int]) -> list[Any]:
-    """Run calls of one signature in lanes of these widths; each gets its own result back."""
-    head = calls[0]
-    if len(calls) == 1 and list(widths) == [head.rows]:
-        return [head.gate.run(**head.original)]
-    columns = [_column(calls, i) for i in range(len(head.leaves))]
-    total = sum(call.rows for call in calls)
-    assert sum(widths) >= total, f"lanes {widths} hold fewer than {total} rows"
-    lanes: list[list[Any]] = []  # of each lane the leaves of what came out, without its padding
-    spec = LEAF
-    for low, width in zip(itertools.accumulate(widths, initial=0), widths, strict=False):
-        high = min(low + width, total)
-        lane = [
-            column if part is Part.SHARED or width == total else _lane(column, low, high, width)
-            for column, part in zip(columns, head.form.parts, strict=True)
-        ]
-        out = head.gate.run(**head.form.arguments(lane))
-        row_list = _row_list(width, tensors=True) if head.form.lists_are_rows else None
-        leaves, spec = tree_flatten(out, is_leaf=row_list)
-        lanes.append([_first_rows(leaf, high - low) for leaf in leaves])
-    return _hand_back(calls, lanes, spec)
-
-
-def company(calls: Sequence[Packed], widths: Sequence[int]) -> list[int]:
-    """For each call, how many calls share its fullest lane."""
-    edges = list(itertools.accumulate(widths, initial=0))
-    spans: list[tuple[int, int]] = []
-    for call in calls:
-        start = spans[-1][1] if spans else 0
-        spans.append((start, start + call.rows))
-    lanes = list(itertools.pairwise(edges))
-    inside = [[a < high and low < b for a, b in spans] for low, high in lanes]
-    return [max(sum(row) for row in inside if row[i]) for i in range(len(calls))]
-
-
-def _column(calls: Sequence[Packed], index: int) -> Any:
-    """One leaf of all calls, joined along the rows; shared ones as they are."""
-    values = [call.leaves[index] for call in calls]
-    match calls[0].form.parts[index]:
-        case Part.ROWS:
-            return torch.cat(values)
-        case Part.TIME:
-            return _times(calls, values)
-        case Part.ITEMS:
-            return [item for value in values for item in value]
-        case Part.SHARED:
-            return values[0]
-
-
-def _times(calls: Sequence[Packed], values: list[Any]) -> torch.Tensor:
-    tensors = [v if isinstance(v, torch.Tensor) else torch.as_tensor(v) for v in values]
-    if len({t.dtype for t in tensors}) > 1:
-        # DDIM counts in int64, Euler in float32; every model's embedding starts with .float().
-        tensors = [t.float() for t in tensors]
-    return torch.cat([t.expand(c.rows) for c, t in zip(calls, tensors, strict=True)])
-
-
-def _lane(column: Any, low: int, high: int, width: int) -> Any:
-    piece = column[low:high]
-    missing = width - (high - low)
-    if not missing:
-        return piece
-    # Padding repeats a real row: zeros could turn to NaN and cost slow paths for nothing.
-    if isinstance(piece, list):
-        return piece + piece[:1] * missing
-    return torch.cat([piece, piece[:1].expand(missing, *piece.shape[1:])])
-
-
-def _first_rows(leaf: Any, rows: int) -> Any:
-    return leaf[:rows] if _has_rows(leaf) else leaf
-
-
-def _has_rows(leaf: Any) -> bool:
-    return isinstance(leaf, list) or (isinstance(leaf, torch.Tensor) and leaf.dim() > 0)
-
-
-def _hand_back(calls: Sequence[Packed], lanes: list[list[Any]], spec: TreeSpec) -> list[Any]:
-    rows = [call.rows for call in calls]
-    shares = [_split(_joined(pieces), rows) for pieces in zip(*lanes, strict=True)]
-    return [tree_unflatten(list(share), spec) for share in zip(*shares, strict=True)]
-
-
-def _joined(pieces: Sequence[Any]) -> Any:
-    """One leaf of the results, of all lanes."""
-    if len(pieces) == 1 or not _has_rows(pieces[0]):
-        return pieces[0]
-    if isinstance(pieces[0], list):
-        return list(itertools.chain.from_iterable(pieces))
-    return torch.cat(list(pieces))
-
-
-def _split(leaf: Any, rows: list[int]) -> Sequence[Any]:
-    """To each call its rows of a leaf."""
-    if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
-        return leaf.split(rows)
-    if isinstance(leaf, list):
-        rest = iter(leaf)
-        return [list(itertools.islice(rest, n)) for n in rows]
-    return [leaf] * len(rows)

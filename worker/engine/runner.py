@@ -19,10 +19,10 @@ import torch
 
 from worker.engine.call import as_engine_error
 from worker.engine.gates import Kind, ModelCall
+from worker.engine.joining import Joiner, company
 from worker.engine.laps import Laps
 from worker.engine.live import Live
 from worker.engine.memory import ran_out, release
-from worker.engine.packing import company, run_together
 from worker.engine.prompts import PromptCache
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Runner:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._laps = Laps(clock)
+        self._joiner = Joiner()
         self._prompts = PromptCache()
         self._took_ms: deque[float] = deque(maxlen=REMEMBERED)
 
@@ -69,7 +70,7 @@ class Runner:
         widths = capacity.widths_for(rows, exact=group[0].call.request.exact)
         try:
             with self._laps.lap(group[0].device, partial(self._learn, group[0], widths, rows)):
-                results = run_together(calls, widths)
+                results = self._joiner.run(calls, widths)
         except torch.AcceleratorError:
             raise  # the device itself is broken: the process ends, the link hands all back
         except Exception as error:  # noqa: BLE001 - the fence around one model call

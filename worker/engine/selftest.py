@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from worker.engine.joining import run_together
 from worker.engine.lanes import POWERS, LaneRule
 from worker.engine.memory import UNKNOWN, Need, need_of, peak_bytes, ran_out, release
-from worker.engine.packing import Packed, Part, run_together
+from worker.engine.packing import Packed, Part
 from worker.messages import Reproducibility
 
 BUDGET_S = 4.0  # a size whose rows are slow is tested (and batched) in narrow lanes only
