@@ -91,7 +91,9 @@ async function showPictures(job) {
       node("img", { src, alt: job.resolved.prompt, width: image.width, height: image.height }));
     return node("figure", {}, link, node("figcaption", { textContent: `seed ${image.seed}` }));
   }));
-  if (state.job?.id === job.id) $("sheet").replaceChildren(...figures);
+  if (state.job?.id !== job.id) return;
+  $("sheet").dataset.count = figures.length;
+  $("sheet").replaceChildren(...figures);
 }
 
 const ENDS = {
@@ -100,12 +102,17 @@ const ENDS = {
   expired: () => "It was not done by its deadline.",
 };
 
+function shownSeeds(seeds) {
+  const inTurn = seeds.every((seed, k) => seed === seeds[0] + k);
+  return seeds.length > 2 && inTurn ? `${seeds[0]} to ${seeds.at(-1)}` : seeds.join(", ");
+}
+
 function showFacts(job) {
   const r = job.resolved;
   const m = job.metrics;
   const facts = {
     Size: `${r.width} × ${r.height}`, Steps: r.steps, Guidance: r.guidance_scale,
-    Sampler: state.samplers.get(r.sampler)?.title ?? r.sampler, Seed: r.seed.join(", "),
+    Sampler: state.samplers.get(r.sampler)?.title ?? r.sampler, Seed: shownSeeds(r.seed),
     "In company of": m.batch_size_mean ? `${m.batch_size_mean.toFixed(1)} a step` : null,
     Bits: job.reproducibility,
   };
@@ -136,7 +143,10 @@ async function showJob(job) {
 async function follow(job) {
   state.follow?.abort();
   const follow = (state.follow = new AbortController());
+  delete $("sheet").dataset.count;
   $("sheet").replaceChildren();
+  // under a form as tall as the window, what happens next would happen out of sight
+  $("press").scrollIntoView({ block: "nearest", behavior: "smooth" });
   await showJob(job);
   for (let tries = 0; !follow.signal.aborted; tries += 1) {
     try {
@@ -254,6 +264,12 @@ $("ask").addEventListener("submit", (event) => {
 });
 $("ask").addEventListener("input", showValues);
 $("model").addEventListener("change", fillModel);
+for (const idea of $("ideas").children) {
+  idea.addEventListener("click", () => { 
+    $("prompt").value = idea.textContent;
+    if (state.models.length) $("ask").requestSubmit();
+  });
+}
 $("forget").addEventListener("click", () => { $("seed").value = ""; });
 $("curl").addEventListener("click", curl);
 $("stop").addEventListener("click", () => service.cancel(state.job.id).catch(complain));
