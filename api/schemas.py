@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from jobs.catalogue import Defaults, Limits, ModelEntry
 from jobs.inputs import Input, sha256_of, size_of
+from jobs.loras import LoraFile
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import Image, JobError, JobRecord, Progress, Stage, Status
-from jobs.spec import JobSpec, Output, Priority, Reproducibility, Resize
+from jobs.spec import JobSpec, LoraChoice, Output, Priority, Reproducibility, Resize
 
 
 class View(BaseModel):
@@ -58,6 +59,7 @@ class Resolved(View):
     seed: list[int] = Field(description="One an image.")
     n: int
     sampler: str
+    loras: list[LoraChoice]
     image: PictureView | None = Field(description="What it began with; null: noise.")
     mask: PictureView | None = Field(description="White where the image was repainted.")
     strength: float | None
@@ -126,6 +128,14 @@ class JobPage(View):
     next_cursor: str | None = Field(description="For `cursor`; null: the last page.")
 
 
+class LoraView(View):
+    """One LoRA adapter of a model."""
+
+    name: str
+    digest: str = Field(description="SHA-256 of its file.")
+    bytes: int
+
+
 class ModelView(View):
     """A model, what it allows, and what it does when not told."""
 
@@ -138,6 +148,7 @@ class ModelView(View):
     defaults: Defaults
     inputs: list[str] = Field(description="Pictures that a job may begin with: image, mask.")
     samplers: list[str]
+    loras: list[LoraView] = Field(description="The LoRA adapters that a job may name.")
     queued: int
     running: int
     workers: int = Field(description="Workers that serve it now.")
@@ -158,7 +169,9 @@ class SamplerView(View):
     good_for: str
     predictions: list[str] = Field(description="The kinds of model that it fits.")
     adds_noise: bool
+    from_image: bool = Field(description="Whether it can begin with an image.")
     calls_per_step: int = Field(description="Model calls a step: what a step costs.")
+    max_steps: int = Field(description="It takes no more; a model's limit may be lower.")
 
 
 class SamplerList(View):
@@ -169,7 +182,6 @@ class SamplerList(View):
 
 class ModelQueueView(View):
     """How busy one model is."""
-    from_image: bool = Field(description="Whether it can begin with an image.")
 
     model: str
     queued: int
@@ -256,6 +268,7 @@ def resolved_of(spec: JobSpec) -> Resolved:
         seed=list(spec.seeds),
         n=spec.n,
         sampler=spec.sampler,
+        loras=list(spec.loras),
         image=PictureView(input=spec.image) if spec.image else None,
         mask=PictureView(input=spec.mask) if spec.mask else None,
         strength=spec.strength,
@@ -290,7 +303,12 @@ def page_of(page: Page, base_url: str) -> JobPage:
 
 
 def model_of(
-    entry: ModelEntry, *, default: bool, queue: ModelQueue, reproducibility: str | None
+    entry: ModelEntry,
+    *,
+    default: bool,
+    queue: ModelQueue,
+    reproducibility: str | None,
+    loras: Sequence[LoraFile] = (),
 ) -> ModelView:
     """A model as clients see it: not where its files are."""
     return ModelView(
@@ -303,6 +321,7 @@ def model_of(
         defaults=entry.defaults,
         inputs=list(entry.inputs),
         samplers=list(entry.legal_samplers),
+        loras=[LoraView(name=x.name, digest=x.digest, bytes=x.size_bytes) for x in loras],
         queued=queue.queued,
         running=queue.running,
         workers=queue.workers,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jobs.errors import SettingsError
-from jobs.loras import LoraShelf
+from jobs.loras import LoraShelf, shelf_at
 from jobs.samplers import SAMPLERS, Prediction
 
 
@@ -82,6 +82,11 @@ class ModelEntry(_Frozen):
             raise ValueError(f"unknown samplers {unknown}; known: {', '.join(SAMPLERS)}")
         if self.defaults.sampler not in self.legal_samplers:
             raise ValueError(f"default sampler {self.defaults.sampler!r} is not among its samplers")
+        most = SAMPLERS[self.defaults.sampler].max_steps
+        if self.defaults.steps > most:
+            raise ValueError(
+                f"{self.defaults.sampler!r} takes at most {most} steps, so do defaults"
+            )
         for side in (self.defaults.width, self.defaults.height):
             if side % self.limits.side_multiple or not (
                 self.limits.min_side <= side <= self.limits.max_side
@@ -126,7 +131,7 @@ class Catalogue(_Frozen):
 
     def loras_of(self, entry: ModelEntry) -> LoraShelf | None:
         """The adapters that a request for this model may name, or None."""
-        return None if entry.loras is None else LoraShelf(self.folder / entry.loras)
+        return None if entry.loras is None else shelf_at(self.folder / entry.loras)
 
 
 def load_catalogue(path: Path) -> Catalogue:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -75,3 +76,9 @@ class LoraShelf:
                 known = version, hashlib.file_digest(file, "sha256").hexdigest()
             self._digests[path] = known
         return LoraFile(name, path, stat.st_size, known[1])
+
+
+@cache
+def shelf_at(folder: Path) -> LoraShelf:
+    """The shelf of a folder, one a process: a digest is found once, not at every listing."""
+    return LoraShelf(folder)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from jobs.catalogue import Catalogue, Limits, ModelEntry
 from jobs.errors import InvalidRequest, Problem
 from jobs.resolve_inputs import begins_with, check_inputs
+from jobs.resolve_loras import check_loras
+from jobs.samplers import SAMPLERS
 from jobs.spec import MAX_SEED, JobRequest, JobSpec
 
 MAX_METADATA_BYTES = 1024
@@ -44,7 +46,8 @@ def resolve(
     _within("/steps", steps, 1, entry.limits.max_steps, problems)
     _within("/guidance_scale", guidance, 0, entry.limits.max_guidance, problems)
     _check_texts(request, entry, problems)
-    _check_sampler(sampler, entry, problems)
+    _check_sampler(sampler, steps, entry, problems)
+    loras = check_loras(request, catalogue, entry, problems)
     _check_output(request, problems)
     check_inputs(start, (width, height), steps, sampler, entry, problems)
     if problems:
@@ -59,6 +62,7 @@ def resolve(
         guidance_scale=float(guidance),
         seeds=tuple(seeds),
         sampler=sampler,
+        loras=loras,
         image=start.image,
         mask=start.mask,
         strength=start.strength,
@@ -264,12 +268,15 @@ def _check_texts(request: JobRequest, entry: ModelEntry, problems: list[Problem]
         )
 
 
-def _check_sampler(sampler: str, entry: ModelEntry, problems: list[Problem]) -> None:
+def _check_sampler(sampler: str, steps: int, entry: ModelEntry, problems: list[Problem]) -> None:
     legal = entry.legal_samplers
     if sampler not in legal:
         near = difflib.get_close_matches(sampler, legal, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         problems.append(Problem("/sampler", "unknown_sampler", f"{hint}legal: {', '.join(legal)}"))
+    elif SAMPLERS[sampler].max_steps < steps <= entry.limits.max_steps:
+        most = SAMPLERS[sampler].max_steps
+        problems.append(Problem("/steps", "out_of_range", f"from 1 to {most} with {sampler}"))
 
 
 def _check_output(request: JobRequest, problems: list[Problem]) -> None:

@@ -133,6 +133,19 @@ Strength = Annotated[float, Field(gt=0, le=1)]
 Resize = Literal["cover", "stretch"]
 
 
+class LoraChoice(Frozen):
+    """One LoRA adapter of the model, and how strongly it acts."""
+
+    name: Name = Field(description="As GET /v1/models lists it for the model.")
+    scale: Annotated[float, Field(ge=-4, le=4)] = Field(
+        1.0, description="1: as it was trained; 0: not at all; below 0: the opposite."
+    )
+
+
+MAX_LORAS = 4
+LoraChoices = Annotated[tuple[LoraChoice, ...], Field(max_length=MAX_LORAS, strict=False)]
+
+
 class JobRequest(Frozen):
     """A generation request as a client may send it. What is left out is resolved, and recorded."""
 
@@ -164,6 +177,9 @@ class JobRequest(Frozen):
     n: int | None = Field(None, description="How many images; 1 unless `seed` is a list.")
     sampler: Name | None = Field(
         None, description="See GET /v1/samplers; left out: the model's default."
+    )
+    loras: LoraChoices = Field(
+        (), description="LoRA adapters to put on the model for this job; their order is nothing."
     )
     image: GivenPicture | None = Field(
         None,
@@ -214,6 +230,7 @@ class JobSpec(Frozen):
     guidance_scale: float
     seeds: tuple[Seed, ...] = Field(min_length=1)  # one an image
     sampler: str
+    loras: tuple[LoraChoice, ...] = ()
     image: str | None = None  # ID of the input that it begins with, of the job's own size
     mask: str | None = None  # ID of the input that is white where to repaint
     strength: Strength | None = None  # None: there is no image
@@ -240,7 +257,7 @@ class JobSpec(Frozen):
     @property
     def size_class(self) -> str:
         """Jobs of one class can share a model call."""
-        return f"{self.width}x{self.height}"
+        return "+".join([f"{self.width}x{self.height}", *sorted(x.name for x in self.loras)])
 
     @property
     def cost(self) -> float:

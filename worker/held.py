@@ -17,9 +17,10 @@ from jobs.scripts.client_calls import RUN_LIMIT_S
 from jobs.scripts.worker_calls import Claimed, Ending, Lease, as_json
 from jobs.spec import JobSpec, Priority, Reproducibility
 from jobs.tracing import NO_SPAN, Span
-from worker.messages import Finished, ImageRequest, Pixels, Progress, Started
+from worker.messages import Finished, ImageRequest, Lora, Pixels, Progress, Started
 
 PRIORITIES = {Priority.HIGH: 1, Priority.NORMAL: 0, Priority.LOW: -1}
+PREVIEW_S = 0.4  # between two previews of one job, of whichever of its images
 _ORDER = (Stage.WAITING, Stage.ENCODING, Stage.DENOISING, Stage.DECODING, Stage.UPLOADING)
 # What several images kept together is what the weakest of them kept.
 _WEAKEST = ("free", "unpacked", "tolerance", "exact")
@@ -82,12 +83,14 @@ class HeldJob:
             guidance_scale=spec.guidance_scale,
             seed=image.seed,
             sampler=spec.sampler,
+            loras=tuple(Lora(name=lora.name, scale=lora.scale) for lora in spec.loras),
             exact=spec.reproducibility is Reproducibility.EXACT,
             key=self.tenant,
             priority=PRIORITIES[spec.priority],
             deadline_s=self.deadline_s,
             image=self.pictures[spec.image] if spec.image else None,
             mask=self.pictures[spec.mask] if spec.mask else None,
+            preview_every_s=PREVIEW_S * spec.n if spec.preview else None,
             strength=IMAGE_STRENGTH if spec.strength is None else spec.strength,
         )
 

@@ -45,6 +45,13 @@ class PictureOptions(TypedDict, total=False):
     index: int  # ... and which of its images
 
 
+class LoraOptions(TypedDict, total=False):
+    """One LoRA adapter, as the model lists it."""
+
+    name: Required[str]
+    scale: float  # 1: as it was trained
+
+
 class JobOptions(TypedDict, total=False):
     """Everything that a job may say besides its prompt. What is left out, the model decides."""
 
@@ -59,6 +66,7 @@ class JobOptions(TypedDict, total=False):
     seed: int | list[int]  # image k uses seed + k, or the k-th of a list
     n: int  # images
     sampler: str
+    loras: list[LoraOptions]  # adapters to put on the model for this job
     image: str | PictureOptions  # base64 or data URI, an input, or an earlier job's image
     mask: str | PictureOptions  # repaint where it is white
     strength: float  # how much of the image is let go of, 0 to 1
@@ -99,6 +107,13 @@ class Input(Answer):
     url: str
 
 
+class LoraChoice(Answer):
+    """One LoRA adapter that a picture was made with."""
+
+    name: str
+    scale: float
+
+
 class Resolved(Answer):
     """Every value that the pictures were made with: submit it to make them again."""
 
@@ -112,6 +127,7 @@ class Resolved(Answer):
     seed: list[int]
     n: int
     sampler: str
+    loras: list[LoraChoice]
     image: Picture | None
     mask: Picture | None
     strength: float | None
@@ -235,6 +251,14 @@ class Defaults(Answer):
     sampler: str
 
 
+class Lora(Answer):
+    """One LoRA adapter of a model."""
+
+    name: str
+    digest: str  # SHA-256 of its file
+    bytes: int
+
+
 class Model(Answer):
     """One model, and how busy it is."""
 
@@ -247,6 +271,7 @@ class Model(Answer):
     defaults: Defaults
     inputs: list[str]
     samplers: list[str]
+    loras: list[Lora]
     queued: int
     running: int
     workers: int
@@ -261,7 +286,9 @@ class Sampler(Answer):
     good_for: str
     predictions: list[str]
     adds_noise: bool
+    from_image: bool
     calls_per_step: int
+    max_steps: int
 
 
 class UsageEntry(Answer):
@@ -286,7 +313,6 @@ class UsageTotal(Answer):
 class Usage(Answer):
     """Usage from one day to another, both included."""
 
-    from_image: bool
     since: date
     until: date
     total: UsageTotal

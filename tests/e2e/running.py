@@ -27,6 +27,7 @@ id = "tiny"
 title = "random weights: it paints noise, quickly"
 source = "tiny"
 family = "sd"
+loras = "loras"
 lane_width = 16  # rows: eight guided images in one call, whatever this machine is good at
 [model.defaults]
 width = 32
@@ -48,9 +49,12 @@ WORKER = {
 def write_tiny_model(folder: Path) -> Path:
     """A model file and its model. In a process of its own: torch stays out of the test's."""
     code = (
-        "import sys; from tests.engine.tiny import *; tiny_pipeline().save_pretrained(sys.argv[1])"
+        "import sys, pathlib; from tests.engine.loras import tiny_pipeline, write_lora;"
+        "folder = pathlib.Path(sys.argv[1]); tiny_pipeline().save_pretrained(folder / 'tiny');"
+        "write_lora(folder / 'loras', 'ink', seed=1, text=True)"
     )
-    subprocess.run([sys.executable, "-c", code, folder / "tiny"], cwd=ROOT, check=True)
+    (folder / "loras").mkdir()
+    subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, check=True)
     models = folder / "models.toml"
     models.write_text(MODELS)
     return models

@@ -102,6 +102,9 @@ RECIPES: dict[str, Recipe] = {
     "flow_deis": _flow(*_DEIS),
 }
 
+# From 21 steps on, Karras' spacing of a noise without end gives these two equal times: they stop.
+_NO_ZERO_SNR = {"dpmpp_2m_karras", "dpmpp_2m_sde_karras", "dpmpp_3m_karras", "unipc_karras"}
+
 
 class SamplerShelf:
     """The samplers of one model: a prototype per name, copied for every image."""
@@ -153,6 +156,8 @@ class SamplerShelf:
         if self._only and name not in self._only:
             return False
         recipe, passed = RECIPES[name], self._set_by_pipeline
+        if self._config.get("rescale_betas_zero_snr") and name in _NO_ZERO_SNR:
+            return False
         if not passed <= set(inspect.signature(_class_of(recipe).set_timesteps).parameters):
             return False
         # The diffusion solvers take `mu` only where the model's own sampler shifts by it.
