@@ -30,7 +30,7 @@ class FakeEngine:
     def __init__(self, pipe: Any, *, step_s: float, batch: int) -> None:
         self.pipe, self.step_s, self.batch = pipe, step_s, batch
         self.waiting: deque[m.ImageRequest] = deque()
-        self.live: dict[str, list[Any]] = {}  # request, calls done
+        self.live: dict[str, list[Any]] = {}  # request, calls done, images in them
         self.beat_at = 0.0
 
     def run(self) -> None:
@@ -76,7 +76,7 @@ class FakeEngine:
 
     def drop(self, id_: str) -> None:
         known = id_ in self.live or any(r.id == id_ for r in self.waiting)
-        _, calls = self.live.pop(id_, (None, 0))
+        _, calls, _ = self.live.pop(id_, (None, 0, 0))
         self.waiting = deque(r for r in self.waiting if r.id != id_)
         if known:
             self.pipe.send(m.Canceled(id=id_, calls=calls))
@@ -84,18 +84,20 @@ class FakeEngine:
     def join(self) -> None:
         while self.waiting and len(self.live) < self.batch:
             request = self.waiting.popleft()
-            self.live[request.id] = [request, 0]
+            self.live[request.id] = [request, 0, 0]
             self.pipe.send(m.Started(id=request.id))
 
     def step(self) -> None:
         if not self.live:
             return
         time.sleep(self.step_s)  # noqa: TID251 - this is the work
+        together = len(self.live)
         for id_, entry in list(self.live.items()):
             entry[1] += 1
-            request, calls = entry
+            entry[2] += together
+            request, calls, company = entry
             if not self.goes_wrong(request, calls):
-                self.tell(request, calls)
+                self.tell(request, calls, company / calls)
             if calls >= request.steps:
                 self.live.pop(id_, None)
 
@@ -116,7 +118,7 @@ class FakeEngine:
         )
         return True
 
-    def tell(self, request: m.ImageRequest, calls: int) -> None:
+    def tell(self, request: m.ImageRequest, calls: int, company: float) -> None:
         if calls < request.steps:
             self.pipe.send(
                 m.Progress(
@@ -136,7 +138,7 @@ class FakeEngine:
                 encode_ms=0.0,
                 denoise_ms=calls * self.step_s * 1e3,
                 decode_ms=0.0,
-                batch_size_mean=float(len(self.live)),
+                batch_size_mean=company,
                 calls=calls,
                 fingerprint="engine=fake",
                 reproducibility="exact",
