@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import errors, openapi
 from api.deps import known_query
+from api.heads import Heads
 from api.metrics import Metrics
 from api.middleware import Edge
 from api.routes import (
@@ -114,6 +115,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         allow_listed_origins(app, settings)
     if app.state.tracing.on:
         app.add_middleware(Traced, tracing=app.state.tracing)
+    app.add_middleware(Heads)
     app.add_middleware(
         Edge,
         max_body_bytes=settings.max_body_bytes,

@@ -25,6 +25,7 @@ from printworks.errors import (
     Unreachable,
     WaitTimeout,
 )
+from printworks.events import Event
 from printworks.types import (
     Image,
     Job,
@@ -44,6 +45,7 @@ __all__ = [
     "AsyncClient",
     "Busy",
     "Client",
+    "Event",
     "FieldProblem",
     "Gone",
     "Image",

@@ -19,6 +19,7 @@ import httpx2
 
 from printworks import protocol
 from printworks.errors import Gone
+from printworks.events import Event, Lines, Watch, following
 from printworks.protocol import Call
 from printworks.types import (
     Image,
@@ -103,6 +104,35 @@ class AsyncClient:
             if job.final:
                 return job
             await anyio.sleep(pace.pause_s(job))
+
+    async def events(self, job_id: str, *, timeout_s: float | None = None) -> AsyncIterator[Event]:
+        """A job, live, until it ends: a snapshot first, then what changes.
+
+        A stream that breaks is taken up again. Raises WaitTimeout, NotFound, Gone, Busy (too many
+        streams: `wait` still works).
+        """
+        call, watch = following(job_id), Watch(timeout_s)
+        while True:
+            outcome: httpx2.Response | httpx2.TransportError | None = None
+            try:
+                async with self._http.stream(
+                    call.method, call.path, headers=call.headers, timeout=watch.timeout
+                ) as answer:
+                    if not answer.is_success:
+                        await answer.aread()
+                        outcome = answer
+                    else:
+                        lines = Lines()
+                        async for line in answer.aiter_lines():
+                            event = lines.take(line)
+                            watch.heard(event)
+                            if event is not None:
+                                yield event
+                                if event.last:
+                                    return
+            except httpx2.TransportError as error:
+                outcome = error
+            await anyio.sleep(watch.pause_s(outcome, self.url))
 
     async def cancel(self, job_id: str) -> Job:
         """End a job, whatever it is doing; one that has ended stays as it is."""

@@ -16,6 +16,7 @@ import typer
 from printworks.cli.connection import Options, connect, reported
 from printworks.cli.display import Display
 from printworks.client import Client
+from printworks.errors import Busy
 from printworks.protocol import success_of
 from printworks.types import Image, Job, JobOptions
 
@@ -93,11 +94,22 @@ def follow(client: Client, job: Job, timeout_s: float | None) -> Job:
     try:
         with Display() as display:
             display.show(job)
-            return client.wait(job.id, timeout_s=timeout_s, on_look=display.show)
+            return _followed(client, job, timeout_s, display)
     except KeyboardInterrupt:
         client.cancel(job.id)
         print(f"printworks: interrupted; job {job.id} is canceled", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _followed(client: Client, job: Job, timeout_s: float | None, display: Display) -> Job:
+    """The job at its end, shown as its events come."""
+    try:
+        for event in client.events(job.id, timeout_s=timeout_s):
+            job = event.onto(job)
+            display.show(job)
+    except Busy:  # too many streams: looking again and again still works
+        return client.wait(job.id, timeout_s=timeout_s, on_look=display.show)
+    return job if job.final else client.get(job.id)  # deleted: Gone
 
 
 def deliver(client: Client, job: Job, out: Path | None, options: Options) -> None:

@@ -1,0 +1,141 @@
+"""A job, live: the events of its stream, and how the stream's lines become them.
+
+Owns the words of server-sent events, without any I/O. Invariant: whoever connects again starts with
+a snapshot, so a stream that breaks costs nothing but time; a newer service may send events that are
+not named here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from printworks import protocol
+from printworks.errors import PrintworksError, WaitTimeout
+from printworks.protocol import Call
+from printworks.types import Image, Job, Progress
+
+SILENCE_S = 40.0  # the service says something at least every 15 s
+SHORT_SILENCE_S = 2.0  # for who waits a limited time: the longest that it waits too long
+LAST = frozenset({"done", "gone"})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: snapshot, status, progress, image, preview, done, gone, or one of a newer service.
+
+    `data` is what came; `job`, `progress` and `image` are the same, typed, where it is one.
+    """
+
+    name: str
+    data: dict[str, Any]
+
+    @property
+    def job(self) -> Job | None:
+        """The whole job: of snapshot, status and done."""
+        known = self.name in ("snapshot", "status", "done")
+        return Job.model_validate(self.data) if known else None
+
+    @property
+    def progress(self) -> Progress | None:
+        """Model calls done and expected: of progress."""
+        return Progress.model_validate(self.data) if self.name == "progress" else None
+
+    @property
+    def image(self) -> Image | None:
+        """One picture: of image."""
+        return Image.model_validate(self.data) if self.name == "image" else None
+
+    @property
+    def last(self) -> bool:
+        """Whether the stream ends with it."""
+        return self.name in LAST
+
+    def onto(self, job: Job) -> Job:
+        """`job` as it stands after this event."""
+        if self.job is not None:
+            return self.job
+        if self.progress is None:
+            return job
+        seen = {"progress": self.progress, "stage": self.data.get("stage", job.stage)}
+        return job.model_copy(update=seen)
+
+
+class Lines:
+    """Makes events of lines; comments and what is not JSON are passed over."""
+
+    def __init__(self) -> None:
+        self._name, self._data = "", ""
+
+    def take(self, line: str) -> Event | None:
+        """The event that ends with this line, if one does."""
+        field, _, value = line.partition(":")
+        if field == "event":
+            self._name = value.removeprefix(" ")
+        elif field == "data":
+            self._data += value.removeprefix(" ")
+        elif not line:
+            name, data, self._name, self._data = self._name, self._data, "", ""
+            try:
+                return Event(name, json.loads(data)) if name and data else None
+            except ValueError:
+                return None
+        return None
+
+
+class Watch:
+    """How long a stream is listened to, and what is done when it breaks."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._timeout_s = float("inf") if timeout_s is None else timeout_s
+        self._until = time.monotonic() + self._timeout_s
+        self._failed = 0
+        self._job: Job | None = None
+
+    @property
+    def timeout(self) -> httpx2.Timeout:
+        """Of one request."""
+        left_s = self._until - time.monotonic()
+        limited = self._timeout_s != float("inf")
+        silence_s = min(max(left_s, 0.1), SHORT_SILENCE_S) if limited else SILENCE_S
+        return httpx2.Timeout(10.0, read=silence_s)
+
+    def heard(self, event: Event | None) -> None:
+        """Something came. Raises WaitTimeout where the time is over."""
+        if event is not None:
+            self._failed = 0
+            self._job = event.job or self._job
+            if event.last:
+                return
+        self._check()
+
+    def pause_s(self, outcome: httpx2.Response | httpx2.TransportError | None, url: str) -> float:
+        """Seconds until it is tried again; None: the service ended the stream, as it does when it
+        restarts. Raises ApiError, Unreachable, WaitTimeout."""
+        self._check()
+        if isinstance(outcome, httpx2.ReadTimeout) and self._timeout_s != float("inf"):
+            return 0.0  # our own short patience
+        broken = outcome or httpx2.ReadError("the stream ended")
+        delay_s = protocol.delay_s(self._failed, broken, known=self._job is not None)
+        if delay_s is None:
+            protocol.answer_of(broken, url)
+            raise PrintworksError("unreachable")  # answer_of raised
+        self._failed += 1
+        return delay_s
+
+    def _check(self) -> None:
+        if self._job is not None and time.monotonic() >= self._until:
+            raise WaitTimeout(self._job, self._timeout_s)
+
+
+def following(job_id: str) -> Call:
+    """The stream of a job."""
+    return Call(
+        method="GET",
+        path=f"{protocol.look(job_id).path}/events",
+        headers={"accept": "text/event-stream"},
+    )
