@@ -45,6 +45,7 @@ def a_job(**more: Any) -> dict[str, Any]:
         "mask": None,
         "strength": None,
         "resize": None,
+        "loras": [],
         "preview": False,
         "output": {"format": "png", "quality": None, "metadata": True},
         "priority": "normal",
