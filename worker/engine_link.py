@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 QUIET_S = 30.0  # no word for this long, and for ten steps: the child hangs in a kernel or a loop
 QUIET_STEPS = 10
+LOOK_S = 3.0  # between two looks; a loop that waits for Redis takes about two
 LOADING_QUIET_S = 600.0  # weights from a slow disk, a self-test at a new size: no beats meanwhile
 SEND_TIMEOUT_S = 10  # a child that does not read its commands for this long hangs, too
 ENGINE = (sys.executable, "-m", "worker.engine")  # told its socket and its parent
@@ -58,11 +59,17 @@ class EngineLink:
     """One engine process, kept alive. `poll` and `wait` drive everything, `stop` ends it."""
 
     def __init__(
-        self, config: EngineConfig, program: Sequence[str] = ENGINE, *, quiet_s: float = QUIET_S
+        self,
+        config: EngineConfig,
+        program: Sequence[str] = ENGINE,
+        *,
+        quiet_s: float = QUIET_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._program = program
-        self._quiet_s = quiet_s
+        self._silence = lambda: Silence(quiet_s, clock)
+        self._clock = clock
         self._child: _Child | None = None
         self._given: set[str] = set()
         self._respawn_s = FIRST_RESPAWN_S
@@ -71,7 +78,7 @@ class EngineLink:
 
     def start(self) -> None:
         """Spawn the engine process; `ready` turns true some seconds later."""
-        self._child = _Child(self._program, self._config, self._wake, self._quiet_s)
+        self._child = _Child(self._program, self._config, self._wake, self._silence())
         self._respawn_at_s = None
 
     @property
@@ -104,7 +111,7 @@ class EngineLink:
             events += [self._seen(event) for event in self._child.received()]
             if (cause := self._child.dead_or_hung()) is not None:
                 events.append(self._bury(self._child, cause))
-        if self._respawn_at_s is not None and time.monotonic() >= self._respawn_at_s:
+        if self._respawn_at_s is not None and self._clock() >= self._respawn_at_s:
             self.start()
         return events
 
@@ -134,17 +141,48 @@ class EngineLink:
         exitcode = child.kill()
         lost, self._given = tuple(sorted(self._given)), set()
         self._child = None
-        self._respawn_at_s = time.monotonic() + self._respawn_s
+        self._respawn_at_s = self._clock() + self._respawn_s
         self._respawn_s = min(LAST_RESPAWN_S, self._respawn_s * 2)
         log.warning("engine.died", extra={"cause": cause, "exitcode": exitcode, "lost": len(lost)})
         return EngineDied(cause=cause, exitcode=exitcode, detail=child.detail, lost_ids=lost)
+
+
+class Silence:
+    """How long a child has said nothing, while somebody listened.
+
+    A worker that was frozen for an hour (SIGSTOP, a host at its limit) has an hour of messages
+    to read yet when it wakes: one look adds LOOK_S at most, however long ago the last one was.
+    """
+
+    def __init__(self, limit_s: float, clock: Callable[[], float]) -> None:
+        self._limit_s = limit_s
+        self._clock = clock
+        self.heard = 0  # messages so far; counted by the reading thread
+        self.step_ms = 0.0
+        self._noted = 0
+        self._looked_s = clock()
+        self._silent_s = 0.0
+
+    def too_long(self, *, loading: bool) -> bool:
+        """Look once: whether it is taken for hung. Ten steps of its own are never too long."""
+        now_s, heard = self._clock(), self.heard
+        self._silent_s += min(LOOK_S, now_s - self._looked_s)
+        self._looked_s = now_s
+        if heard != self._noted:
+            self._noted, self._silent_s = heard, 0.0
+        limit_s = max(self._limit_s, QUIET_STEPS * self.step_ms / 1000)
+        return self._silent_s > (LOADING_QUIET_S if loading else limit_s)
 
 
 class _Child:
     """One incarnation of the engine process: its socket, its inbox, its signs of life."""
 
     def __init__(
-        self, program: Sequence[str], config: EngineConfig, wake: threading.Event, quiet_s: float
+        self,
+        program: Sequence[str],
+        config: EngineConfig,
+        wake: threading.Event,
+        silence: Silence,
     ) -> None:
         ours, theirs = socket.socketpair()
         # Raw timeval (s, us): a child that hangs must not block our writes for ever.
@@ -160,11 +198,9 @@ class _Child:
         self._pipe: Connection[Command | EngineConfig, Event] = Connection(ours.detach())
         self._inbox: deque[Event] = deque()
         self._wake = wake
-        self._quiet_s = quiet_s
+        self._silence = silence
         self._eof = False
         self._stuck = False
-        self._heard_s = time.monotonic()
-        self._step_ms = 0.0
         self._loading = True
         self.ready = False
         self.detail = ""
@@ -196,11 +232,11 @@ class _Child:
     def _note(self, event: Event) -> None:
         match event:
             case Ready():
-                self.ready = True
+                self.ready, self._loading = True, False
             case Loading(fraction=fraction):
                 self._loading = fraction < 1.0
             case Beat(step_ms=step_ms):
-                self._step_ms = step_ms or 0.0
+                self._silence.step_ms = step_ms or 0.0
             case Fatal(code=code, message=message):
                 self.detail = f"{code}: {message}"
             case _:
@@ -212,11 +248,7 @@ class _Child:
                 return "failed_to_start"
             code = self._reap(timeout_s=1.0)
             return "killed" if code is not None and code < 0 else "exited"
-        limit_s = max(self._quiet_s, QUIET_STEPS * self._step_ms / 1000)
-        quiet_s = time.monotonic() - self._heard_s
-        if self._stuck or quiet_s > (
-            LOADING_QUIET_S if self._loading or not self.ready else limit_s
-        ):
+        if self._silence.too_long(loading=self._loading or not self.ready) or self._stuck:
             return "hung"
         return None
 
@@ -245,7 +277,7 @@ class _Child:
         try:
             while True:
                 event = self._pipe.recv()
-                self._heard_s = time.monotonic()
+                self._silence.heard += 1
                 self._inbox.append(event)
                 self._wake.set()
         except (EOFError, OSError):

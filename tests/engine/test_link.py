@@ -124,7 +124,7 @@ def test_an_engine_that_is_killed_gives_its_images_back_and_comes_again_with_the
 
 def test_an_engine_that_hangs_is_killed_and_says_so(link: EngineLink, monkeypatch):
     up(link)
-    monkeypatch.setattr(link._child, "_quiet_s", 1.5)
+    monkeypatch.setattr(link._child._silence, "_limit_s", 1.5)
     stuck = a_request(prompt="!hang@0")
     link.submit(stuck)
 

@@ -129,6 +129,9 @@ class FakeEngine:
                     stage="denoising",
                 )
             )
+            if request.preview_every_s is not None:
+                grey = m.Pixels(width=16, height=8, data=bytes([calls]) * (16 * 8 * 3))
+                self.pipe.send(m.Preview(id=request.id, calls=calls, pixels=grey))
             return
         data = Random(request.seed).randbytes(request.width * request.height * 3)
         self.pipe.send(
@@ -146,9 +149,12 @@ class FakeEngine:
         )
 
 
-def fake_link(config: m.EngineConfig, *, step_s: float = 0.005, batch: int = 8) -> EngineLink:
+def fake_link(
+    config: m.EngineConfig, *, step_s: float = 0.005, batch: int = 8, **options: Any
+) -> EngineLink:
     """The real link, keeping a fake engine alive."""
-    return EngineLink(config, (sys.executable, str(Path(__file__)), str(step_s), str(batch)))
+    program = (sys.executable, str(Path(__file__)), str(step_s), str(batch))
+    return EngineLink(config, program, **options)
 
 
 if __name__ == "__main__":
