@@ -17,7 +17,7 @@ from typing import Self
 
 from api.errors import TooManyStreams
 from jobs.errors import StoreUnavailable
-from jobs.events import ProgressEvent, StatusEvent
+from jobs.events import PreviewEvent, ProgressEvent, Said, StatusEvent
 from jobs.record import JobRecord
 from jobs.store import AsyncJobStore
 
@@ -36,14 +36,18 @@ class Follower:
         self.wants_progress = wants_progress
         self.stale = False  # the record has changed since it was read
         self.progress: ProgressEvent | None = None  # the latest not yet taken
+        self.previews: set[int] = set()  # images of which there is a preview not yet taken
         self._news = asyncio.Event()
 
-    def tell(self, event: StatusEvent | ProgressEvent) -> None:
+    def tell(self, event: Said) -> None:
         """Note an event; a newer progress replaces the older."""
         if isinstance(event, StatusEvent):
             self.look_again()
         elif self.wants_progress:
-            self.progress = event
+            if isinstance(event, PreviewEvent):
+                self.previews.add(event.index)
+            else:
+                self.progress = event
             self._news.set()
 
     def look_again(self) -> None:

@@ -33,10 +33,20 @@ class ProgressEvent(BaseModel):
     steps: int
 
 
-JobEvent = Annotated[StatusEvent | ProgressEvent, Field(discriminator="type")]
-_EVENT: TypeAdapter[StatusEvent | ProgressEvent] = TypeAdapter(JobEvent)
+class PreviewEvent(BaseModel):
+    """There is a new preview of one of its images; who wants it reads it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    type: Literal["preview"] = "preview"
+    job: str
+    index: int
 
 
-def parse_event(message: str | bytes) -> StatusEvent | ProgressEvent:
+Said = StatusEvent | ProgressEvent | PreviewEvent
+JobEvent = Annotated[Said, Field(discriminator="type")]
+_EVENT: TypeAdapter[Said] = TypeAdapter(JobEvent)
+
+
+def parse_event(message: str | bytes) -> Said:
     """The event in one message of the channel."""
     return _EVENT.validate_json(message)

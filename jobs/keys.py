@@ -22,6 +22,7 @@ is compressed and Lua cannot read it.
 | pw:inputs | zset: tenant/input/name by Redis time, s | by the janitor | inputs to look at, when |
 | pw:input:{tenant}/{input} | hash: blob, changes | KEEP_S, renewed | a picture to begin with |
 | pw:input:{tenant}/{input}:holds | zset: who by time, s | KEEP_S, renewed | how long it is held |
+| pw:preview:{job} | hash: image, JSON | PREVIEW_TTL_S; the job's end | what it looks like by now |
 | pw:group:{group} | string: JSON | LISTING_TTL_S | which jobs were sent together |
 | pw:group:{group}:ends | hash: job, how it ended; left; webhook | LISTING_TTL_S | its end |
 | pw:counts | hash: counters | none | what was done since ever (jobs/counts.py) |
@@ -48,6 +49,7 @@ OPEN_TTL_S = 8 * DAY_S  # > the longest deadline
 OUTBOX_TTL_S = 30 * DAY_S  # a courier may be away that long
 WORKER_TTL_S = 60
 PROBE_TTL_S = 60
+PREVIEW_TTL_S = 60
 PROBE = "pw:probe"
 DEADLINES = "pw:deadlines"
 ERASE = "pw:erase"
@@ -200,6 +202,11 @@ def group(group_id: str) -> str:
 def group_ends(group_id: str) -> str:
     """How the jobs of a group ended, and how many have not."""
     return f"{group(group_id)}:ends"
+
+
+def preview(job_id: str) -> str:
+    """The latest preview of each image of a running job."""
+    return f"pw:preview:{job_id}"
 
 
 def rate(key_id: str) -> str:

@@ -15,7 +15,7 @@ from jobs import keys
 from jobs.admission import NOBODY, AdmitLimits, Admitted, Idempotency, Sender
 from jobs.connection import check_info, translated
 from jobs.errors import StoreUnavailable
-from jobs.events import ProgressEvent, StatusEvent, parse_event
+from jobs.events import Said, parse_event
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import JobRecord, Status
 from jobs.running import AsyncRunner, Runner
@@ -75,6 +75,11 @@ class AsyncJobStore(AsyncRunner):
         return await self.run(
             client_calls.list_jobs(tenant, status=status, model=model, cursor=cursor, limit=limit)
         )
+
+    async def previews(self, job_id: str) -> dict[int, str]:
+        """What a running job looks like by now: JSON, by index of the image. Often empty."""
+        found = await self.command("hgetall", keys.preview(job_id))
+        return {int(index): shown for index, shown in found.items()}
 
     async def cancel(self, job_id: str, *, tenant: str) -> JobRecord:
         """End a job at once, whatever it is doing; a final one stays as it is."""
@@ -153,9 +158,7 @@ class AsyncJobStore(AsyncRunner):
         """
         check_info(await self.command("info"), waived)
 
-    async def subscribe(
-        self, *, silence_s: float = SILENCE_S
-    ) -> AsyncIterator[StatusEvent | ProgressEvent]:
+    async def subscribe(self, *, silence_s: float = SILENCE_S) -> AsyncIterator[Said]:
         """Every job's events over one connection; raises StoreUnavailable when it breaks.
 
         Where nothing is heard for `silence_s`, Redis is asked, and once more later given up: a

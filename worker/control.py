@@ -31,6 +31,7 @@ from worker.messages import (
     Finished,
     ImageEvent,
     Loading,
+    Preview,
     Progress,
     Ready,
     Started,
@@ -41,10 +42,10 @@ from worker.settings import WorkerSettings
 from worker.settling import Settling
 from worker.traces import Traces
 
+from worker.telling import Telling
 log = logging.getLogger(__name__)
 
 TURN_S = 0.02  # the longest sleep; engine events end it at once
-TELL_S = 0.5  # progress is published this often
 AWAY_S = 0.25  # pause before Redis is tried again
 SPOOL_FULL = "the picture store is away, and the pictures that wait for it fill the spool"
 
@@ -82,7 +83,7 @@ class Control:
         self._held: dict[str, HeldJob] = {}  # by execution ID
         self._images: dict[str, tuple[HeldJob, HeldImage]] = {}  # all that the engine has of us
         self._settling = Settling(bridge, at)
-        self._spent: list[HeldJob] = []  # dropped jobs whose last count is to be told
+        self._telling = Telling(bridge)
         self._pace = Pace()
         self._ready = Ready(models=())
         self._engine = Beat(step_ms=None, live=0, waiting=0)
@@ -132,7 +133,7 @@ class Control:
             self._obey_commands()
             self._beat()
             self._settling.write()
-            self._tell_progress()
+            self._telling.tell(self._held.values())
             self._reap()
             self._claim()
         except StoreUnavailable as error:
@@ -160,6 +161,7 @@ class Control:
         self._fetching.close()
 
     # --- what the engine says
+        self._telling.close()
 
     def _hear_engine(self) -> None:
         for event in self._link.poll():
@@ -171,8 +173,6 @@ class Control:
                     self._due.pop("beat", None)  # say so at once: somebody waits for it
                 case Beat():
                     self._engine = event
-                case Loading() | Fatal():
-                    log.info("engine.said", extra={"said": repr(event)})
                 case _:
                     self._hear_of_image(event)
 
@@ -186,6 +186,8 @@ class Control:
                 self._pace.did(job.spec.model, job.note(image, event))
             case Finished():
                 self._pace.did(job.spec.model, job.note(image, event))
+            case Preview():
+                self._telling.show(job, image.index, event)
                 self._at("finished")
                 self._store(job, image, event)
             case Failed():
@@ -197,7 +199,7 @@ class Control:
         if isinstance(event, Canceled | Failed):
             del self._images[event.id]
             if not any(owner is job for owner, _ in self._images.values()):
-                self._spent.append(job)
+                self._telling.spend(job)
 
     def _store(self, job: HeldJob, image: HeldImage, finished: Finished) -> None:
         if not self._holds(job):
@@ -305,16 +307,6 @@ class Control:
         for job in [j for j in self._held.values() if j.stop_at_s < now_s]:
             self._drop(job, TOO_LONG.code)
             self._settling.fail(job.lease, TOO_LONG)
-
-    def _tell_progress(self) -> None:
-        if not self._is_due("tell", TELL_S):
-            return
-        moved = [j for j in self._held.values() if j.progress != j.told]
-        if moved or self._spent:
-            self._bridge.progress([(j.lease, *j.progress) for j in (*moved, *self._spent)])
-        for job in moved:
-            job.told = job.progress
-        self._spent.clear()
 
     def _reap(self) -> None:
         if self._is_due("reap", self._settings.reap_s):

@@ -73,6 +73,7 @@ class ImageRequest:
     strength: float = 0.8  # with `image`: how much of it is let go of, 0 to 1
     control: Control | None = None
     loras: tuple[Lora, ...] = ()
+    preview_every_s: float | None = None  # how often to send a Preview at most; None: never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,15 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """About what the picture will be, small; `calls` model calls are done."""
+
+    id: str
+    calls: int
+    pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """The picture, and all that is needed to know how it was made."""
 
@@ -166,7 +176,7 @@ class Canceled:
     calls: int
 
 
-ImageEvent = Started | Progress | Finished | Failed | Canceled
+ImageEvent = Started | Progress | Preview | Finished | Failed | Canceled
 
 # --- engine -> control, about the process
 

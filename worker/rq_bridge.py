@@ -194,6 +194,10 @@ class BatchWorker(BaseWorker):
         """Tell followers where jobs are."""
         self._store.run(worker_calls.progress(now_at))
 
+    def previews(self, shown: Sequence[tuple[Lease, int, str]]) -> None:
+        """Show followers what jobs look like by now."""
+        self._store.run(worker_calls.previews(shown))
+
     def finish(self, lease: Lease, ending: Ending) -> bool:
         """Write the end of a job. False: it was not ours any more, and nothing is written."""
         result = {**self._result(lease, ending), **ending.result}

@@ -1,8 +1,8 @@
 """A job, live: server-sent events.
 
-Owns the words of the stream: `snapshot` first, then `status`, `progress`, `image`, at last `done`
-(or `gone`, if it was deleted). Invariant: whoever connects, at whatever time and however often,
-knows everything after the snapshot; so there is nothing to resume, and events may be missed.
+Owns the words of the stream: `snapshot` first, then `status`, `progress`, `preview`, `image`, at
+last `done` (or `gone`, if it was deleted). Invariant: whoever connects, at whatever time and however
+often, knows everything after the snapshot; so there is nothing to resume, and events may be missed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ STREAM = "text/event-stream"
 EXAMPLE = (
     'event: snapshot\ndata: {"id": "...", "status": "running", ...}\n\n'
     'event: progress\ndata: {"stage": "denoising", "step": 7, "steps": 25, "fraction": 0.28}\n\n'
+    'event: preview\ndata: {"index": 0, "step": 7, "content_type": "image/jpeg", "data": "..."}\n\n'
     'event: image\ndata: {"index": 0, "url": "...", ...}\n\n'
     'event: done\ndata: {"id": "...", "status": "succeeded", ...}\n\n'
 )
@@ -69,8 +70,12 @@ class Stream:
         with following.follow(record.id, tenant=record.tenant, wants_progress=True) as follower:
             yield "retry: 2000\n\n"
             follower.stale = True  # it may have moved before we followed
+            if record.spec.preview:
+                follower.previews.update(range(record.spec.n))
             while not self._ended:
                 for text in await self._look(follower, record):
+                    yield text
+                for text in await self._previews(follower, record):
                     yield text
                 if following.draining:
                     yield ": this process is ending; connect again\n\n"
@@ -98,6 +103,18 @@ class Stream:
         fraction = round(told.step / told.steps, 4) if told.steps else 0.0
         shown = {"stage": told.stage, "step": told.step, "steps": told.steps, "fraction": fraction}
         return [event("progress", shown)]
+
+    async def _previews(self, follower: Follower, record: JobRecord) -> list[str]:
+        """What it looks like by now, where that is news; JSON as the worker wrote it."""
+        wanted = follower.previews.copy()
+        follower.previews.clear()
+        if not wanted or self._ended:
+            return []
+        try:
+            shown = await self._services.store.previews(record.id)
+        except StoreUnavailable:
+            return []
+        return [f"event: preview\ndata: {shown[i]}\n\n" for i in sorted(wanted & shown.keys())]
 
     def _changes(self, job: Job) -> Iterator[str]:
         """The events that lead from what was said to `job`."""

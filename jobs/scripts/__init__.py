@@ -30,6 +30,7 @@ _CONSTANTS = {
     "OUTBOX_TTL_S": str(keys.OUTBOX_TTL_S),
     "READ_FIELDS": ", ".join(f"'{field}'" for field in keys.READ_FIELDS),
     "INPUT_KEEP_S": str(inputs.KEEP_S),
+    "PREVIEW_TTL_S": str(keys.PREVIEW_TTL_S),
     "USAGE_TTL_S": str(counts.USAGE_TTL_S),
     "REASONS": ", ".join(f"{code} = true" for code in counts.FAILURES),
     "BUCKETS_S": ", ".join(f"{bound:g}" for bound in counts.JOB_BUCKETS_S),

@@ -33,6 +33,7 @@ end
 
 local function job_key(id) return RQ .. 'job:' .. id end
 local function list_key(queue) return RQ .. 'queue:' .. queue end
+local function preview_key(id) return PW .. 'preview:' .. id end
 local function model_of(queue) return string.match(queue, '^(.*)%.') or queue end
 local function final(status)
   return status == 'finished' or status == 'failed' or status == 'stopped' or status == 'canceled'

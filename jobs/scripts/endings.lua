@@ -33,6 +33,7 @@ local function close(id, word, now)  -- status, registry and result are written 
   local due = now + ((pictures ~= '0' and word ~= 'succeeded') and ORPHAN_S or ttl)
   redis.call('ZADD', PW .. 'erase', exact(due),
     tenant .. '/' .. id .. '/' .. pictures .. '.' .. (f[5] or 'png'))
+  redis.call('DEL', preview_key(id))
   release_at(id, now + ttl)
   count_end(id, word, now)
   tell(id, word)

@@ -169,6 +169,16 @@ def progress(now_at: Sequence[tuple[Lease, str, int, int]]) -> Call[int]:
     return Call(load("progress"), (), args, int)
 
 
+def previews(shown: Sequence[tuple[Lease, int, str]]) -> Call[int]:
+    """Show what jobs look like by now: lease, index of the image, the preview as JSON."""
+    args = tuple(
+        value
+        for lease, index, preview in shown
+        for value in (lease.queue, lease.both, index, preview)
+    )
+    return Call(load("preview"), (), args, int)
+
+
 def finish(worker: str, lease: Lease, ending: Ending) -> Call[str]:
     """Write the end of a job: "ok", "again" (it is written already) or "lost"."""
     registry = "finished" if ending.rq_status == "finished" else "failed"

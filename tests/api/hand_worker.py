@@ -7,6 +7,7 @@ pictures: the API never looks inside.
 from __future__ import annotations
 
 import hashlib
+import json
 
 from jobs import keys
 from jobs.blobs import Blobs
@@ -68,6 +69,11 @@ class HandWorker:
     def tell(self, claimed: Claimed, step: int, steps: int, stage: str = "denoising") -> None:
         """Say where a job is."""
         self.store.run(worker_calls.progress([(claimed.lease, stage, step, steps)]))
+
+    def show(self, claimed: Claimed, preview: dict[str, object]) -> None:
+        """Say what an image looks like by now."""
+        text = json.dumps(preview)
+        self.store.run(worker_calls.previews([(claimed.lease, int(str(preview["index"])), text)]))
 
     def finish(self, claimed: Claimed, content: bytes = b"\x89PNG hand made") -> list[bytes]:
         """Store every image of the job and write its end; the bytes stored."""

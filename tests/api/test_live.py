@@ -147,3 +147,26 @@ def test_shutting_down_ends_streams_and_waits_at_once(api_settings: ApiSettings,
         assert waiting.result(timeout=20).json()["status"] == "queued"
         served.thread.join(20)
         assert not served.thread.is_alive()
+
+
+def test_a_stream_shows_previews_and_whoever_comes_late_sees_the_last(
+    api: httpx2.Client, worker: HandWorker
+):
+    job = api.post("/v1/jobs", json={"prompt": "a cat", "preview": True}).json()
+    claimed = worker.take()
+    first = {"index": 0, "step": 3, "content_type": "image/jpeg", "data": "AAAA"}
+    worker.show(claimed, first)
+    told: list[tuple[str, dict]] = []
+
+    with api.stream("GET", job["urls"]["events"]) as answer:
+        for name, data in events(answer):
+            told.append((name, data))
+            if name == "preview" and data["step"] == 3:
+                worker.show(claimed, first | {"step": 5})
+            elif name == "preview":
+                worker.finish(claimed)
+
+    assert [name for name, _ in told][:2] == ["snapshot", "preview"]
+    assert [d["step"] for n, d in told if n == "preview"] == [3, 5]
+    assert told[-1][0] == "done"
+    assert told[0][1]["resolved"]["preview"] is True

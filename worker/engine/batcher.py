@@ -191,6 +191,8 @@ class Engine:
         live.take_apart()
         if (progress := live.progress(self._clock())) is not None:
             self._events.append(progress)
+        if (preview := live.preview(self._clock())) is not None:
+            self._events.append(preview)
 
     def _throw(self, live: Live, error: BaseException) -> None:
         live.call.throw(error)

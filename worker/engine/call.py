@@ -25,6 +25,7 @@ from worker.engine.errors import (
 )
 from worker.engine.gates import CallGreenlet, Kind, ModelCall
 from worker.engine.memory import ran_out, release
+from worker.engine.previews import Preview
 from worker.messages import ImageRequest, Pixels, Stage
 
 # A check is one pass over the latents: 20 us on a CPU, one device sync on a GPU. Every 8th call
@@ -49,6 +50,7 @@ class ImageCall:
     ) -> None:
         self.request = request
         self.expected_calls = expected_calls
+        self.preview: Preview | None = None
         self.beside = beside  # what its fingerprint says of networks beside the model's own
         self.parked: ModelCall | None = None
         self.pixels: Pixels | None = None

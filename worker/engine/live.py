@@ -6,6 +6,7 @@ Invariant: what is reported is read from the call, never counted twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 from worker.engine.admission import level, urgency
@@ -15,7 +16,7 @@ from worker.engine.errors import EngineError
 from worker.engine.gates import Kind
 from worker.engine.model import Model
 from worker.engine.packing import Packed, take_apart
-from worker.messages import Canceled, Failed, Finished, ImageEvent, Progress
+from worker.messages import Canceled, Failed, Finished, ImageEvent, Preview, Progress
 
 PROGRESS_EVERY_S = 0.25  # four times a second is all that a person sees
 
@@ -34,6 +35,7 @@ class Live:
         self._remaining_s = 0.0  # in good company, when it was last looked at
         self._since_s = since_s  # when it was submitted
         self._told_s = 0.0  # when progress was last reported
+        self._shown_s = -math.inf  # when a preview was
 
     @property
     def id(self) -> str:
@@ -91,6 +93,18 @@ class Live:
             steps=int(done * call.request.steps),
             stage=call.stage,
         )
+
+    def preview(self, now_s: float) -> Preview | None:
+        """What it looks like by now, if somebody asked to see it and it is time."""
+        call = self.call
+        if call.preview is None or call.request.preview_every_s is None:
+            return None
+        pixels = call.preview.take()
+        if pixels is None:
+            call.preview.due = now_s - self._shown_s >= call.request.preview_every_s
+            return None
+        self._shown_s = now_s
+        return Preview(id=self.id, calls=call.calls, pixels=pixels)
 
     def ending(self, now_s: float) -> ImageEvent:
         """How it ended."""

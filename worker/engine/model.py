@@ -8,6 +8,7 @@ behaves exactly as diffusers made it.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,12 +28,15 @@ from worker.engine.fingerprint import fingerprint, tensors_hash
 from worker.engine.gated import Gated
 from worker.engine.gates import Gate, Kind
 from worker.engine.packing import Packed, take_apart
+from worker.engine.previews import ColourMap, Preview, fit
 from worker.engine.profiles.base import Profile
 from worker.engine.promises import Promises
 from worker.engine.samplers import RECIPES, SamplerShelf
 from worker.engine.selftest import Verdict
 from worker.engine.variants import picture_arguments, steps_of
 from worker.messages import Control, ImageRequest, Lora, ModelReport, Pixels
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +99,15 @@ class Model:
         modules = [p for p in parts if isinstance(p, torch.nn.Module)]
         return sum(t.numel() * t.element_size() for part in modules for t in part.parameters())
 
+    @cached_property
+    def _colours(self) -> ColourMap | None:
+        """From latents to colours, for previews; fitted when the first is asked for."""
+        try:
+            return fit(getattr(self.pipeline, self.profile.decoder))
+        except Exception:  # a VAE that we cannot read costs its previews, and nothing else
+            log.warning("engine.no_previews", extra={"model": self.entry.id}, exc_info=True)
+            return None
+
     def open(self) -> None:
         """Put the gates in place."""
         self._gated.open()
@@ -140,7 +153,11 @@ class Model:
         steps = SAMPLERS[request.sampler].model_calls(steps_of(request, self.profile))
         calls = self.profile.calls_per_step(request) + (request.control is not None)
         beside = self._beside(request, loras)
-        return ImageCall(request, make, expected_calls=steps * calls, beside=beside)
+        call = ImageCall(request, make, expected_calls=steps * calls, beside=beside)
+        if request.preview_every_s is not None and self._colours is not None:
+            call.preview = Preview(self._colours, request.width, request.height)
+            call.preview.watch(sampler)
+        return call
 
     def verdict_for(self, request: ImageRequest) -> Verdict:
         """What holds for such a picture; the first of its kind is tested, in a second or so."""

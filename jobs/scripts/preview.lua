@@ -1,0 +1,17 @@
+-- preview: what some running jobs look like by now. Ignored for those that are held no more.
+-- uses: common
+-- ARGV  of each: queue, job:execution, index of the image, the preview as JSON
+-- returns how many were kept
+
+local kept = 0
+for i = 1, #ARGV, 4 do
+  local id = string.match(ARGV[i + 1], '^(.*):')
+  if redis.call('ZSCORE', RQ .. 'wip:' .. ARGV[i], ARGV[i + 1]) then
+    kept = kept + 1
+    redis.call('HSET', preview_key(id), ARGV[i + 2], ARGV[i + 3])
+    redis.call('EXPIRE', preview_key(id), @PREVIEW_TTL_S@)
+    redis.call('PUBLISH', PW .. 'events:' .. id,
+      cjson.encode({type = 'preview', job = id, index = tonumber(ARGV[i + 2])}))
+  end
+end
+return kept
