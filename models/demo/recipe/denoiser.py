@@ -4,6 +4,10 @@ Prediction is v; the loss of the nearly clean is damped (min-SNR, gamma 5), that
 raised: they are a fifth of the picture and nine tenths of what the caption says. The raise falls to
 nothing with the learning rate, as it makes things a little too large. A tenth of the captions is
 empty, for guidance. Weights that are used are an exponential mean of those that are trained.
+
+Beside the noise the text encoder is asked what the caption says (`Reader`). Without that question
+the words for things were the last to be told apart: after 84,000 pictures forty of them were one
+direction of a ninth of the length that colours had, so every thing was drawn as the same patch.
 Letters: B rows, C H W latents, L tokens, D text width.
 """
 
@@ -16,17 +20,20 @@ from pathlib import Path
 from typing import Final
 
 import torch
+import torch.nn.functional as functional
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from models.demo.recipe.captions import caption
-from models.demo.recipe.dataset import Cache
+from models.demo.recipe.dataset import Cache, labels_of
+from models.demo.recipe.judge import HEADS
 from models.demo.recipe.lanes import Lanes
 from models.demo.recipe.network import BETAS, TRAIN_STEPS, build_text_encoder, build_unet
 from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
 
 GAMMA: Final = 5.0
+READER_WEIGHT: Final = 0.1
 NOISY_POWER: Final = 1.5  # above 1: more of the noisiest steps, where it is decided what is shown
 THING_WEIGHT: Final = 3.0  # of a cell full of a thing, over a cell of ground
 EMPTY_SHARE: Final = 0.1
@@ -37,18 +44,43 @@ EMA_DECAY: Final = 0.9985
 ALL_PAIRS_AFTER: Final = 250_000  # pictures: words first, then which word belongs to which thing
 
 
+class Reader(nn.Module):
+    """Says from the pooled caption what a scene of one thing shows: one linear layer a question."""
+
+    COLUMNS: Final = {"ground": 0, "object": 1, "color": 2, "size": 3}  # of dataset.labels_of
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({k: nn.Linear(width, HEADS[k][0]) for k in self.COLUMNS})
+
+    def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross entropy; labels (B, 7), -1 where there is no answer."""
+        losses = [
+            functional.cross_entropy(
+                head(pooled), labels[:, self.COLUMNS[name]], ignore_index=-1, reduction="sum"
+            )
+            for name, head in self.heads.items()
+        ]
+        return torch.stack(losses).sum() / len(labels)
+
+
 class Denoiser(nn.Module):
-    """The two networks that are trained together."""
+    """The networks that are trained together; the reader is not shipped."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tokenizer = build_tokenizer()
         self.unet = build_unet()
         self.text_encoder = build_text_encoder(self.tokenizer)
+        self.reader = Reader(self.unet.config.block_out_channels[0] * 4)
 
-    def forward(self, noisy: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
+    def forward(
+        self, noisy: Tensor, steps: Tensor, tokens: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The guessed v (B, C, H, W), and the reader's loss."""
         text = self.text_encoder(tokens)[0]  # (B, L, D)
-        return self.unet(noisy, steps, text, return_dict=False)[0]
+        misread = self.reader(self.unet.add_embedding(text), labels)
+        return self.unet(noisy, steps, text, return_dict=False)[0], misread
 
     def tokens(self, captions: list[str]) -> Tensor:
         return self.tokenizer(
@@ -69,6 +101,7 @@ class Chunk:
     noise: Tensor  # (B, C, H, W)
     steps: Tensor  # (B,)
     tokens: Tensor  # (B, L)
+    labels: Tensor  # (B, 7): what the caption says, -1 where it says nothing
 
 
 class Objective:
@@ -88,9 +121,10 @@ class Objective:
         target = signal * chunk.noise - sigma * chunk.latents
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         with self._precision:
-            guess = model(noisy, chunk.steps, chunk.tokens)
+            guess, misread = model(noisy, chunk.steps, chunk.tokens, chunk.labels)
         weight = torch.clamp(GAMMA * (1 - alpha) / alpha, max=1.0)
-        return (weight * chunk.weight * (guess.float() - target) ** 2).mean()
+        loss = (weight * chunk.weight * (guess.float() - target) ** 2).mean()
+        return loss + READER_WEIGHT * misread.float()
 
 
 class Training:
@@ -155,6 +189,9 @@ class Training:
             self.rows, self.rng, pairs=min(1.0, self.pictures_seen / ALL_PAIRS_AFTER)
         )
         captions = ["" if self.rng.random() < EMPTY_SHARE else caption(s, self.rng) for s in scenes]
+        labels = torch.tensor([labels_of(scene) for scene in scenes])
+        unread = torch.tensor([not text for text in captions]) | (labels[:, 4] >= 0)
+        labels = labels.masked_fill(unread[:, None], -1)
         # One step from each of B parts of the schedule: the loss is far less noisy.
         share = (torch.arange(self.rows) + torch.rand(self.rows)) / self.rows
         steps = ((1 - share**NOISY_POWER) * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)
@@ -164,6 +201,7 @@ class Training:
             torch.randn(latents.shape, device=self.device),
             steps.to(self.device),
             self.model.tokens(captions).to(self.device),
+            labels.to(self.device),
         )
 
     @torch.no_grad()
