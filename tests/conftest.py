@@ -25,7 +25,13 @@ from tests.helpers import keys_without_ttl, tool_missing
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-LONGEST_FIRST = ("e2e", "fault", "engine", "webhooks", "browser")  # a long folder begun last is waited for
+LONGEST_FIRST = (
+    "e2e",
+    "fault",
+    "engine",
+    "webhooks",
+    "browser",
+)  # a long folder begun last is waited for
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

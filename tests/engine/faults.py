@@ -9,6 +9,7 @@ of that step (from 0) of that image's own pipeline call:
     !oom@1     the device's memory is full   !hang@1   the process never comes back
     !slow@0    every step takes 50 ms more: time for a test to do something meanwhile
 
+`Cramped` makes the device itself too small for a while, for tests that hold the model.
 `write_model_file(folder)` makes a model folder and a model file for it.
 """
 
@@ -26,11 +27,14 @@ import torch
 
 from jobs.catalogue import Catalogue, load_catalogue
 from tests.engine.tiny import SIDE, tiny_pipeline
+from worker.engine.gates import Kind
+from worker.engine.model import Model
 from worker.engine.profiles.base import Arguments, Profile
 from worker.messages import ImageRequest
 
 ASKED = re.compile(r"!(raise|nan|oom|kill|exit|hang|slow)@(\d+)")
 SLOW_S = 0.05
+ROW = 4 * (SIDE // 2) ** 2  # latent values of one row of the tiny model at its usual size
 
 MODEL_FILE = """
 [[model]]
@@ -97,3 +101,29 @@ def write_model_file(folder: Path) -> Path:
 def faulty_catalogue(folder: Path) -> Catalogue:
     """The same, read."""
     return load_catalogue(write_model_file(folder))
+
+
+class Cramped:
+    """A device too small: calls of more than so many latent values run out of its memory."""
+
+    def __init__(self, model: Model, kind: Kind, *, values: int, times: int = 1_000_000) -> None:
+        self.gate = next(gate for gate in model.gates if gate.kind is kind)
+        self.real = self.gate.run
+        self.values = values
+        self.times = times  # then there is room again
+        self.widths: list[int] = []  # rows of every call that was tried
+
+    def __enter__(self) -> Cramped:
+        self.gate.run = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.gate.run = self.real
+
+    def __call__(self, *args: object, **arguments: object) -> object:
+        latents = (*args, *arguments.values())[0]
+        self.widths.append(len(latents))
+        if latents.numel() > self.values and self.times:
+            self.times -= 1
+            raise torch.OutOfMemoryError("asked to be too small")
+        return self.real(*args, **arguments)

@@ -63,6 +63,16 @@ def test_keys_take_turns_by_work_and_not_by_count():
     assert taken.index("big-1") > taken.index("small-3")
 
 
+def test_a_flood_that_grew_old_does_not_hold_up_a_key_that_just_came():
+    old = [a_request(id=f"old-{i}", key="many", priority=1) for i in range(9)]
+    line, now_s = a_line(*old), PRIORITY_STEP_S * 10
+
+    line.take(now_s)
+    line.add(a_request(id="new", key="one"), now_s)
+
+    assert "new" in order(line, now_s)[:2]
+
+
 def test_a_key_that_was_away_has_no_claim_on_the_past():
     line = a_line(*[a_request(id=f"a-{i}", key="a", steps=10) for i in range(6)])
     for _ in range(3):

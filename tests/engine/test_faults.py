@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from tests.engine.faults import FAULTS
+from tests.engine.faults import FAULTS, ROW, Cramped
 from tests.engine.runs import endings, finish, pixels, plain, run
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
 from worker.engine.batcher import Engine
 from worker.engine.gates import Kind
 from worker.engine.model import Model
-from worker.messages import Canceled, Failed
+from worker.messages import Canceled, Failed, Finished
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,101 @@ def test_rows_that_break_the_model_call_are_found_and_fail_alone(faulty: Model):
     assert isinstance(ends[poison.id], Failed)
     assert "a kernel failed" in ends[poison.id].message
     assert pixels(ends[kept.id]) == plain(faulty, kept)
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["lanes", "free"])
+def test_a_batch_that_does_not_fit_is_halved_from_then_on_and_no_bit_changes(
+    model: Model, exact: bool
+):
+    requests = [a_request(seed=i, steps=4 + i % 2, exact=exact) for i in range(8)]
+    expected = [plain(model, request) for request in requests]
+    promised = model.promises.at(SIDE, SIDE)
+    full = replace(promised, cap_rows=16, lanes=replace(promised.lanes, cost_ms=()))
+    model.promises._verdicts[f"{SIDE}x{SIDE}"] = full
+
+    with Cramped(model, Kind.ROWS, values=2 * ROW) as device:
+        ends = run(model, requests)
+    model.promises._verdicts[f"{SIDE}x{SIDE}"] = promised
+
+    refused = [width for width in device.widths if width > 2]
+    assert refused == [width for width in (16, 8, 4) if width in full.lanes.widths]
+    if exact:
+        assert [pixels(ends[r.id]) for r in requests] == expected
+    assert all(isinstance(end, Finished) for end in ends.values())
+
+
+def test_an_image_that_does_not_fit_even_alone_fails_alone_and_says_what_to_do(model: Model):
+    large, small = a_request(width=32, height=32), a_request(seed=3)
+    expected = plain(model, small)
+    model.promises.at(32, 32)  # tested while there was room
+
+    with Cramped(model, Kind.ROWS, values=4 * ROW):
+        ends = run(model, [large, small])
+
+    assert isinstance(ends[large.id], Failed)
+    assert (ends[large.id].code, ends[large.id].retryable) == ("out_of_memory", True)
+    assert "ask for a smaller size" in ends[large.id].message
+    assert pixels(ends[small.id]) == expected
+
+
+@pytest.mark.parametrize("kind", [Kind.ROWS, Kind.DECODE, Kind.ENCODE])
+def test_a_device_that_was_full_for_a_moment_costs_time_only(model: Model, kind: Kind):
+    request = a_request(seed=9, prompt=f"a red boat, {kind}")
+    expected = plain(model, request)
+
+    with Cramped(model, kind, values=0, times=1) as device:
+        ends = run(model, [request])
+
+    assert pixels(ends[request.id]) == expected
+    assert device.times == 0
+
+
+def test_a_decoding_that_does_not_fit_fails_alone(model: Model):
+    large, small = a_request(width=32, height=32), a_request(seed=3)
+    expected = plain(model, small)
+
+    with Cramped(model, Kind.DECODE, values=ROW):
+        ends = run(model, [large, small])
+
+    assert isinstance(ends[large.id], Failed)
+    assert ends[large.id].code == "out_of_memory"
+    assert pixels(ends[small.id]) == expected
+
+
+def test_a_size_whose_test_breaks_fails_its_image_and_nothing_else(model: Model):
+    odd, usual = a_request(width=40, height=8), a_request(seed=3)
+    expected = plain(model, usual)
+
+    with Cramped(model, Kind.ROWS, values=0, times=1):
+        ends = run(model, [odd])
+    again = run(model, [replace(odd, id="again"), usual])
+
+    assert isinstance(ends[odd.id], Failed)
+    assert ends[odd.id].code == "out_of_memory"
+    assert isinstance(again["again"], Finished)
+    assert pixels(again[usual.id]) == expected
+
+
+def test_an_engine_without_room_refuses_in_words_before_it_starts(model: Model):
+    engine, request = Engine([model], room=lambda: 1000), a_request()
+    engine.submit(request)
+
+    (end,) = engine.tick()
+
+    assert isinstance(end, Failed)
+    assert end.code == "out_of_memory"
+    assert "raise the engine's memory budget" in end.message
+
+
+def test_the_watchdog_is_told_of_the_slowest_size_before_it_runs(model: Model):
+    engine = Engine([model])
+    assert engine.step_ms is None
+
+    engine.submit(a_request())
+    engine.tick()
+
+    assert engine.step_ms is not None
+    assert engine.step_ms >= max(model.promises.at(SIDE, SIDE).lanes.cost_ms)
 
 
 def test_a_flat_picture_is_no_picture(faulty: Model):

@@ -1,4 +1,4 @@
-"""Random schedules: joins, leaves, cancels and faults at any moment; no bit may differ.
+"""Random schedules: joins, leaves, cancels, faults and full memory; no bit may differ.
 
 10 schedules in the gate, FUZZ_SCHEDULES of them (200) with `pytest -m slow`. Derandomised: a
 failure repeats, and Hypothesis shrinks it to the few images that matter.
@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.samplers import samplers_for
-from tests.engine.faults import FAULTS
+from tests.engine.faults import FAULTS, ROW, Cramped
 from tests.engine.runs import alone, endings, finish, pixels, plain
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
 from worker.engine.batcher import Engine
+from worker.engine.gates import Kind
 from worker.engine.model import Model
 from worker.messages import Canceled, Event, Failed, Finished, ImageRequest
 
@@ -57,7 +58,10 @@ arrivals = st.builds(
     fault=st.sampled_from(("", "", "", "", "!raise@1", "!nan@1", "!oom@0")),
     cancel_tick=st.one_of(st.none(), st.none(), st.integers(1, 25)),
 )
-schedules = st.tuples(st.lists(arrivals, min_size=2, max_size=9), st.sampled_from((2, 4, 32)))
+rooms = st.sampled_from((None, None, 4, 2))  # rows of the usual size that fit into memory
+schedules = st.tuples(
+    st.lists(arrivals, min_size=2, max_size=9), st.sampled_from((2, 4, 32)), rooms
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +113,12 @@ def play(model: Model, schedule: list[Arrival], max_live: int) -> list[Event]:
     return events + finish(engine)
 
 
-def check(model: Model, schedule: list[Arrival], max_live: int) -> None:
-    ends = endings(play(model, schedule, max_live))
+def check(model: Model, schedule: list[Arrival], max_live: int, room: int | None) -> None:
+    for size in SIZES:
+        model.promises.at(*size)  # tested while there is room
+    # The largest of the sizes has twice the values of the usual one.
+    with Cramped(model, Kind.ROWS, values=2 * ROW * (room or 1000)):
+        ends = endings(play(model, schedule, max_live))
 
     assert set(ends) == {f"n{number}" for number in range(len(schedule))}
     for number, arrival in enumerate(schedule):
@@ -133,7 +141,7 @@ def check(model: Model, schedule: list[Arrival], max_live: int) -> None:
     suppress_health_check=list(HealthCheck),
 )
 @given(schedule=schedules)
-def test_no_schedule_changes_a_bit(faulty: Model, schedule: tuple[list[Arrival], int]):
+def test_no_schedule_changes_a_bit(faulty: Model, schedule: tuple[list[Arrival], int, int | None]):
     check(faulty, *schedule)
 
 
@@ -146,5 +154,7 @@ def test_no_schedule_changes_a_bit(faulty: Model, schedule: tuple[list[Arrival],
     suppress_health_check=list(HealthCheck),
 )
 @given(schedule=schedules)
-def test_no_schedule_of_very_many_changes_a_bit(faulty: Model, schedule: tuple[list[Arrival], int]):
+def test_no_schedule_of_very_many_changes_a_bit(
+    faulty: Model, schedule: tuple[list[Arrival], int, int | None]
+):
     check(faulty, *schedule)

@@ -13,7 +13,7 @@ from worker.messages import ImageRequest
 
 RATE = 0.1  # the weight of a new measurement: one slow moment is no trend
 # Lanes are chosen anew when a cost has moved by so much: for less they would only flap.
-MOVED = 1.2
+MOVED = 1.1
 UNMEASURED_ROW_MS = 10.0  # a megapixel, before anything of that size has run
 
 
@@ -28,6 +28,7 @@ class Capacity:
         self._cost_ms = dict(zip(verdict.lanes.widths, verdict.lanes.cost_ms, strict=False))
         self._pace: float | None = None
         self._fits_rows = verdict.lanes.widest  # into memory, in one model call
+        self.decode_bytes: int | None = None  # of one decoding; None until the first
         self._choose()
         if self._cost_ms:
             self.row_ms = self._cost_ms[self.lanes.saturated] / self.lanes.saturated
@@ -77,11 +78,12 @@ class Capacity:
         if room is None:
             return
         need, narrowest = self.verdict.need, self.verdict.lanes.widths[0]
-        fits = need.rows_in(room)
+        decode = self.decode_bytes or 0
+        fits = need.rows_in(room - decode)
         if fits < narrowest:
             raise DeviceMemoryFull(
-                f"this size takes {need.of(narrowest) >> 20} MiB beside the weights, and "
-                f"{max(0, room) >> 20} MiB are left of the engine's memory: ask for a smaller "
+                f"this size takes {(need.of(narrowest) + decode) >> 20} MiB beside the weights, "
+                f"and {max(0, room) >> 20} MiB are left of the engine's memory: ask for a smaller "
                 "size, keep fewer models resident, or raise the engine's memory budget"
             )
         self._limit(fits)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+T = TypeVar("T")
 
 # Not every full device is a torch.OutOfMemoryError: the CPU's allocator and two of NVIDIA's
 # libraries say it in words.
@@ -49,16 +51,16 @@ def need_of(peaks: dict[int, int]) -> Need:
     return Need(base=max(0, peaks[few] - few * row), row=row)
 
 
-def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """The most that `run` held at once, beyond what was held before it."""
+def measured(run: Callable[[], T], device: torch.device) -> tuple[T, int]:
+    """What `run` gives, and the most bytes that it held at once beyond those held before it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
+        result = run()
+        return result, torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
-    return _peak_of(seen)
+        result = run()
+    return result, _peak_of(seen)
 
 
 def _peak_of(seen: profile) -> int:

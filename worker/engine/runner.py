@@ -22,7 +22,7 @@ from worker.engine.gates import Kind, ModelCall
 from worker.engine.joining import Joiner, company
 from worker.engine.laps import Laps
 from worker.engine.live import Live
-from worker.engine.memory import ran_out, release
+from worker.engine.memory import measured, ran_out, release
 from worker.engine.prompts import PromptCache
 
 log = logging.getLogger(__name__)
@@ -115,20 +115,27 @@ class Runner:
         # Found now, though not when it parked: the image before it had the same prompt.
         if (known := self.known(parked)) is not None:
             return known
-        result = self._try(parked)
+        result = self._try(live, parked)
         if isinstance(result, Exception) and ran_out(result):
             release(result)
-            result = self._try(parked)
+            result = self._try(live, parked)
         if isinstance(result, Exception):
             return as_engine_error(result)
         if parked.gate.kind is Kind.ENCODE:
             self._prompts.keep(parked, result)
         return result
 
-    def _try(self, call: ModelCall) -> Any:
+    def _try(self, live: Live, call: ModelCall) -> Any:
         try:
-            return call.gate.run(**call.arguments)
+            if call.gate.kind is Kind.DECODE and live.capacity.decode_bytes is None:
+                result, live.capacity.decode_bytes = measured(partial(_run, call), live.device)
+                return result
+            return _run(call)
         except torch.AcceleratorError:
             raise
         except Exception as error:  # noqa: BLE001 - the fence around one model call
             return error
+
+
+def _run(call: ModelCall) -> Any:
+    return call.gate.run(**call.arguments)

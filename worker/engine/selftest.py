@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from worker.engine.joining import run_together
 from worker.engine.lanes import POWERS, LaneRule
-from worker.engine.memory import UNKNOWN, Need, need_of, peak_bytes, ran_out, release
+from worker.engine.memory import UNKNOWN, Need, measured, need_of, ran_out, release
 from worker.engine.packing import Packed, Part
 from worker.messages import Reproducibility
 
@@ -71,7 +72,7 @@ def _need(call: Packed, widths: Collection[int]) -> Need:
     for width in {min(widths), max(widths)}:
         calls = _company_of(call, width)
         lanes = [width] * -(-sum(c.rows for c in calls) // width)
-        peaks[width] = peak_bytes(lambda c=calls, w=lanes: run_together(c, w), _device_of(call))
+        _, peaks[width] = measured(partial(run_together, calls, lanes), _device_of(call))
     return need_of(peaks)
 
 
