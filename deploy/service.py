@@ -116,6 +116,11 @@ class Service:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def last_words(self) -> str:
+        """The end of its log in sentences: without the lines that are for machines."""
+        said = [line for line in self.log_tail().splitlines() if not line.startswith("{")]
+        return "\n".join(said) or self.log_tail()
+
     def log_tail(self, lines: int = 15) -> str:
         """The last lines that it printed."""
         try:

@@ -17,6 +17,7 @@ from deploy.service import Service, ServiceError
 
 SLOW_S = 30.0  # then the person at the terminal is told where to look
 FIRST_TRIES = 3  # a service that ends three times before it was ever ready will not come up
+REFUSED = 2  # our roles' exit status where something must be mended: no second try helps
 BACKOFF_S = 0.25  # doubled by every death in a row
 MAX_BACKOFF_S = 10.0
 STEADY_S = 30.0  # that long alive: the next death is the first again
@@ -131,6 +132,8 @@ class Supervisor:
         service = kept.service
         how = _how(service.exit_code() or 0)
         kept.deaths = 1 if now - kept.since > STEADY_S else kept.deaths + 1
+        if not kept.was_ready and service.exit_code() == REFUSED:
+            raise ServiceError(f"{service.name} cannot start.\n{service.last_words()}")
         if not kept.was_ready and kept.deaths >= FIRST_TRIES:
             raise _given_up(service, f"{how}, {kept.deaths} times")
         service.kill()  # what it left in its session

@@ -52,6 +52,8 @@ class WorkerReport(BaseModel):
     slots: int  # images it wants to hold
     step_ms: float | None
     models: tuple[ModelPace, ...]
+    loading: dict[str, float] = {}  # models being loaded or tested: the share that is done
+    broken: dict[str, str] = {}  # models that cannot be loaded here, and why
     held_up: str | None = None  # why it takes no jobs though it could run them; None: it does
 
 

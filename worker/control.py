@@ -35,14 +35,16 @@ from worker.messages import (
     Progress,
     Ready,
     Started,
+    Unloadable,
 )
-from worker.pace import Pace, paces
+from worker.model_news import ModelNews
+from worker.pace import Pace
 from worker.rq_bridge import BatchWorker, spec_in
 from worker.settings import WorkerSettings
 from worker.settling import Settling
+from worker.telling import Telling
 from worker.traces import Traces
 
-from worker.telling import Telling
 log = logging.getLogger(__name__)
 
 TURN_S = 0.02  # the longest sleep; engine events end it at once
@@ -85,7 +87,7 @@ class Control:
         self._settling = Settling(bridge, at)
         self._telling = Telling(bridge)
         self._pace = Pace()
-        self._ready = Ready(models=())
+        self._news = ModelNews(settings.models_file)
         self._engine = Beat(step_ms=None, live=0, waiting=0)
         self._due: dict[str, float] = {}
         self._away_until_s = 0.0
@@ -159,17 +161,17 @@ class Control:
         self._finishing.close()
         self._traces.close()
         self._fetching.close()
+        self._telling.close()
 
     # --- what the engine says
-        self._telling.close()
 
     def _hear_engine(self) -> None:
         for event in self._link.poll():
             match event:
                 case EngineDied():
                     self._engine_died(event)
-                case Ready():
-                    self._ready = event
+                case Ready() | Loading() | Unloadable() | Fatal():
+                    self._news.hear(event)
                     self._due.pop("beat", None)  # say so at once: somebody waits for it
                 case Beat():
                     self._engine = event
@@ -184,10 +186,10 @@ class Control:
         match event:
             case Started() | Progress():
                 self._pace.did(job.spec.model, job.note(image, event))
-            case Finished():
-                self._pace.did(job.spec.model, job.note(image, event))
             case Preview():
                 self._telling.show(job, image.index, event)
+            case Finished():
+                self._pace.did(job.spec.model, job.note(image, event))
                 self._at("finished")
                 self._store(job, image, event)
             case Failed():
@@ -251,6 +253,7 @@ class Control:
             self._images.pop(image_id, None)
         self._engine = Beat(step_ms=None, live=0, waiting=0)
         self._due.pop("beat", None)
+        self._news.hear(event)
 
     # --- what became of pictures
 
@@ -392,6 +395,6 @@ class Control:
             images=sum(job.in_engine for job in jobs),
             slots=self._settings.slots,
             step_ms=self._engine.step_ms,
-            models=paces(self._ready, jobs, self._pace),
+            **self._news.report(jobs, self._pace),
             held_up=SPOOL_FULL if self._finishing.full else None,
         )

@@ -38,6 +38,7 @@ from worker.messages import (
     Ready,
     Stop,
     Submit,
+    Unloadable,
 )
 
 log = logging.getLogger(__name__)
@@ -235,6 +236,8 @@ class _Child:
                 self.ready, self._loading = True, False
             case Loading(fraction=fraction):
                 self._loading = fraction < 1.0
+            case Unloadable():
+                self._loading = False
             case Beat(step_ms=step_ms):
                 self._silence.step_ms = step_ms or 0.0
             case Fatal(code=code, message=message):

@@ -6,8 +6,8 @@ Invariant: every submitted request ends in exactly one of Finished, Failed, Canc
 `lost_ids` of one EngineDied.
 
     control -> engine      Submit  Cancel  Stop
-    engine -> control      about one image:   Started  Progress  Finished  Failed  Canceled
-                           about the process: Loading  Ready  Beat  Fatal
+    engine -> control      about one image:   Started  Progress  Preview  Finished  Failed  Canceled
+                           about the process: Loading  Unloadable  Ready  Beat  Fatal
     the link itself says   EngineDied
 """
 
@@ -190,6 +190,14 @@ class Loading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unloadable:
+    """This model cannot be loaded, and why; the others are served."""
+
+    model: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReport:
     """What one model promises on this machine."""
 
@@ -236,5 +244,5 @@ class EngineDied:
     lost_ids: tuple[str, ...]
 
 
-ProcessEvent = Loading | Ready | Beat | Fatal
+ProcessEvent = Loading | Unloadable | Ready | Beat | Fatal
 Event = ImageEvent | ProcessEvent | EngineDied

@@ -110,6 +110,19 @@ def test_a_service_that_never_comes_up_is_given_up_with_its_last_words(tmp_path:
         under_test.supervisor.start(interrupted=lambda: False)
 
 
+def test_a_service_that_refuses_to_start_is_not_tried_again_and_speaks_for_itself(
+    tmp_path: Path,
+) -> None:
+    code = "import sys; print('{\"event\": 1}'); print('models.toml: no such model'); sys.exit(2)"
+    under_test = Running([service(tmp_path, "refusing", code=code)])
+
+    with pytest.raises(ServiceError) as refused:
+        under_test.supervisor.start(interrupted=lambda: False)
+
+    assert str(refused.value) == "refusing cannot start.\nmodels.toml: no such model"
+    assert "starting it again" not in under_test.said.getvalue()
+
+
 def test_a_service_that_is_never_ready_is_given_up_after_its_time(tmp_path: Path) -> None:
     silent = service(tmp_path, "silent")
     silent.ready, silent.start_s = (lambda: False), 0.3

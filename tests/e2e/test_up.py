@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from printworks import Job
 from printworks.types import JobOptions
 
-from tests.e2e.running import Up
+from tests.e2e.running import MODELS, Up
 from tests.helpers import gone, wait_until
 
 PROMPT = "a red bicycle on a cobblestone street"
@@ -156,3 +156,17 @@ def test_once_makes_one_picture_and_leaves_nothing(tmp_path: Path, tiny_models: 
     assert not (tmp_path / "data" / "up.json").exists()
     left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in str(p.info["cmdline"])]
     assert not left
+
+
+def test_a_model_file_without_a_usable_model_ends_up_at_once_in_words(tmp_path: Path) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text(MODELS.replace('source = "tiny"', 'source = "not-there"'))
+
+    broken = Up(tmp_path / "data", models, "--no-first-picture")
+
+    assert broken.process.wait(200) == 1
+    said = broken.log.read_text()
+    assert f"no model of {models} can be loaded" in said
+    assert "'not-there' is no folder below" in said
+    assert "python -m worker models check tiny" in said
+    assert "starting it again" not in said

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from worker.engine.batcher import Engine
 from worker.engine.call import as_engine_error
-from worker.engine.errors import EngineError
+from worker.engine.errors import EngineError, ModelBroken
 from worker.engine.model import Model
 from worker.engine.residency import Residency
 from worker.messages import (
@@ -36,6 +36,7 @@ from worker.messages import (
     Ready,
     Stop,
     Submit,
+    Unloadable,
 )
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,13 @@ class EngineProcess:
         self._config = config
         self._engine = Engine([], max_live=config.max_live, room=self._room)
         self._residency = Residency(config, self._engine.busy)
+        self._broken: dict[str, EngineError] = {}
         self._told_s = 0.0
         self._stopping = False
 
     def run(self) -> None:
         """Load, then serve until told to stop."""
-        models = [self._load(m.id) for m in self._config.catalogue.models if m.resident]
+        models = self._load_residents()
         self._tell([Ready(models=tuple(model.report() for model in models))])
         while not self._stopping:
             self._obey()
@@ -67,9 +69,35 @@ class EngineProcess:
             self._beat()
         self._engine.close()
 
+    def _load_residents(self) -> list[Model]:
+        """Those that can be loaded. Raises ModelBroken if there is nothing at all to serve."""
+        entries = self._config.catalogue.models
+        loaded = [self._load_or_refuse(entry.id) for entry in entries if entry.resident]
+        if not any(loaded) and len(loaded) == len(entries):
+            raise ModelBroken("; ".join(map(str, self._broken.values())))
+        return [model for model in loaded if model]
+
+    def _load_or_refuse(self, model_id: str) -> Model | None:
+        """The model; None if it cannot be loaded, and its images fail with the reason."""
+        try:
+            model = self._load(model_id)
+        except torch.AcceleratorError:
+            raise
+        except Exception as raised:  # noqa: BLE001 - the fence around one model of several
+            error = as_engine_error(raised)
+            log.warning("engine.unloadable", extra={"model": model_id, "reason": str(error)})
+            self._engine.refuse_model(model_id, error)
+            self._broken[model_id] = error
+            self._tell([Unloadable(model=model_id, message=str(error))])
+            return None
+        self._broken.pop(model_id, None)
+        return model
+
     def _load(self, model_id: str) -> Model:
         self._tell([Loading(model=model_id, fraction=0.0)])
         model, left = self._residency.load(model_id)
+        # Most of the time is spent by now, whatever the model: what is left is the self-test.
+        self._tell([Loading(model=model_id, fraction=0.8)])
         for gone in left:
             self._engine.remove_model(gone.entry.id)
         self._engine.add_model(model)
@@ -101,17 +129,17 @@ class EngineProcess:
                 return
         except EngineError:
             return  # the engine will say so
-        self._tell([Loading(model=request.model, fraction=0.5)])
+        model = known or self._load_or_refuse(request.model)
+        if model is None:
+            return
+        self._tell([Loading(model=request.model, fraction=0.9)])
         try:
-            model = known or self._load(request.model)
             model.verdict_for(request)
         except torch.AcceleratorError:
             raise
         except Exception as raised:  # noqa: BLE001 - the fence around one model and size
             error = as_engine_error(raised)
             log.warning("engine.not_prepared", extra={"image": request.id, "code": error.code})
-            if self._residency.find(request.model) is None:
-                self._engine.refuse_model(request.model, error)
         self._tell([Loading(model=request.model, fraction=1.0)])
 
     def _room(self) -> int:
