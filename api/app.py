@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from api import errors, openapi
-from api.deps import known_query
 from api.heads import Heads
 from api.metrics import Metrics
 from api.middleware import Edge
+from api.queries import KnownQuery
 from api.routes import (
     events,
     groups,
@@ -86,7 +86,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
         redoc_url=None,
         docs_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(known_query)],
         # spans and metrics of the framework would carry bodies, which are prompts
         telemetry={"tracing": False, "metrics": False, "logs": False},
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
@@ -111,6 +110,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(operations.scraped)
     errors.install(app)
     openapi.install(app, bodies=(JobRequest, groups.GroupRequest, keys.KeyRequest))
+    app.add_middleware(KnownQuery, document=app.openapi)
     if settings.origins:
         allow_listed_origins(app, settings)
     if app.state.tracing.on:

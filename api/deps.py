@@ -8,7 +8,6 @@ five such hops a request halved the rate. And they are few: each costs about 50 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 import math
 import re
@@ -135,15 +134,15 @@ JobId = Annotated[
 ]
 
 
-async def wait_of(
-    request: Request,
-    wait: Annotated[
-        int | None, Query(ge=0, description="Hold the answer for so many seconds, 60 at most.")
-    ] = None,
-    prefer: Annotated[
-        str | None, Header(description="`wait=N`: as the query parameter.", max_length=200)
-    ] = None,
-) -> int:
+Wait = Annotated[
+    int | None, Query(ge=0, description="Hold the answer for so many seconds, 60 at most.")
+]
+Prefer = Annotated[
+    str | None, Header(description="`wait=N`: as the query parameter.", max_length=200)
+]
+
+
+async def wait_of(request: Request, wait: Wait = None, prefer: Prefer = None) -> int:
     """Seconds the caller would wait for the end, from `?wait=N` or `Prefer: wait=N` (RFC 7240)."""
     match = _WAIT.search(prefer or "")
     asked = wait if wait is not None else int(match[1]) if match else 0
@@ -156,27 +155,3 @@ WaitSeconds = Annotated[int, Depends(wait_of)]
 def base_url(request: Request) -> str:
     """How the caller reaches us, without a last slash."""
     return (services_of(request).settings.public_url or str(request.base_url)).rstrip("/")
-
-
-async def known_query(request: Request) -> None:
-    """Refuse a query parameter that the route's own documentation does not name."""
-    if not request.scope["query_string"]:
-        return
-    route = request.scope["route"]
-    known = documented_query(request.app.openapi(), route.path_format, request.method)
-    problems = [_unknown(name, known) for name in request.query_params if name not in known]
-    if problems:
-        raise InvalidRequest(problems[:20])
-
-
-def documented_query(document: dict[str, Any], path: str, method: str) -> list[str]:
-    """The query parameters that the OpenAPI document gives a route."""
-    operation = document["paths"].get(path, {}).get(method.lower(), {})
-    return [p["name"] for p in operation.get("parameters", []) if p["in"] == "query"]
-
-
-def _unknown(name: str, known: list[str]) -> Problem:
-    shown = name.encode("ascii", "replace").decode()[:60]
-    near = difflib.get_close_matches(shown, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none here'}"
-    return Problem(f"?{shown}", "unknown_parameter", f"unknown query parameter; {hint}")

@@ -6,6 +6,7 @@ down; nothing else in `api/` looks at the environment.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -66,12 +67,7 @@ class ApiSettings(RoleSettings):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the service."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
 
     @property
     def key_needed(self) -> bool:
@@ -84,3 +80,13 @@ class ApiSettings(RoleSettings):
     def origins(self) -> tuple[str, ...]:
         """`cors_origins`, taken apart."""
         return tuple(o.strip() for o in self.cors_origins.split(",") if o.strip())
+
+
+@functools.cache  # asked at every request without a key
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

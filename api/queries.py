@@ -1,0 +1,77 @@
+"""Query parameters that a route does not have are refused, with the nearest one that it has.
+
+Owns this one check, before any route: as a dependency it cost every request 50 us, most of which
+have no query at all. Invariant: what is known of a route is what the OpenAPI document says of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.errors import problem_response
+from jobs.errors import InvalidRequest, Problem
+
+MOST = 20  # problems told
+Known = list[tuple[re.Pattern[str], dict[str, list[str]]]]  # path; names by method
+
+
+class KnownQuery:
+    """Answers requests with unknown query parameters itself."""
+
+    def __init__(self, app: ASGIApp, *, document: Callable[[], dict[str, Any]]) -> None:
+        self.app = app
+        self._document = document
+        self._known: Known | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["query_string"]:
+            problems = self._problems(scope)
+            if problems:
+                refusal = problem_response(
+                    InvalidRequest(problems[:MOST]),
+                    path=scope["path"],
+                    request_id=scope.get("request_id", ""),
+                )
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _problems(self, scope: Scope) -> list[Problem]:
+        if self._known is None:
+            self._known = known_queries(self._document())
+        for path, verbs in self._known:
+            if scope["method"] in verbs and path.match(scope["path"]):
+                known = verbs[scope["method"]]
+                query = scope["query_string"].decode("latin-1")
+                names = dict.fromkeys(name for name, _ in parse_qsl(query, keep_blank_values=True))
+                return [_unknown(name, known) for name in names if name not in known]
+        return []  # no such route, or a page
+
+
+def known_queries(document: dict[str, Any]) -> Known:
+    """The query parameters of every operation, in the order of the document."""
+    return [
+        (
+            compile_path(path)[0],
+            {
+                verb.upper(): [p["name"] for p in of.get("parameters", []) if p["in"] == "query"]
+                for verb, of in verbs.items()
+            },
+        )
+        for path, verbs in document["paths"].items()
+    ]
+
+
+def _unknown(name: str, known: list[str]) -> Problem:
+    shown = name.encode("ascii", "replace").decode()[:60]
+    near = difflib.get_close_matches(shown, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none here'}"
+    return Problem(f"?{shown}", "unknown_parameter", f"unknown query parameter; {hint}")
