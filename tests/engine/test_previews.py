@@ -9,7 +9,7 @@ import pytest
 
 from jobs.catalogue import load_catalogue
 from jobs.settings import ROOT
-from tests.engine import families, more_families
+from tests.engine import families
 from tests.engine.runs import alone, pixels, run
 from tests.engine.test_families import FAMILIES
 from tests.engine.tiny import a_model, a_request, tiny_pipeline
@@ -17,24 +17,25 @@ from worker.engine.batcher import Engine
 from worker.engine.model import Model
 from worker.engine.previews import LONGEST_SIDE, fit
 from worker.engine.residency import load_model
-from worker.messages import EngineConfig, Event, ImageRequest, Pixels, Preview
+from worker.messages import EngineConfig, Event, Finished, ImageRequest, Pixels, Preview
 
 SAMPLERS = ("ddim", "dpmpp_2m", "euler", "heun", "lcm", "ddpm", "unipc", "pndm")
 
 
 class Clock:
-    """Time that passes when the test says so."""
+    """Time that passes when the test says so, and a little at each look."""
 
-    def __init__(self, step_s: float) -> None:
-        self.now_s, self.step_s = 0.0, step_s
+    def __init__(self) -> None:
+        self.now_s = 0.0
 
     def __call__(self) -> float:
+        self.now_s += 1e-5
         return self.now_s
 
 
 def shown(model: Model, *requests: ImageRequest, step_s: float = 1.0) -> list[Event]:
     """Everything the engine says, with a tick each `step_s`."""
-    clock = Clock(step_s)
+    clock = Clock()
     engine = Engine([model], clock=clock)
     for request in requests:
         engine.submit(request)
@@ -53,6 +54,7 @@ def test_a_preview_changes_no_bit(model: Model, sampler: str):
 
     ends = run(model, [watched, neighbour])
 
+    assert any(isinstance(e, Preview) for e in shown(model, watched))
     assert pixels(ends[watched.id]) == alone(model, plain)
     assert pixels(ends[neighbour.id]) == alone(model, neighbour)
 
@@ -93,15 +95,13 @@ def test_the_last_preview_looks_like_the_picture_and_the_first_less(demo: Model,
     events = shown(demo, request)
 
     seen = [e.pixels for e in events if isinstance(e, Preview)]
-    (picture,) = [e.pixels for e in events if hasattr(e, "batch_size_mean")]
+    (picture,) = [e.pixels for e in events if isinstance(e, Finished)]
     assert {(p.width, p.height) for p in seen} == {(128, 96)}  # 16 px a cell: drawn whole
     assert likeness(seen[-1], picture) > 20  # measured: 22 to 24 dB
     assert likeness(seen[0], picture) < likeness(seen[-1], picture)
 
 
-@pytest.mark.parametrize(
-    "name", ["sdxl", "sd3", "flux", "qwen-image", "z-image", "chroma", "sana", "edm", "lumina2"]
-)
+@pytest.mark.parametrize("name", ["sdxl", "edm", "sd3", "flux", "qwen-image", "z-image", "sana"])
 def test_a_family_shows_previews_of_the_shape_of_its_picture(name: str):
     family = FAMILIES[name]
     model = family.model()
@@ -126,13 +126,13 @@ def test_a_large_picture_has_a_bounded_preview():
 def test_a_vae_that_cannot_be_read_costs_its_previews_and_nothing_else():
     pipeline = tiny_pipeline()
     model = a_model(pipeline)
-    pipeline.vae.encode = None
+    pipeline.vae.__dict__["encode"] = None
     request = a_request(preview_every_s=0.0)
 
     events = shown(model, request)
 
     assert not any(isinstance(e, Preview) for e in events)
-    assert any(hasattr(e, "batch_size_mean") for e in events)
+    assert any(isinstance(e, Finished) for e in events)
 
 
 def test_packed_latents_of_another_kind_show_nothing():
@@ -141,5 +141,5 @@ def test_packed_latents_of_another_kind_show_nothing():
 
     events = shown(model, family.request(0, preview_every_s=0.0))
 
-    assert more_families.flux2  # packed by its own statistics: no map of ours fits
+    assert any(isinstance(e, Finished) for e in events)
     assert not any(isinstance(e, Preview) for e in events)

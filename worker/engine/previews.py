@@ -64,7 +64,12 @@ class ColourMap:
 
 
 def fit(vae: Any) -> ColourMap:
-    """The colour map of a VAE: least squares from its latents to the pictures they came from."""
+    """The colour map of a VAE: least squares from its latents to the pictures they came from.
+
+    Raises ValueError for Flux.2's, whose latents are scaled by statistics of their place in 2 x 2.
+    """
+    if hasattr(vae, "bn"):
+        raise ValueError("latents of this VAE are not alike in every cell")
     cell = _cell_of(vae)
     pictures = _drawn(cell * CELLS)
     weights = next(vae.parameters())
