@@ -1,8 +1,8 @@
 """A job, live: server-sent events.
 
 Owns the words of the stream: `snapshot` first, then `status`, `progress`, `preview`, `image`, at
-last `done` (or `gone`, if it was deleted). Invariant: whoever connects, at whatever time and however
-often, knows everything after the snapshot; so there is nothing to resume, and events may be missed.
+last `done` (or `gone`, if it was deleted). Invariant: whoever connects, at whatever time, knows
+everything after the snapshot; so there is nothing to resume, and events may be missed.
 """
 
 from __future__ import annotations

@@ -79,6 +79,17 @@ async def get_image(
     )
 
 
+@router.head("/{image}", include_in_schema=False)
+async def head_image(services: ServicesDep, caller: Reader, job_id: JobId, image: str) -> Response:
+    """What GET would say of the picture: its type, length and ETag."""
+    record = await services.store.read(job_id, tenant=caller.tenant)
+    found = find_image(record, image)
+    stream = await _open(services, found, None)
+    await _close(services, stream)
+    headers = _headers(job_id, found, stream) | {"content-length": str(stream.length)}
+    return Response(media_type=found.content_type, headers=headers)
+
+
 def find_image(record: JobRecord, name: str) -> Image:
     """The image called `0` or `0.png`. Raises ImageMissing with what there is."""
     match = _NAME.fullmatch(name)

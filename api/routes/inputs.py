@@ -23,6 +23,7 @@ from api.openapi import problems
 from api.routes.images import CACHING, chunks_of
 from api.schemas import InputView, input_of
 from api.state import Services, ServicesDep
+from jobs.blobs import BlobStream
 from jobs.errors import BlobsUnavailable, InputMissing, InvalidRequest
 from jobs.inputs import CONTENT_TYPE, Input, blob_of, is_input_id
 
@@ -128,12 +129,27 @@ async def get_input_content(
     return await _content(services, caller.tenant, found, headers)
 
 
+@router.head("/{input_id}/content", include_in_schema=False)
+async def head_input_content(services: ServicesDep, caller: Reader, input_id: InputId) -> Response:
+    """What GET would say of the pixels."""
+    found = await services.intake.find(input_id, tenant=caller.tenant)
+    stream = await _opened(services, caller.tenant, found)
+    await anyio.to_thread.run_sync(stream.close, limiter=services.blob_threads)
+    headers = {"etag": f'"{input_id}"', "cache-control": CACHING}
+    headers["content-length"] = str(stream.length)
+    return Response(media_type=CONTENT_TYPE, headers=headers)
+
+
+async def _opened(services: Services, tenant: str, found: Input) -> BlobStream:
+    key = blob_of(f"{tenant}/{found.id}/{found.blob}")
+    read = functools.partial(services.blobs.open, key)
+    return await anyio.to_thread.run_sync(read, limiter=services.blob_threads)
+
+
 async def _content(
     services: Services, tenant: str, found: Input, headers: dict[str, str]
 ) -> Response:
-    key = blob_of(f"{tenant}/{found.id}/{found.blob}")
-    read = functools.partial(services.blobs.open, key)
-    stream = await anyio.to_thread.run_sync(read, limiter=services.blob_threads)
+    stream = await _opened(services, tenant, found)
     headers["content-length"] = str(stream.length)
     return StreamingResponse(chunks_of(services, stream), media_type=CONTENT_TYPE, headers=headers)
 

@@ -122,3 +122,16 @@ def test_deleting_a_job_erases_its_pictures(served: Served, api: httpx2.Client, 
 
     assert api.get(job["images"][0]["url"]).status_code == 410
     assert httpx2.get(presigned).status_code == 404
+
+
+def test_head_says_what_get_would_without_the_bytes(api: httpx2.Client, worker: HandWorker):
+    job, (stored,) = made(api, worker)
+    url = job["images"][0]["url"]
+
+    head, whole = api.head(url), api.get(url)
+
+    said = ("content-type", "content-length", "etag", "accept-ranges", "content-disposition")
+    assert (head.status_code, head.content) == (200, b"")
+    assert [head.headers[n] for n in said] == [whole.headers[n] for n in said]
+    assert head.headers["content-length"] == str(len(stored))
+    assert api.head(f"{url}7").status_code == 404

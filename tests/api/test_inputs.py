@@ -198,6 +198,16 @@ def test_a_dry_run_prices_the_steps_that_are_taken(api: httpx2.Client):
     assert part["cost"] == whole["cost"] / 2
 
 
+def test_head_says_what_get_would_of_an_inputs_pixels(api: httpx2.Client):
+    url = sent(api, a_picture(64, 64))["url"]
+
+    head, whole = api.head(url), api.get(url)
+
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-type", "content-length", "etag"):
+        assert head.headers[name] == whole.headers[name]
+
+
 # --- how long they live
 
 
