@@ -164,7 +164,7 @@ def main(fd: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         # Ctrl-C reaches the whole terminal: the control process drains first, then says Stop.
         signal.signal(number, signal.SIG_IGN)
-    _quiet()
+    quiet()
     pipe: Pipe = Connection(fd)
     try:
         config = pipe.recv()
@@ -183,7 +183,7 @@ def main(fd: int) -> int:
     return 0
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """The libraries' bars and notices are for a person at a notebook, not for a service's log."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # four lines each time that memory is measured
     warnings.filterwarnings("ignore", module="torchsde")  # a rounding notice at every step
