@@ -23,6 +23,7 @@ from printworks.events import Event, Lines, Watch, following
 from printworks.protocol import Call
 from printworks.types import (
     Image,
+    Input,
     Job,
     JobOptions,
     JobPage,
@@ -82,6 +83,13 @@ class AsyncClient:
     async def quote(self, prompt: str, **options: Unpack[JobOptions]) -> Quote:
         """Validate and price a job, and send none."""
         return protocol.read(Quote, await self._send(protocol.quote(prompt, options)))
+
+    async def upload(self, picture: str | Path | bytes, *, background: str | None = None) -> Input:
+        """Send a picture (a file, or its bytes) for jobs to begin with: `image={"input": id}`.
+
+        `background`: "#rrggbb" to lay transparent parts on; without it they are refused.
+        """
+        return protocol.read(Input, await self._send(protocol.upload(picture, background)))
 
     async def get(self, job_id: str) -> Job:
         """A job as it stands."""
@@ -217,6 +225,7 @@ class AsyncClient:
                 call.path,
                 params=call.query or None,
                 json=call.body,
+                content=call.content,
                 headers=call.headers,
             )
         except httpx2.TransportError as error:

@@ -24,6 +24,7 @@ from printworks.events import Event, Lines, Watch, following
 from printworks.protocol import Call
 from printworks.types import (
     Image,
+    Input,
     Job,
     JobOptions,
     JobPage,
@@ -83,6 +84,13 @@ class Client:
     def quote(self, prompt: str, **options: Unpack[JobOptions]) -> Quote:
         """Validate and price a job, and send none."""
         return protocol.read(Quote, self._send(protocol.quote(prompt, options)))
+
+    def upload(self, picture: str | Path | bytes, *, background: str | None = None) -> Input:
+        """Send a picture (a file, or its bytes) for jobs to begin with: `image={"input": id}`.
+
+        `background`: "#rrggbb" to lay transparent parts on; without it they are refused.
+        """
+        return protocol.read(Input, self._send(protocol.upload(picture, background)))
 
     def get(self, job_id: str) -> Job:
         """A job as it stands."""
@@ -215,6 +223,7 @@ class Client:
                 call.path,
                 params=call.query or None,
                 json=call.body,
+                content=call.content,
                 headers=call.headers,
             )
         except httpx2.TransportError as error:

@@ -7,6 +7,7 @@ not named here.
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class Event:
     def image(self) -> Image | None:
         """One picture: of image."""
         return Image.model_validate(self.data) if self.name == "image" else None
+
+    @property
+    def preview(self) -> bytes | None:
+        """A small picture of how it looks by now, as a JPEG file: of preview (`preview=True`)."""
+        return base64.b64decode(self.data["data"]) if self.name == "preview" else None
 
     @property
     def last(self) -> bool:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
@@ -91,7 +92,8 @@ class Call:
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict[str, str])
-    body: Any = None
+    body: Any = None  # sent as JSON
+    content: bytes | None = None  # sent as it is
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -100,6 +102,18 @@ def submit(prompt: str, options: Mapping[str, Any], *, idempotency_key: str | No
     key = idempotency_key or str(uuid.uuid4())
     body = {"prompt": prompt, **{name: v for name, v in options.items() if v is not None}}
     return Call(method="POST", path="/v1/jobs", body=body, headers={"Idempotency-Key": key})
+
+
+def upload(picture: str | Path | bytes, background: str | None) -> Call:
+    """Send a picture to begin with; sent twice, it is the same input."""
+    content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+    return Call(
+        method="POST",
+        path="/v1/inputs",
+        query={"background": background} if background else {},
+        content=content,
+        headers={"Content-Type": "application/octet-stream"},
+    )
 
 
 def quote(prompt: str, options: Mapping[str, Any]) -> Call:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from printworks import Client
 from printworks.cli.main import shared_first
 
 from jobs.record import Status
 from tests.api.hand_worker import HandWorker
+from tests.api.hostile_pictures import a_picture, encoded
 from tests.api.serving import Served
 from tests.helpers import wait_until
 
@@ -200,3 +202,28 @@ def test_usage_is_told_by_day_and_key(shell: Shell, served: Served, worker: Hand
     assert out.splitlines()[-1].split() == ["total", "1", "0", "2", out.split()[-1]]
     assert json.loads(as_json[1])["total"]["images"] == 2
     assert wrong[0] == 2
+
+
+def test_a_picture_of_this_machine_is_begun_with(shell: Shell, served: Served, tmp_path: Path):
+    (tmp_path / "cat.png").write_bytes(encoded(a_picture(128, 64)))
+    known = ("generate", PROMPT, "--no-wait", "--image", "cat.png")
+
+    code, job_id, err = shell.run(*known, "--mask", "cat.png", "--strength", "0.6")
+    missing = shell.run("generate", PROMPT, "--image", "no.png")
+
+    resolved = served.client.get(f"/v1/jobs/{job_id.strip()}").json()["resolved"]
+    assert code == 0, err
+    assert resolved["image"] == resolved["mask"]
+    assert (resolved["width"], resolved["height"], resolved["strength"]) == (128, 64, 0.6)
+    assert missing[0] == 2
+    assert "no.png" in missing[2]
+
+
+def test_an_upload_is_the_input_that_the_service_has(served: Served):
+    with Client(served.url) as client:
+        sent = client.upload(encoded(a_picture(64, 64)))
+        job = client.submit(PROMPT, image={"input": sent.id})
+
+    assert (sent.width, sent.height, sent.changes) == (64, 64, [])
+    assert job.resolved.image is not None
+    assert job.resolved.image.input == sent.id

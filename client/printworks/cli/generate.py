@@ -55,6 +55,16 @@ def generate(  # noqa: PLR0913 - as many as there are options
     sampler: Annotated[str | None, typer.Option(help="See `printworks samplers`.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in px.")] = None,
     aspect: Annotated[str | None, typer.Option(help="W:H, such as 3:2, instead of a size.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Begin with this picture (.png, .jpg, .webp).")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="Repaint it where this is white.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How much of the image is let go of, 0 to 1.")
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="An image of another size: cover or stretch.")
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the pictures.")] = None,
     no_wait: Annotated[
@@ -73,11 +83,14 @@ def generate(  # noqa: PLR0913 - as many as there are options
         "sampler": sampler,
         "size": size,
         "aspect_ratio": aspect,
+        "strength": strength,
+        "resize": resize,
         "n": n,
         "output": _output(out),
     }
-    job_options: JobOptions = {k: v for k, v in asked.items() if v is not None}  # type: ignore[assignment]
     with reported(options), connect(options) as client:
+        asked |= {"image": _sent(client, image), "mask": _sent(client, mask)}
+        job_options: JobOptions = {k: v for k, v in asked.items() if v is not None}  # type: ignore[assignment]
         if dry_run:
             print(client.quote(prompt, **job_options).model_dump_json(indent=2))
             return
@@ -130,6 +143,16 @@ def name_of(job: Job, image: Image, out: Path | None) -> Path:
     """The file of one image: `out`, numbered where there are several, or the job's ID."""
     out = out or Path(job.id).with_suffix(SUFFIXES.get(image.content_type, ".bin"))
     return out if len(job.images) == 1 else out.with_stem(f"{out.stem}-{image.index}")
+
+
+def _sent(client: Client, picture: Path | None) -> dict[str, str] | None:
+    """A picture of this machine as an input of the service."""
+    if picture is None:
+        return None
+    try:
+        return {"input": client.upload(picture).id}
+    except OSError as error:
+        raise typer.BadParameter(f"{picture}: {error.strerror}") from None
 
 
 def _output(out: Path | None) -> dict[str, Format] | None:
