@@ -36,7 +36,7 @@ from jobs.spec import JobSpec, parse_request
 
 TENANTS = 20
 FLEETS = (1, 10, 50, 200)
-SECONDS = {1: 120.0, 10: 40.0, 50: 20.0, 200: 10.0}  # virtual, of each part
+SECONDS = {1: 60.0, 10: 20.0, 50: 10.0, 200: 6.0}  # virtual, of each part
 NO_LIMITS = AdmitLimits(max_jobs=None, tenant_jobs=None)
 
 
@@ -175,7 +175,7 @@ def serve(bench: Bench, workers: int) -> None:
 
     def come() -> None:
         newcomers.append(bench.admit(f"new{workers}"))
-        world.later(max(2.0, 60.0 / workers), come)
+        world.later(max(1.0, 30.0 / workers), come)
 
     def another(_: Claimed) -> None:
         bench.admit("t0")  # the depth stays

@@ -20,14 +20,20 @@ local function pace(model, now)
 end
 
 -- A flood aside is tens of thousands long, and in the order of its IDs, which sort by time: fifteen
--- looks instead of a search. Where clocks differed by a moment and it is not found so, it is searched.
+-- looks instead of a search (0.1 ms instead of 0.8 at 100,000). IDs of one moment, or of two API
+-- hosts, are out of order by a few places: so those near are looked at; at worst all are.
+local NEAR = 64
+
 local function place_aside(id, key)
   local low, high = 0, redis.call('LLEN', key) - 1
   while low < high do
     local middle = math.floor((low + high) / 2)
     if redis.call('LINDEX', key, middle) < id then low = middle + 1 else high = middle end
   end
-  if high >= 0 and redis.call('LINDEX', key, low) == id then return low end
+  local from = math.max(0, low - NEAR)
+  for k, other in ipairs(redis.call('LRANGE', key, from, low + NEAR)) do
+    if other == id then return from + k - 1 end
+  end
   return redis.call('LPOS', key, id)
 end
 
