@@ -53,6 +53,36 @@ class Part(_Frozen):
     variant: str | None = None
 
 
+class Speed(_Frozen):
+    """What trades bits, memory or start-up time for speed; each is part of the fingerprint."""
+
+    compile: Literal["regional"] | None = None  # torch.compile, of the repeated blocks
+    channels_last: bool = False
+    attention: str | None = None  # a backend of diffusers' dispatcher: native, flash, sage ...
+    vae_tiling: bool = False  # large pictures decoded in pieces: seams may show
+    vae_slicing: bool = False
+    quantize: Literal["nf4", "int8"] | None = None
+    offload: str | None = None
+    cache: str | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.cache is not None:
+            raise ValueError(
+                "step caches (FirstBlockCache, TaylorSeer, DeepCache ...) keep one picture's state "
+                "in the network between its steps, and here one call is many pictures': no cache"
+            )
+        if self.offload is not None:
+            raise ValueError(
+                "diffusers' offloading puts its own hooks in the place of the engine's gates after "
+                "every picture: no offload; `quantize`, a smaller dtype or resident = false save "
+                "memory"
+            )
+        if self.attention is not None and self.attention.endswith("_hub"):
+            raise ValueError("attention backends named *_hub download code when they run: not here")
+        return self
+
+
 class ModelEntry(_Frozen):
     """One named model: where it is, how it is run, what it allows."""
 
@@ -67,6 +97,7 @@ class ModelEntry(_Frozen):
     lane_width: int | None = None  # rows of one model call: 1, 2, 4, 8, 16; None: measured
     resident: bool = True
     controls: dict[str, Part] = {}  # ControlNets by the name that a request uses
+    speed: Speed = Speed()
     loras: str | None = None  # a folder of LoRA files (*.safetensors) that requests may name
     lora_sets: Annotated[int, Field(ge=1)] = 8  # sets of adapters kept in memory at once
     # What a request may begin with: an image, an image with a mask. Held against the family.
@@ -77,6 +108,8 @@ class ModelEntry(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.loras is not None and (self.speed.compile or self.speed.quantize):
+            raise ValueError("loras go with neither compile nor quantize: they change the network")
         unknown = [name for name in self.samplers if name not in SAMPLERS]
         if unknown:
             raise ValueError(f"unknown samplers {unknown}; known: {', '.join(SAMPLERS)}")

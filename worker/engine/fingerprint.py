@@ -15,6 +15,7 @@ import diffusers
 import torch
 
 from jobs.catalogue import ModelEntry
+from worker.engine.speed import words
 
 READ_WHOLE_BYTES = 512 * 1024 * 1024  # 0.3 s of hashing; larger models have a hub revision
 
@@ -31,6 +32,8 @@ def fingerprint(entry: ModelEntry, folder: Path | None, pipeline: Any, device: s
         "diffusers": diffusers.__version__,
         "noise": short_hash(repr(sorted(pipeline.scheduler.config.items()))),
     }
+    if used := words(entry.speed):
+        facts["speed"] = used
     return " ".join(f"{key}={value}" for key, value in facts.items())
 
 

@@ -24,6 +24,7 @@ from worker.engine.errors import ModelBroken
 from worker.engine.model import Extras, Model
 from worker.engine.profiles import find_profile
 from worker.engine.profiles.base import Profile
+from worker.engine.speed import apply, quantization
 from worker.messages import EngineConfig
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
     pipeline = _pipeline(entry, _source(entry, entry.id, catalogue))
     profile = find_profile(entry.family, type(pipeline).__name__)
     _check_inputs(entry, profile)
+    apply(entry.speed, pipeline, profile)
     model = Model(
         entry,
         pipeline.to(pick_device(config.device)),
@@ -125,6 +127,7 @@ def _pipeline(entry: ModelEntry, source: str) -> Any:
         dtype=DTYPES[entry.dtype],
         use_safetensors=True,  # None, the default, falls back to pickle files
         trust_remote_code=False,
+        quantization_config=quantization(entry.speed, profile),
         **profile.load,
     )
 
