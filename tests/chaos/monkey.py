@@ -41,7 +41,7 @@ from tests.queue.worker_process import Worker, worker_process
 WORKERS = 3
 CLIENTS = 4
 OPEN_JOBS = 240  # kept under way: enough that no death finds idle hands
-SETTLE_S = 120.0  # much more than it takes: a stuck job fails the run, a busy machine does not
+SETTLE_S = 300.0  # much more than it takes: a stuck job fails the run, a busy machine does not
 TOLD_S = 10.0  # webhooks that a dead courier held take its lease of 40 s: they may be on their way
 STEPS = (2, 25)
 PAUSE_S = (0.3, 2.0)  # between two faults

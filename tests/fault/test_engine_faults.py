@@ -28,7 +28,7 @@ HANG_S = 6
 OOM_ROOM_MB = 200
 CGROUPS = Path("/sys/fs/cgroup/memory")
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1000)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,41 @@ def neighbours(worker: WholeWorker, store: JobStore, redis: Redis) -> list[str]:
     return worker.made_alone(store, SEEDS, steps=STEPS)
 
 
-def seven(worker: WholeWorker, store: JobStore) -> list[str]:
-    return [worker.admit(store, seed=seed, steps=STEPS) for seed in SEEDS]
+def seven(worker: WholeWorker, store: JobStore, model: str = "tiny") -> list[str]:
+    return [worker.admit(store, seed=seed, steps=STEPS, model=model) for seed in SEEDS]
 
 
 def changed(records: list[JobRecord], alone: list[str]) -> int:
     return sum(now != then for now, then in zip(pixels(records), alone, strict=True))
+
+
+def test_t31_a_full_device_splits_the_batch_and_what_does_not_fit_alone_fails_in_words(
+    worker: WholeWorker, store: JobStore, redis: Redis, neighbours: list[str]
+):
+    alone = worker.made_alone(store, SEEDS, model="wide", steps=STEPS)
+    ids = seven(worker, store, "wide")
+    # sixteen rows together, and from now on there is memory for four
+    ids.append(worker.admit(store, "!crowd@4", model="wide", steps=STEPS))
+    records = ends(store, ids)
+    splits, wrong = worker.said("engine.group_failed"), changed(records[:-1], alone)
+    pixels(records)
+    again = sum(r.metrics["attempts"] - 1 for r in records)
+
+    ids = [worker.admit(store, seed=k, model="wide", steps=STEPS) for k in range(4)]
+    pixels(ends(store, ids))
+    after = worker.said("engine.group_failed") - splits  # the cap is lower: none is tried in vain
+    greedy = worker.admit(store, "!crowd@1", model="wide", steps=STEPS)
+    (record,) = ends(store, [greedy])
+
+    print(
+        f"T31: 16 rows where 4 fit: {splits} calls split, 0 failed, {again:.0f} made again, "
+        f"neighbours changed {wrong}, {after} calls in vain after; alone too large: {record.error}"
+    )
+    error = record.error
+    assert error is not None
+    assert (splits > 0, wrong, again, after) == (True, 0, 0, 0)
+    assert error.code == "out_of_memory"
+    assert len(ended_by(redis, greedy)) == 1
 
 
 def test_t34_latents_that_turn_to_nan_fail_their_job_alone(
