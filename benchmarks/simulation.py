@@ -185,6 +185,7 @@ class World:
             worker.ask_at_s = 0.0  # asks again when a place is free
             return
         if worker.quiet and not self.store.any_waits():
+            worker.ask_at_s = self.now_s + IDLE_ASK_S
             self.later(IDLE_ASK_S, lambda: self.ask(worker))
             return
         aged = worker.since_aged >= AGED_EVERY - 1
