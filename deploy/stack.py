@@ -175,11 +175,12 @@ def _engine_ready(service: Service, redis_url: str) -> Callable[[], bool]:
 
     def ready() -> bool:
         # imported here: 0.4 s, to be spent while the workers import torch and not before
-        from redis import Redis, RedisError  # noqa: PLC0415
+        from redis import RedisError  # noqa: PLC0415
 
         from jobs import keys  # noqa: PLC0415
+        from jobs.connection import connect  # noqa: PLC0415
 
-        with Redis.from_url(redis_url, socket_timeout=PROBE_S) as client:
+        with connect(redis_url, reply_s=PROBE_S) as client:  # which knows sentinels, too
             try:
                 names = list(client.scan_iter(keys.worker("*"), count=1000))
                 said = [

@@ -9,14 +9,16 @@ import json
 import socket
 import sys
 
-from redis import Redis
-
 from jobs import keys
+from jobs.connection import connect
+from jobs.scripts import text
 from jobs.settings import RoleSettings
 
 if __name__ == "__main__":
     settings = RoleSettings.load()
-    with Redis.from_url(settings.redis_url, socket_timeout=3) as redis:
-        names = list(redis.scan_iter(keys.worker("*"), count=1000))
+    with connect(settings.redis_url, reply_s=3) as redis:  # sentinels are asked, too
+        before = keys.rq_key("worker", "")
+        known = [text(key).removeprefix(before) for key in redis.smembers(keys.RQ_WORKERS)]
+        names = [keys.worker(name) for name in known]  # a SCAN would go through 100,000 jobs
         reports = [json.loads(text) for text in (redis.mget(names) if names else ()) if text]
     sys.exit(not any(report["host"] == socket.gethostname() for report in reports))

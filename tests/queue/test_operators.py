@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -11,6 +13,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from jobs.admission import AdmitLimits
+from jobs.settings import ROOT
 from jobs.store import AsyncJobStore, JobStore
 from tests.helpers import wait_until
 from tests.queue.making import admit, claim, claimed_ids, statuses
@@ -88,9 +91,17 @@ def test_drain_says_how_many_still_run_and_a_drained_worker_ends(
         wait_until(lambda: with_store(redis_url, lambda s: s.drain()) == 0, "none runs")
         assert statuses(store, [waiting]) == ["queued"]
 
+        assert healthy(environ)
         (name,) = [k.decode().split(":")[-1] for k in redis.scan_iter("pw:worker:*")]
         assert with_store(redis_url, lambda s: s.drain_worker(name))
         assert worker.wait(timeout=20) == 0
         assert not with_store(redis_url, lambda s: s.drain_worker(name))
+        assert not healthy(environ)
 
     assert Job.fetch(waiting, connection=redis, serializer=JSONSerializer).is_queued
+
+
+def healthy(environ: dict[str, str]) -> bool:
+    """What the container's health check says."""
+    check = [sys.executable, "-m", "deploy.worker_health"]
+    return subprocess.run(check, cwd=ROOT, env=environ, check=False).returncode == 0
