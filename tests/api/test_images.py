@@ -99,6 +99,33 @@ def test_a_redirect_needs_no_key_and_reads_one_object(api: httpx2.Client, worker
     assert httpx2.get(target).content == stored
     assert httpx2.get(target.replace("/0.png", "/1.png")).status_code == 403
     assert httpx2.put(target, content=b"mine").status_code == 403
+    altered = {
+        "a longer life": target.replace("X-Amz-Expires=600", "X-Amz-Expires=6000"),
+        "another type": target.replace("image%2Fpng", "text%2Fhtml"),
+        "another signature": target[:-1] + ("0" if target[-1] != "0" else "1"),
+    }
+    assert all(url != target for url in altered.values())
+    answers = {name: httpx2.get(url).status_code for name, url in altered.items()}
+    assert answers == dict.fromkeys(altered, 403)
+    print(f"T60: one object, 600 s, {len(altered) + 2} alterations, all 403")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a\r\nSet-Cookie: x=1", '"; filename="evil.html', "../../etc", "\u202egpj.exe", "🦉"]
+)
+def test_t57_names_of_files_and_blobs_are_made_by_the_service(
+    api: httpx2.Client, worker: HandWorker, prompt: str
+):
+    job = api.post("/v1/jobs", json={"prompt": prompt}).json()
+    worker.finish(worker.take())
+
+    answer = api.get(f"/v1/jobs/{job['id']}/images/0")
+    target = api.get(f"/v1/jobs/{job['id']}/images/0?redirect=1").headers["location"]
+
+    named = f'inline; filename="{job["id"]}-0.png"'
+    assert answer.headers["content-disposition"] == named
+    assert "set-cookie" not in answer.headers
+    assert f"/images/default/{job['id']}/0.png?" in target
 
 
 def test_a_picture_that_is_not_there_says_why(api: httpx2.Client, worker: HandWorker):
