@@ -6,10 +6,15 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+from diffusers.models.transformers.transformer_cogview3plus import (
+    CogView3PlusTransformer2DModel,
+)
 from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.cogview3.pipeline_cogview3plus import CogView3PlusPipeline
 from diffusers.pipelines.flux2.pipeline_flux2 import Flux2Pipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import Flux2KleinPipeline
+from diffusers.pipelines.kolors.pipeline_kolors import KolorsPipeline
 from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_text2img import (
     LatentConsistencyModelPipeline,
 )
@@ -17,6 +22,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
     StableDiffusionXLPipeline,
 )
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from diffusers.schedulers.scheduling_lcm import LCMScheduler
@@ -24,7 +30,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from jobs.settings import ROOT
 from tests.engine.families import DIM, SHIFTING, said, sdxl, with_text
-from tests.engine.tiny import tiny_clip, tiny_pipeline
+from tests.engine.tiny import tiny_clip, tiny_pipeline, tiny_vae
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -121,3 +127,30 @@ def _flux2(cls: Any, *, guidance_embeds: bool) -> Any:
     )
     ids = torch.cartesian_prod(*(torch.arange(n) for n in (1, 1, 1, 16)))[None]
     return with_text(pipeline, lambda p, _: (said(p, 1, 16, DIM), ids))
+
+
+def kolors() -> Any:
+    """An SDXL network under a language model's text, in a pipeline class that no profile names."""
+    known = sdxl()
+    pipeline = KolorsPipeline(
+        vae=known.vae, text_encoder=None, tokenizer=None, unet=known.unet,
+        scheduler=known.scheduler,
+    )  # fmt: skip
+    return with_text(
+        pipeline,
+        lambda p, n: (said(p, 1, 77, DIM), said(n, 1, 77, DIM), said(p, 1, DIM), said(n, 1, DIM)),
+    )
+
+
+def cogview3() -> Any:
+    torch.manual_seed(0)
+    transformer = CogView3PlusTransformer2DModel(
+        patch_size=2, in_channels=4, num_layers=1, attention_head_dim=32, num_attention_heads=2,
+        out_channels=4, text_embed_dim=DIM, time_embed_dim=DIM, condition_dim=16,
+        pos_embed_max_size=64, sample_size=8,
+    ).eval()  # fmt: skip
+    pipeline = CogView3PlusPipeline(
+        tokenizer=None, text_encoder=None, vae=tiny_vae(), transformer=transformer,
+        scheduler=CogVideoXDDIMScheduler(),
+    )  # fmt: skip
+    return with_text(pipeline, lambda p, n: (said(p, 1, 24, DIM), said(n, 1, 24, DIM)))

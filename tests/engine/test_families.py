@@ -76,6 +76,8 @@ FAMILIES: dict[str, Family] = {
     "lumina2": Family("lumina2", families.lumina2, ("flow_euler", "flow_lcm", "flow_unipc")),
     "cogview4": Family("cogview4", families.cogview4, ("flow_euler", "flow_lcm")),
     "aura-flow": Family("aura_flow", families.aura_flow, ("flow_euler",)),
+    "kolors": Family("auto", more_families.kolors, ("euler", "dpmpp_2m", "unipc")),
+    "cogview3": Family("auto", more_families.cogview3, ("ddim", "dpmpp_2m", "euler")),
     "unknown": Family("auto", families.unknown, ("euler", "ddim", "euler_a")),
 }
 EACH = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
