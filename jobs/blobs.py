@@ -55,9 +55,10 @@ class BlobStream:
     body: Any
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes, CHUNK_BYTES at a time."""
+        """The bytes, CHUNK_BYTES at a time. Raises BlobsUnavailable where they end too soon."""
         try:
-            yield from self.body.iter_chunks(CHUNK_BYTES)
+            with _translated():
+                yield from self.body.iter_chunks(CHUNK_BYTES)
         finally:
             self.body.close()
 

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from PIL import Image
@@ -22,9 +21,11 @@ from jobs.blobs import BlobMissing, Blobs
 from jobs.errors import BlobsUnavailable
 from jobs.inputs import input_id
 from worker.messages import Pixels
+from worker.threads import Threads
 
 log = logging.getLogger(__name__)
 THREADS = 2
+CLOSE_S = 1.0
 RETRY_S = 1.0
 KEPT_BYTES = 64 * 1024 * 1024  # many jobs begin with one picture: read once while they come
 
@@ -48,7 +49,7 @@ class Fetching:
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="fetch")
+        self._threads = Threads(THREADS, name="fetch")
         self._done: deque[Fetched] = deque()
         self._again: deque[tuple[float, _Wanted]] = deque()
         self._unwanted: set[str] = set()
@@ -57,13 +58,13 @@ class Fetching:
 
     def fetch(self, execution_id: str, keys: Mapping[str, str]) -> None:
         """Have the pictures of a job read; `keys`: where they are, by input ID."""
-        self._pool.submit(self._read_all, _Wanted(execution_id=execution_id, keys=keys))
+        self._threads.submit(self._read_all, _Wanted(execution_id=execution_id, keys=keys))
 
     def done(self) -> list[Fetched]:
         """What was read since the last call."""
         now_s = time.monotonic()
         while self._again and self._again[0][0] <= now_s:
-            self._pool.submit(self._read_all, self._again.popleft()[1])
+            self._threads.submit(self._read_all, self._again.popleft()[1])
         return [self._done.popleft() for _ in range(len(self._done))]
 
     def drop(self, execution_id: str) -> None:
@@ -71,8 +72,8 @@ class Fetching:
         self._unwanted.add(execution_id)
 
     def close(self) -> None:
-        """Read no more."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Read no more; what hangs is not waited for."""
+        self._threads.close(CLOSE_S)
 
     def _read_all(self, wanted: _Wanted) -> None:
         if wanted.execution_id in self._unwanted:

@@ -3,7 +3,8 @@
 It passes requests on untouched (signatures cover the Host header, which stays the client's own),
 unless its mode says otherwise: an error's name; "half": every second request is told to slow down;
 "reset", "hang"; "truncate", "corrupt": the store gets half of the bytes, or one that is wrong;
-"wrong_etag": it gets them all, and the client is told of others. Counts what it saw.
+"wrong_etag": it gets them all, and the client is told of others; "cut": the client gets half of an
+answer. Counts what it saw.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class S3Proxy(ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.mode = "ok"
         self.seen = 0
+        self.cuts = 0  # answers that were cut
         self.released = threading.Event()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -126,7 +128,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            cut = self.server.mode == "cut"
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+            self.close_connection = cut
+            self.server.cuts += cut
         upstream.close()
 
     def log_message(self, *args: Any) -> None:

@@ -14,6 +14,7 @@ from redis import Redis
 from jobs import keys
 from jobs.blobs import Blobs
 from jobs.errors import BlobsUnavailable
+from jobs.inputs import input_id
 from jobs.record import Image, Stage
 from jobs.settings import RoleSettings
 from jobs.store import JobStore
@@ -22,6 +23,7 @@ from tests.fault.test_deaths import all_succeed, ready
 from tests.helpers import wait_until
 from tests.queue.making import admit, read, statuses
 from tests.queue.worker_process import worker_process
+from worker.fetching import Fetching
 
 
 @pytest.fixture
@@ -174,6 +176,28 @@ def test_t25_a_picture_whose_file_was_taken_away_is_made_again(
         all_succeed(store, redis, [job_id], 60)
 
     assert read(store, job_id).metrics["attempts"] == 2
+
+
+def test_t23_an_input_whose_reading_is_cut_short_is_read_again(
+    proxy: S3Proxy, s3_settings: dict[str, str]
+):
+    pixels = bytes(range(256)) * 192 * 6  # no half of it is a picture
+    picture, into = Pillow.frombytes("RGB", (256, 384), pixels), io.BytesIO()
+    picture.save(into, "PNG")
+    settings = RoleSettings.model_validate(s3_settings | {"s3_endpoint": proxy.endpoint})
+    blobs, an_id = Blobs(settings), input_id(256, 384, pixels)
+    blobs.put("inputs/t/x.png", into.getvalue(), "image/png")
+    fetching = Fetching(blobs)
+    proxy.set("cut")
+
+    fetching.fetch("e", {an_id: "inputs/t/x.png"})
+    wait_until(lambda: proxy.cuts, "an answer was cut", 30)
+    proxy.set("ok")
+    (fetched,) = wait_until(fetching.done, "it is read again", 30)
+    fetching.close()
+
+    assert fetched.pictures is not None
+    assert fetched.pictures[an_id].data == pixels
 
 
 @pytest.mark.parametrize("mode", ["denied", "expired", "skewed", "no_bucket", "slow_down"])
