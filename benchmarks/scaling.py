@@ -56,10 +56,12 @@ class Bench:
         if self.out:
             self.out.write_text("\n".join(self.lines) + "\n")
 
-    def admit(self, tenant: str) -> str:
+    def admit(self, tenant: str, priority: str | None = None) -> str:
         """A job of this tenant, accepted now, virtually."""
         job_id = new_job_id(now_ms=int(self.store.now_s * 1000))
-        self.store.defer(renamed(self.chance.choice(self.patterns[tenant]), job_id))
+        asked = self.patterns[tenant]
+        fitting = [a for a in asked if priority is None or f"demo.{priority}" in a.args]
+        self.store.defer(renamed(self.chance.choice(fitting), job_id))
         return job_id
 
     @contextmanager
@@ -206,7 +208,7 @@ def serve(bench: Bench, workers: int) -> None:
     newcomers: list[str] = []
 
     def come() -> None:
-        newcomers.append(bench.admit(f"new{workers}"))
+        newcomers.append(bench.admit(f"new{workers}", "high"))  # or it waits for all of the flood's
         world.later(max(1.0, 30.0 / workers), come)
 
     def another(_: Claimed) -> None:
@@ -222,7 +224,7 @@ def serve(bench: Bench, workers: int) -> None:
     waits = [world.started[j] - _since(bench, j) for j in newcomers if j in world.started]
     middle_s = statistics.median(waits) if waits else math.nan
     bench.say(
-        f"      {rate:.0f} jobs/s; {len(waits)} of {len(newcomers)} jobs of a newcomer started,"
+        f"      {rate:.0f} jobs/s; of a newcomer's {len(newcomers)} high jobs {len(waits)} started,"
         f" after {middle_s:.1f} s, {max(waits, default=math.nan):.1f} s at most"
     )
     half = world.workers[: workers // 2]
