@@ -174,7 +174,7 @@ def test_nothing_is_left_behind_in_the_worker(store: JobStore, environ: dict[str
         wait_until(lambda: not {"queued", "running"} & set(statuses(store, ids)), "all ended", 20)
         wait_until(lambda: not control._held and not control._settling, "all settled")
         wait_until(lambda: not control._images, "the engine has nothing of ours")
-        wait_until(lambda: not control._spent, "what was spent is told")
+        wait_until(lambda: not control._telling._spent, "what was spent is told")
 
         assert not control._finishing._dropped
         assert control._finishing._spool._bytes == 0

@@ -81,6 +81,7 @@ def test_t13_a_failover_with_a_cut_link_forgets_nothing_that_was_accepted(
 ):
     sent = Sent()
     send(pair.primary.url, range(100), replicas=replicas, into=sent)
+    pair.link_up()
     pair.cut()
     send(pair.primary.url, range(100, 140), replicas=replicas, into=sent)
     pair.primary.kill()
