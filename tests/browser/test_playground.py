@@ -35,9 +35,9 @@ def seen(page: Page, expression: str) -> None:
 
 def printed(page: Page, count: int = 1) -> None:
     """The pictures are there, decoded."""
-    expect(page.locator("#sheet img")).to_have_count(count)
+    expect(page.locator("#sheet a img")).to_have_count(count)
     there = "i => i.complete && i.naturalWidth"
-    seen(page, f"[...document.querySelectorAll('#sheet img')].every({there})")
+    seen(page, f"[...document.querySelectorAll('#sheet a img')].every({there})")
 
 
 def overflowing(page: Page) -> list[str]:
@@ -67,7 +67,7 @@ def test_a_prompt_is_typed_its_progress_is_seen_and_then_the_picture(
     printed(page)
     expect(page.locator("#run")).to_be_hidden()
     expect(page.locator("#facts")).to_contain_text("Seed")
-    assert page.locator("#sheet img").get_attribute("alt") == PROMPT
+    assert page.locator("#sheet a img").get_attribute("alt") == PROMPT
     expect(page.locator("#jobs li")).to_have_count(1)
     expect(page.locator("#service")).to_contain_text("1 worker")
 
@@ -136,7 +136,7 @@ def test_on_a_telephone_nothing_is_cut_off_and_everything_is_large_enough(
 
     assert overflowing(page) == []
     expect(page.locator("#sheet")).to_be_in_viewport()
-    first, second = (page.locator("#sheet img").nth(k).bounding_box() for k in range(2))
+    first, second = (page.locator("#sheet a img").nth(k).bounding_box() for k in range(2))
     assert first["y"] == second["y"]  # two by two, not a tower
     for target in page.locator("button:visible").all():
         assert target.bounding_box()["height"] >= 40, target.text_content()  # a thumb's
@@ -150,7 +150,7 @@ def test_an_idea_is_one_press_away(page: Page, served: Served, pressman: None):
 
     printed(page)
     assert page.input_value("#prompt") == said
-    assert page.locator("#sheet img").get_attribute("alt") == said
+    assert page.locator("#sheet a img").get_attribute("alt") == said
 
 
 def test_a_refusal_is_told_where_it_was_asked(page: Page, served: Served, complaints: list[str]):
@@ -184,7 +184,7 @@ def test_t58_a_prompt_is_never_markup(
         page.fill("#prompt", prompt)
         page.click("#go")
         printed(page)
-        assert page.locator("#sheet img").get_attribute("alt") == prompt
+        assert page.locator("#sheet a img").get_attribute("alt") == prompt
 
     expect(page.locator("#jobs li")).to_have_count(4)
     assert page.locator("#jobs script, #sheet script, #jobs svg").count() == 0
