@@ -186,6 +186,7 @@ TABLE: dict[type[PrintworksError], Shown] = {
     NotAdmitted: Shown(503, "The job cannot be taken now"),
     jobs_errors.JobGone: Shown(410, "The job was deleted or has expired"),
     jobs_errors.JobMissing: Shown(404, "There is no such job"),
+    jobs_errors.NotReplicated: Shown(503, "It is not on as many replicas as it must be"),
     jobs_errors.StorageFull: Shown(503, "The store is full"),
     jobs_errors.StoreUnavailable: Shown(503, "The store is away"),
     jobs_errors.InputGone: Shown(410, "The picture that it began with is gone"),
