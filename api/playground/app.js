@@ -26,6 +26,7 @@ function fillModel() {
     node("option", { value: id, textContent: state.samplers.get(id)?.title ?? id }));
   $("sampler").replaceChildren(...options);
   $("sampler").value = defaults.sampler;
+  for (const label of document.querySelectorAll(".begin")) label.hidden = !takesImages();
   showValues();
 }
 
@@ -34,6 +35,11 @@ function showValues() {
     output.textContent = $(output.htmlFor.value).value;
   }
   $("good_for").textContent = state.samplers.get($("sampler").value)?.good_for ?? "";
+}
+
+function takesImages() {
+  const model = state.models.find((m) => m.id === $("model").value) ?? state.models[0];
+  return model?.inputs.includes("image") ?? false;
 }
 
 function request() {
@@ -46,6 +52,10 @@ function request() {
     n: Number($("n").value),
     output: { format: $("format").value },
   };
+  asked.preview = true;
+  if ($("image").files.length && takesImages()) {
+    Object.assign(asked, { image: $("image").files[0], strength: Number($("strength").value), resize: "cover" });
+  }
   if ($("negative_prompt").value) asked.negative_prompt = $("negative_prompt").value;
   if ($("aspect_ratio").value) asked.aspect_ratio = $("aspect_ratio").value;
   if ($("seed").value !== "") asked.seed = Number($("seed").value);
@@ -81,6 +91,22 @@ function showProgress(progress, stage, queue) {
   $("progress").value = progress.fraction ?? 0;
   $("sheet").style.setProperty("--done", progress.fraction ?? 0);
   $("stage").textContent = (STAGES[stage] ?? stage ?? "") + steps + place + wait;
+}
+
+// What the picture would be by now: small, so it is drawn soft.
+function showPreview({ index, content_type: type, data }) {
+  if (!$("sheet").classList.contains("printing")) return;
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+  const src = URL.createObjectURL(new Blob([bytes], { type }));
+  const { width, height } = state.job.resolved;
+  const img = node("img", { src, alt: "", width, height, className: "preview" });
+  img.addEventListener("load", () => URL.revokeObjectURL(src));
+  const shown = $("sheet").querySelector(`figure[data-index="${Number(index)}"]`);
+  if (shown) return shown.replaceChildren(img);
+  const figure = node("figure", {}, img);
+  figure.dataset.index = Number(index);
+  $("sheet").append(figure);
+  $("sheet").dataset.count = $("sheet").children.length;
 }
 
 async function showPictures(job) {
@@ -153,6 +179,7 @@ async function follow(job) {
       for await (const { name, data } of service.events(job.id, follow.signal)) {
         tries = 0;
         if (name === "progress") showProgress(data, data.stage, null);
+        else if (name === "preview") showPreview(data);
         else if (name === "gone") return idle();
         else if (name !== "image") await showJob(data);
         if (name === "done") return list();
@@ -238,7 +265,9 @@ async function print(sending) {
 }
 
 function curl() {
-  const body = JSON.stringify(request()).replaceAll("'", "'\\''");
+  const asked = request();
+  if (asked.image) asked.image = { input: "its ID, from POST /v1/inputs" };
+  const body = JSON.stringify(asked).replaceAll("'", "'\\''");
   const header = service.key.get() ? " -H 'authorization: Bearer $PRINTWORKS_KEY'" : "";
   const line = `curl -s ${location.origin}/v1/jobs -H 'content-type: application/json'${header} -d '${body}'`;
   navigator.clipboard?.writeText(line).then(

@@ -38,12 +38,17 @@ export const erase = (id) => ask(`/v1/jobs/${id}`, { method: "DELETE" });
 // A key of its own for each press of the button: a request lost on the way is sent again safely.
 const once = () => ({ "idempotency-key": crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` });
 
-export const send = (request) =>
-  json("/v1/jobs", {
+const upload = (file) =>
+  json("/v1/inputs", { method: "POST", headers: { "content-type": "application/octet-stream" }, body: file });
+
+export async function send(request) {
+  const image = request.image && { input: (await upload(request.image)).id };
+  return json("/v1/jobs", {
     method: "POST",
     headers: { "content-type": "application/json", ...once() },
-    body: JSON.stringify(request),
+    body: JSON.stringify({ ...request, image }),
   });
+}
 export const rerun = (id) => json(`/v1/jobs/${id}/rerun`, { method: "POST", headers: once() });
 
 const kept = new Map(); // picture URL -> blob URL: the list is drawn again and again

@@ -21,9 +21,13 @@ expect.set_options(timeout=30_000)  # a busy machine is no reason to fail
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Playwright's own Chromium, or the system's."""
+    """Playwright's own Chromium, or the system's.
+
+    No longer than a module: while Playwright runs, its event loop counts as running in this
+    thread, and every later test that calls `asyncio.run` was refused (27 of them, in CI).
+    """
     with sync_playwright() as playwright:
         own = Path(playwright.chromium.executable_path)
         path = own if own.exists() else shutil.which("chromium") or shutil.which("google-chrome")

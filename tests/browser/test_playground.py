@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from api.keystore import make_key
@@ -40,6 +42,12 @@ def printed(page: Page, count: int = 1) -> None:
     seen(page, f"[...document.querySelectorAll('#sheet a img')].every({there})")
 
 
+def printed_of(page: Page, prompt: str) -> None:
+    """That prompt's picture is there. The last one's stays until the job is sent."""
+    expect(page.locator("#sheet a img")).to_have_attribute("alt", prompt)
+    printed(page)
+
+
 def overflowing(page: Page) -> list[str]:
     """What is wider than the window."""
     return page.evaluate(
@@ -64,10 +72,9 @@ def test_a_prompt_is_typed_its_progress_is_seen_and_then_the_picture(
     seen(page, "document.querySelector('#progress').value > 0.2")
     expect(page.locator("#stop")).to_be_visible()
 
-    printed(page)
+    printed_of(page, PROMPT)
     expect(page.locator("#run")).to_be_hidden()
     expect(page.locator("#facts")).to_contain_text("Seed")
-    assert page.locator("#sheet a img").get_attribute("alt") == PROMPT
     expect(page.locator("#jobs li")).to_have_count(1)
     expect(page.locator("#service")).to_contain_text("1 worker")
 
@@ -83,10 +90,33 @@ def test_the_same_levers_again_are_the_same_picture(page: Page, served: Served, 
     assert page.input_value("#seed") == str(job["resolved"]["seed"][0])
     page.click("#go")
     expect(page.locator("#jobs li")).to_have_count(2)
-    printed(page)
 
-    both = served.client.get("/v1/jobs").json()["jobs"]
-    assert len({j["images"][0]["pixel_sha256"] for j in both}) == 1
+    def both() -> list[dict[str, Any]]:
+        return served.client.get("/v1/jobs").json()["jobs"]
+
+    wait_until(lambda: all(j["status"] == "succeeded" for j in both()), "both are printed", 30)
+    assert len({j["images"][0]["pixel_sha256"] for j in both()}) == 1
+
+
+def test_a_picture_to_begin_with_is_sent_and_what_it_becomes_is_seen_on_the_way(
+    page: Page, served: Served, pressman: None, tmp_path: Path
+):
+    begin = tmp_path / "begin.png"
+    Image.new("RGB", (300, 200), "teal").save(begin)
+    opened(page, served)
+    page.fill("#prompt", PROMPT)
+    page.click("#more summary")
+    page.set_input_files("#image", begin)
+    page.locator("#strength").fill("0.5")
+    page.locator("#steps").fill("100")
+    page.click("#go")
+
+    expect(page.locator("#sheet img.preview")).to_have_count(1)
+    printed_of(page, PROMPT)
+    expect(page.locator("#sheet img.preview")).to_have_count(0)
+    resolved = served.client.get("/v1/jobs").json()["jobs"][0]["resolved"]
+    assert resolved["strength"] == 0.5
+    assert resolved["image"]
 
 
 def test_by_keys_alone(page: Page, served: Served, pressman: None):
@@ -148,9 +178,8 @@ def test_an_idea_is_one_press_away(page: Page, served: Served, pressman: None):
     said = idea.text_content()
     idea.click()
 
-    printed(page)
+    printed_of(page, str(said))
     assert page.input_value("#prompt") == said
-    assert page.locator("#sheet a img").get_attribute("alt") == said
 
 
 def test_a_refusal_is_told_where_it_was_asked(page: Page, served: Served, complaints: list[str]):
@@ -183,8 +212,7 @@ def test_t58_a_prompt_is_never_markup(
     ):
         page.fill("#prompt", prompt)
         page.click("#go")
-        printed(page)
-        assert page.locator("#sheet a img").get_attribute("alt") == prompt
+        printed_of(page, prompt)
 
     expect(page.locator("#jobs li")).to_have_count(4)
     assert page.locator("#jobs script, #sheet script, #jobs svg").count() == 0
