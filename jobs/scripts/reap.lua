@@ -1,15 +1,28 @@
 -- reap: jobs whose lease is over go back to the head of their queue. Any number of reapers is safe.
 -- uses: common, outbox, endings, returning
---   After a restart of Redis nobody could renew a lease while it was away: nothing is reaped
---   until it has been up for one lease.
+--   While Redis was away (killed, frozen, cut off, its clock set) nobody could renew a lease. That
+--   shows by nobody having looked here either: then nothing is reaped for one lease more, so that
+--   the living renew first. Their first beat used to race with the first look, and lost now and then.
 -- KEYS  1... started registries (rq:wip:...)
--- ARGV  1 lease_s  2 most a registry  3 crashes after which a job runs alone  4 crashes after
---       which it has failed  5 error as JSON  6 trace, as RQ keeps it
+-- ARGV  1 lease_s; 0: nobody is waited for  2 most a registry  3 crashes after which a job runs
+--       alone  4 crashes after which it has failed  5 error as JSON  6 trace, as RQ keeps it
 -- returns {{job id, what became of it}, ...}
+
+local lease = tonumber(ARGV[1])
+local LOOKED, HELD = PW .. 'reap:looked', PW .. 'reap:held'
+
+-- Beats are a third of a lease apart: who was away for less than the rest still holds its lease.
+local function was_away(now)
+  local looked = tonumber(redis.call('GET', LOOKED) or now)
+  redis.call('SET', LOOKED, exact(now), 'EX', GONE_TTL)
+  return lease > 0 and math.abs(now - looked) > lease * 2 / 3
+end
 
 local now, over, out = clock(), {}, {}
 local verdict = {why = 'lease', crash = true, solo_after = tonumber(ARGV[3]), fail_after = tonumber(ARGV[4]),
   error = ARGV[5], trace = ARGV[6]}
+if was_away(now) then redis.call('SET', HELD, 1, 'EX', lease) end
+if redis.call('EXISTS', HELD) == 1 then return {} end
 for _, key in ipairs(KEYS) do
   local late = redis.call('ZRANGEBYSCORE', key, '-inf', exact(now), 'LIMIT', 0, tonumber(ARGV[2]))
   for _, both in ipairs(late) do
@@ -18,10 +31,6 @@ for _, key in ipairs(KEYS) do
       since = tonumber(redis.call('HGET', job_key(id), 'x_enq') or 0)}
   end
 end
--- nearly always, and what is asked next costs more than all this
-if #over == 0 then return {} end
-local up = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
-if up < tonumber(ARGV[1]) then return {} end
 table.sort(over, function(a, b) return a.since > b.since end)
 for _, o in ipairs(over) do
   out[#out + 1] = {o.id, send_back(o.id, o.eid, o.queue, now, verdict)}

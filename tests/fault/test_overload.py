@@ -100,8 +100,8 @@ def fill(store: JobStore, redis: Redis, *, times: int) -> Filled:
     def done() -> int:
         return completed(redis) - before
 
-    def due() -> bool:  # 12 are held by the worker, 16 wait: at once the load there is always room
-        return len(ids) + len(rejects_s) < times * (done() + 24)
+    def due() -> bool:  # at once the load no more than the queue holds, however quick the offers
+        return len(ids) + len(rejects_s) < times * (done() + 16)
 
     while done() < GOODPUT_JOBS:
         wait_until(lambda: due() or done() >= GOODPUT_JOBS, "more are done", 60)

@@ -26,6 +26,7 @@ from jobs.scripts import worker_calls
 from jobs.scripts.worker_calls import Claimed, Ending
 from jobs.settings import RoleSettings
 from jobs.store import JobStore
+from tests.helpers import wait_until
 from tests.queue.making import (
     TENANT,
     admit,
@@ -81,11 +82,17 @@ def test_reaped_jobs_go_back_to_the_head_in_their_order(store: JobStore, redis: 
     assert claimed_ids(store, 9) == ids
 
 
-def test_nothing_is_reaped_before_redis_was_up_for_a_lease(store: JobStore, redis: Redis):
-    admit(store)
+def test_after_redis_was_away_nothing_is_reaped_until_the_living_had_a_lease_to_renew_theirs(
+    store: JobStore, redis: Redis
+):
+    job_id = admit(store)
+    assert reap(store, lease_s=1) == {}  # somebody looks, all is well
     lapse(redis, claim(store)[0])
+    redis.set("pw:reap:looked", redis.time()[0] - 2, keepttl=True)  # as after two seconds of frost
 
-    assert reap(store, lease_s=10**6) == {}
+    assert reap(store, lease_s=1) == {}
+    became = wait_until(lambda: reap(store, lease_s=1), "a lease later the dead are found")
+    assert became == {job_id: "queued"}
 
 
 def test_t05_a_third_crash_is_the_last_and_a_second_one_isolates(store: JobStore, redis: Redis):
