@@ -36,6 +36,8 @@ HEADS: Final = {
 }
 LONE: Final = frozenset({"object", "color", "size"})
 BATCH: Final = 64
+POOL: Final = 8192  # 100 MB
+LABELS: Final = 7  # dataset.labels_of
 LEARNING_RATE: Final = 2e-3
 
 
@@ -56,7 +58,7 @@ class Judge(nn.Module):
         super().__init__()
         widths = (3, 32, 64, 128, 192)
         self.trunk = nn.Sequential(
-            nn.AvgPool2d(2),
+            nn.Identity(),  # the numbering of the committed weights
             *(_block(a, b) for a, b in pairwise(widths)),
             nn.AdaptiveAvgPool2d(4),
             nn.Flatten(),
@@ -67,7 +69,11 @@ class Judge(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        features = self.trunk(pictures * 2 - 1)
+        return self.read(_halved(pictures))
+
+    def read(self, halved: Tensor) -> dict[str, Tensor]:
+        """The logits of each head, of pictures of half the size."""
+        features = self.trunk(halved * 2 - 1)
         return {name: head(features) for name, head in self.heads.items()}
 
     @torch.no_grad()
@@ -93,16 +99,17 @@ def load_judge() -> Judge:
 
 def train_judge(*, minutes: float, device: str) -> None:
     """Goes on from the committed judge, if there is one."""
-    judge = (load_judge() if WEIGHTS.exists() else Judge()).to(device).train()
+    judge = load_judge() if WEIGHTS.exists() else Judge()
+    judge = judge.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(judge.parameters(), LEARNING_RATE, weight_decay=0.05, fused=True)
-    rng = random.Random()
+    pool = _Pool(random.Random())
     started, reported, steps = time.monotonic(), 0.0, 0
     while (spent := (time.monotonic() - started) / (60 * minutes)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min((steps + 1) / 100, 0.005 + 1 - spent)
-        pictures, labels, _ = _rendered(BATCH, rng, held_out=None)
+        halved, labels = pool.batch()
         judge.train()
-        loss = _loss(judge(_worn(pictures).to(device)), labels.to(device))
+        loss = _loss(judge.read(_worn(halved).to(device)), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -110,9 +117,31 @@ def train_judge(*, minutes: float, device: str) -> None:
         if time.monotonic() - started > reported:
             reported += 60
             print(f"judge step {steps}  {spent:.0%}  {accuracy(judge, 256)}", flush=True)
-    print(f"judge done: {steps * BATCH} scenes, {accuracy(judge, 2000)}", flush=True)
+    print(f"judge done: {pool.rendered} scenes, {accuracy(judge, 2000)}", flush=True)
     half = {name: t.half().cpu().contiguous() for name, t in judge.state_dict().items()}
     save_file(half, WEIGHTS)
+
+
+class _Pool:
+    """Scenes already rendered, halved; each serves thrice: rendering cost as much as learning."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rendered = 0
+        self._rng = rng
+        self._pictures = torch.empty(POOL, 3, 64, 64, dtype=torch.uint8)
+        self._labels = torch.empty(POOL, LABELS, dtype=torch.long)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Halved pictures (64, 3, 64, 64) in 0..1, and their labels; a third of them are new."""
+        new = (self.rendered + torch.arange(BATCH // 3)) % POOL
+        pictures, labels, _ = _rendered(len(new), self._rng, held_out=None)
+        self._pictures[new] = (_halved(pictures) * 255).round().to(torch.uint8)
+        self._labels[new] = labels
+        self.rendered += len(new)
+        old = torch.randint(min(self.rendered, POOL), (BATCH - len(new),))
+        chosen = torch.cat([old, new])
+        picked = self._pictures[chosen].contiguous(memory_format=torch.channels_last)
+        return picked.float() / 255, self._labels[chosen]
 
 
 @torch.no_grad()
@@ -157,6 +186,10 @@ def _rendered(
     pictures = np.stack([scenes.render(scene, rng) for scene in drawn])
     labels = torch.tensor([labels_of(scene) for scene in drawn])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255, labels, drawn
+
+
+def _halved(pictures: Tensor) -> Tensor:
+    return functional.avg_pool2d(pictures, 2)
 
 
 def _worn(pictures: Tensor) -> Tensor:
