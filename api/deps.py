@@ -16,10 +16,9 @@ from typing import Annotated, Any, NoReturn
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, BaseModel, ValidationError
 
-from api.auth import Caller, needs
+from api.auth import Caller
 from api.errors import BodyTimeout, UnsupportedMediaType
 from api.intake.bodies import cut_pictures
-from api.keystore import Scope
 from api.state import services_of
 from jobs.errors import InvalidRequest, JobMissing, Problem
 from jobs.ids import is_job_id
@@ -54,9 +53,7 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
-async def read_request(
-    request: Request, who: Annotated[Caller, needs(Scope.JOBS_WRITE)]
-) -> JobRequest:
+async def read_request(request: Request, who: Caller) -> JobRequest:
     """The body as a request, strictly: duplicate keys and non-numbers are refused as well.
 
     Its pictures are taken in while it is read, so that large bodies are gone when this returns.
@@ -69,9 +66,6 @@ async def read_request(
         asked = parse_request(cut.json)
         strict_json(cut.json)
         return await intake.take_in(asked, tenant=who.tenant, cut=cut.pictures)
-
-
-JobRequestBody = Annotated[JobRequest, Depends(read_request)]
 
 
 def body_as(model: type[BaseModel]) -> Any:
@@ -137,19 +131,14 @@ JobId = Annotated[
 Wait = Annotated[
     int | None, Query(ge=0, description="Hold the answer for so many seconds, 60 at most.")
 ]
-Prefer = Annotated[
-    str | None, Header(description="`wait=N`: as the query parameter.", max_length=200)
-]
+Prefer = Annotated[str, Header(description="`wait=N`: as the query parameter.", max_length=200)]
 
 
-async def wait_of(request: Request, wait: Wait = None, prefer: Prefer = None) -> int:
+def wait_of(request: Request, wait: int | None, prefer: str) -> int:
     """Seconds the caller would wait for the end, from `?wait=N` or `Prefer: wait=N` (RFC 7240)."""
-    match = _WAIT.search(prefer or "")
+    match = _WAIT.search(prefer)
     asked = wait if wait is not None else int(match[1]) if match else 0
     return min(asked, services_of(request).settings.max_wait_s)
-
-
-WaitSeconds = Annotated[int, Depends(wait_of)]
 
 
 def base_url(request: Request) -> str:

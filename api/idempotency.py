@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Header, Request
 
 from api.errors import InvalidIdempotencyKey
 from jobs.admission import Idempotency
@@ -24,19 +24,17 @@ _BARE = re.compile(r"[\x21-\x7e]{1,255}")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')  # RFC 8941 string
 
 
-async def key_of(
-    request: Request,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            description="A value of your own: a second request with it gets the first one's job.",
-            examples=["7f0c9a52-5f0e-4a9e-8c57-0f2c5b1d9d5e"],
-            json_schema_extra={
-                "pattern": r'^([!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'
-            },
-        ),
-    ] = None,
-) -> tuple[str, str] | None:
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="A value of your own: a second request with it gets the first one's job.",
+        examples=["7f0c9a52-5f0e-4a9e-8c57-0f2c5b1d9d5e"],
+        json_schema_extra={"pattern": r'^([!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}")$'},
+    ),
+]
+
+
+def key_of(request: Request, idempotency_key: str | None) -> tuple[str, str] | None:
     """(scope, key) of the request, or None. The scope is the route: method and path."""
     if idempotency_key is None:
         return None
@@ -45,9 +43,6 @@ async def key_of(
     if not quoted and (key.startswith('"') or not _BARE.fullmatch(key)):
         raise InvalidIdempotencyKey("1 to 255 printable ASCII characters, bare or quoted")
     return f"{request.method} {request.url.path}", key
-
-
-IdempotencyKey = Annotated[tuple[str, str] | None, Depends(key_of)]
 
 
 def idempotency_of(

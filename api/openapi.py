@@ -27,7 +27,7 @@ from api.errors import (
     UnsupportedMediaType,
     shown,
 )
-from jobs.errors import InvalidRequest, PrintworksError, StoreUnavailable
+from jobs.errors import InvalidRequest, PrintworksError, StorageFull, StoreUnavailable
 from jobs.spec import JobRequest
 
 REF = "#/components/schemas/{model}"
@@ -113,7 +113,8 @@ def _declared(kinds: list[type[PrintworksError]]) -> dict[str, Any]:
     }
 
 
-# What every route can answer: its parameters are strict, and Redis can be away.
+# What every route can answer: its parameters are strict, and Redis can be away, or full when the
+# requests of a key are counted.
 COMMON = problems(
     Unauthorized,
     Forbidden,
@@ -122,6 +123,7 @@ COMMON = problems(
     RateLimited,
     HeadersTooLarge,
     StoreUnavailable,
+    StorageFull,
 )
 WITH_BODY = problems(BodyTimeout, PayloadTooLarge, UnsupportedMediaType)
 
@@ -164,8 +166,17 @@ def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     return whole
 
 
+def _both(own: dict[str, Any] | None, common: dict[str, Any]) -> dict[str, Any]:
+    """A route's own answer of a status, and the common one: it can give either."""
+    if own is None:
+        return dict(common)
+    told = own["description"].split("; ")
+    more = [one for one in common["description"].split("; ") if one not in told]
+    return own | {"description": "; ".join([*told, *more])}
+
+
 def _complete(operation: dict[str, Any]) -> None:
-    """The answers that do not depend on the route, where it does not say otherwise."""
+    """The answers that do not depend on the route."""
     answers = operation["responses"]
     framework = answers.get("422", {}).get("content", {}).get("application/json")
     if framework:  # FastAPI's own 422 does not exist here: errors.py translates it
@@ -174,7 +185,7 @@ def _complete(operation: dict[str, Any]) -> None:
     if "requestBody" in operation:
         common = common | WITH_BODY
     for status, answer in common.items():
-        answers.setdefault(str(status), answer)
+        answers[str(status)] = _both(answers.get(str(status)), answer)
     operation["responses"] = dict(sorted(answers.items()))
     for answer in operation["responses"].values():
         answer.setdefault("headers", {})["X-Request-Id"] = {

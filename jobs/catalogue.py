@@ -7,6 +7,7 @@ its own limits (checked when the file is read).
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -127,7 +128,7 @@ class ModelEntry(_Frozen):
                 raise ValueError(f"default side {side} px breaks the model's own limits")
         return self
 
-    @property
+    @functools.cached_property
     def legal_samplers(self) -> tuple[str, ...]:
         """The samplers that a request may name, in the catalogue's order."""
         if self.samplers:

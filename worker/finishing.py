@@ -18,7 +18,7 @@ from jobs.blobs import Blobs
 from jobs.counts import Tally
 from jobs.errors import BlobsUnavailable
 from jobs.record import Image, JobError
-from jobs.scripts.client_calls import EXTENSIONS
+from jobs.scripts.job_hash import EXTENSIONS
 from jobs.spec import JobSpec
 from jobs.tracing import OFF, Tracing
 from worker.checking import Checker, picture_of, refusal

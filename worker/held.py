@@ -13,7 +13,7 @@ from jobs.inputs import blob_of
 from jobs.keys import Field
 from jobs.record import Image, Stage
 from jobs.resolve_inputs import IMAGE_STRENGTH
-from jobs.scripts.client_calls import RUN_LIMIT_S
+from jobs.scripts.job_hash import RUN_LIMIT_S
 from jobs.scripts.worker_calls import Claimed, Ending, Lease, as_json
 from jobs.spec import JobSpec, Priority, Reproducibility
 from jobs.tracing import NO_SPAN, Span

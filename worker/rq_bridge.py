@@ -32,7 +32,7 @@ from jobs.errors import StoreUnavailable
 from jobs.keys import Field
 from jobs.overview import WorkerReport
 from jobs.record import JobError
-from jobs.scripts import client_calls, worker_calls
+from jobs.scripts import job_hash, worker_calls
 from jobs.scripts.worker_calls import (
     Claimed,
     ClaimRules,
@@ -274,7 +274,7 @@ def spec_in(claimed: Claimed, connection: Redis) -> JobSpec | None:
     except Exception as error:  # noqa: BLE001 - RQ raises anything on what it cannot read
         log.warning("job.forged", extra={"job_id": job_id, "reason": type(error).__name__})
         return None
-    if asked != (client_calls.FUNCTION, None, [job_id], {}):
+    if asked != (job_hash.FUNCTION, None, [job_id], {}):
         log.warning("job.forged", extra={"job_id": job_id, "reason": "not our function"})
         return None
     return spec

@@ -20,7 +20,7 @@ from api.auth import Caller, Reader, Writer
 from api.deps import base_url, read_body, strict_json
 from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
 from api.groupstore import Group, GroupMissing, group_idempotency
-from api.idempotency import IdempotencyKey
+from api.idempotency import IdempotencyKey, key_of
 from api.openapi import json_body, problems
 from api.routes.jobs import admit_as, spec_of
 from api.schemas import Job, View, job_of
@@ -33,9 +33,9 @@ from jobs.errors import (
     JobGone,
     JobMissing,
     NotAdmitted,
+    NotReplicated,
     Problem,
     QueueFull,
-    StorageFull,
     TenantLimit,
 )
 from jobs.ids import is_job_id
@@ -52,7 +52,7 @@ REFUSALS = problems(
     IdempotencyMismatch,
     TenantLimit,
     QueueFull,
-    StorageFull,
+    NotReplicated,
     InputMissing,
     JobMissing,  # an earlier job whose image was to be begun with
     ImageMissing,
@@ -136,9 +136,10 @@ async def send_group(
     services: ServicesDep,
     caller: Writer,
     asked: Annotated[GroupRequest, Depends(read_group_request)],
-    key: IdempotencyKey,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """All of them are accepted, or none. Sent again with its key it is the same group."""
+    key = key_of(request, idempotency_key)
     for webhook in (asked.webhook, *(one.webhook for one in asked.jobs)):
         await services.webhooks.check_own(webhook, tenant=caller.tenant)
     taken = [await _taken(k, one, services, caller) for k, one in enumerate(asked.jobs)]
@@ -202,7 +203,10 @@ async def get_group(
 
 
 @router.post(
-    "/{group_id}/cancel", response_model=GroupView, summary="Cancel a group", responses=NO_GROUP
+    "/{group_id}/cancel",
+    response_model=GroupView,
+    summary="Cancel a group",
+    responses=problems(GroupMissing, NotReplicated),
 )
 async def cancel_group(
     request: Request, services: ServicesDep, caller: Writer, group_id: GroupId

@@ -22,7 +22,7 @@ from api.schemas import Paused, WorkerList
 from api.state import Services, ServicesDep
 from api.stats import Draining, Purged, StatsList, WorkerDraining, stats_of
 from api.version import own_version
-from jobs.errors import InvalidRequest, Problem, StoreUnavailable
+from jobs.errors import InvalidRequest, NotReplicated, Problem, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ async def drain_queue(services: ServicesDep) -> Response:
     "/queue/purge",
     response_model=Purged,
     summary="Purge the queue",
-    responses=problems(ModelMissing),
+    responses=problems(ModelMissing, NotReplicated),
 )
 async def purge_queue(
     services: ServicesDep,

@@ -78,8 +78,3 @@ def _with_used(name: str, there: set[str]) -> list[str]:
 def text(value: Any) -> str:
     """A reply as text, whether or not the connection decodes."""
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def maybe(value: Any) -> str | None:
-    """A reply that may be nil."""
-    return None if value is None else text(value)

@@ -5,7 +5,8 @@
 -- ARGV  1 job id  2 tenant  3 queue  4 cost  5 deadline in s from now, or ''
 --       6 most jobs  7 most cost  8 most open jobs of the tenant (each '' : no limit)
 --       9 most jobs of the tenant in the line  10 fingerprint, or ''  11 tenant/id of each
---       input, with a space between  12... hash fields, values
+--       input, with a space between  12 RQ's data  13 the hash's other fields and values, in turn,
+--       as a list of JSON
 -- returns {verdict, snapshot or number}: ok, replay, gone, mismatch, tenant,
 --       full, input (that one is not there)
 
@@ -36,7 +37,7 @@ if ARGV[11] ~= '' then
   local missing = hold_inputs(id, ARGV[11], now)
   if missing then return {'input', missing} end
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 12))
+redis.call('HSET', KEYS[1], 'data', ARGV[12], unpack(cjson.decode(ARGV[13])))
 redis.call('HSET', KEYS[1], 'created_at', iso(now), 'enqueued_at', iso(now), 'x_enq', exact(now))
 if ARGV[5] ~= '' then
   local deadline = exact(now + tonumber(ARGV[5]))
@@ -57,5 +58,4 @@ else
   join_line(id, queue, tenant, true)
 end
 count_in(id, queue, cost)
-tell(id, 'queued')
 return {'ok', snapshot(id, now)}

@@ -14,7 +14,7 @@ from jobs.blobs import Blobs
 from jobs.keys import Field
 from jobs.overview import ModelPace, WorkerReport
 from jobs.record import Image, JobError
-from jobs.scripts import client_calls, worker_calls
+from jobs.scripts import job_hash, worker_calls
 from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
 from jobs.spec import JobSpec
 from jobs.store import JobStore
@@ -99,7 +99,7 @@ class HandWorker:
 
     def _store(self, claimed: Claimed, spec: JobSpec, index: int, data: bytes) -> Image:
         tenant = claimed.fields[Field.TENANT].decode()
-        extension = client_calls.EXTENSIONS[spec.output.format]
+        extension = job_hash.EXTENSIONS[spec.output.format]
         key = keys.image_key(tenant, claimed.lease.job_id, index, extension)
         self.blobs.put(key, data, KINDS[spec.output.format])
         return Image(

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import httpx2
 import pytest
 
+from api.app import create_app
 from api.settings import ApiSettings
 from tests.api.serving import serving
 from tests.helpers import wait_until
@@ -60,6 +61,49 @@ def test_t13_an_unconfirmed_job_is_503_and_the_same_key_finds_it_again(
     with client(made.primary) as redis:
         assert redis.llen("rq:queue:demo.normal") == before + 1
     print(f"T13: 503 not_replicated after {took_s:.2f} s, then one job")
+
+
+LASTING = (  # everything that is answered only once it is on a replica
+    ("POST", "/v1/jobs", "/v1/jobs", ASKED),
+    ("POST", "/v1/jobs/{job_id}/rerun", "/v1/jobs/{job}/rerun", None),
+    ("POST", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job}/cancel", None),
+    ("POST", "/v1/job-groups", "/v1/job-groups", {"jobs": [ASKED]}),
+    ("POST", "/v1/job-groups/{group_id}/cancel", "/v1/job-groups/{group}/cancel", None),
+    ("POST", "/v1/queue/purge", "/v1/queue/purge?model=demo", None),
+    ("DELETE", "/v1/jobs/{job_id}", "/v1/jobs/{job}", None),
+)
+
+
+def test_every_route_that_waits_for_a_replica_says_so_when_there_is_none(
+    replicated: tuple[Copies, httpx2.Client],
+):
+    made, api = replicated
+    job = wait_until(lambda: accepted(api), "accepted").json()["id"]
+    group = api.post("/v1/job-groups", json={"jobs": [ASKED]}).json()["id"]
+
+    made.cut()
+    answers = {
+        f"{method} {route}": api.request(method, path.format(job=job, group=group), json=body)
+        for method, route, path, body in LASTING
+    }
+
+    told = {name: (a.status_code, a.json()["code"]) for name, a in answers.items()}
+    assert told == dict.fromkeys(answers, (503, "not_replicated"))
+    counted = api.post("/v1/queue/purge?model=demo&dry_run=true")
+    assert counted.status_code == 200  # counting changes nothing
+
+
+def test_what_waits_for_a_replica_is_declared_where_it_can_be_answered():
+    paths = create_app(ApiSettings()).openapi()["paths"]
+
+    declaring = {
+        f"{method.upper()} {path}"
+        for path, verbs in paths.items()
+        for method, operation in verbs.items()
+        if "`not_replicated`" in operation["responses"].get("503", {}).get("description", "")
+    }
+
+    assert declaring == {f"{method} {route}" for method, route, _, _ in LASTING}
 
 
 def accepted(api: httpx2.Client) -> httpx2.Response | None:

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import Worker
 
 from jobs.record import JobError
-from jobs.scripts import client_calls, worker_calls
+from jobs.scripts import job_hash, worker_calls
 from jobs.scripts.worker_calls import ClaimRules, Ending
 from jobs.store import JobStore
 from tests.queue.making import a_spec, admit
@@ -57,23 +57,38 @@ def through_stock(redis: Redis, function: Any) -> str:
     """A job with the settings of ours, by RQ's own code from end to end."""
     spec = a_spec()
     queue = Queue(QUEUE, connection=redis, serializer=JSONSerializer)
-    model = client_calls._rq_job("stock", QUEUE, spec.retention_s)
     job = queue.create_job(
         function,
         args=("stock",),
         job_id="stock",
-        timeout=model.timeout,
-        result_ttl=model.result_ttl,
-        failure_ttl=model.failure_ttl,
+        timeout=job_hash.RUN_LIMIT_S,
+        result_ttl=spec.retention_s,
+        failure_ttl=spec.retention_s,
         description="stock",
     )
     if function is good:
-        job.retries_left, job.enqueue_at_front_on_retry = client_calls.RQ_RETRIES, True
+        job.retries_left, job.enqueue_at_front_on_retry = job_hash.RQ_RETRIES, True
     queue.enqueue_job(job)
     SimpleWorker([queue], name="stock-worker", connection=redis, serializer=JSONSerializer).work(
         burst=True, logging_level="ERROR"
     )
     return "stock"
+
+
+def stock_job(redis: Redis, job_id: str) -> Job:
+    """A job of ours as RQ's own `Job.create` makes it."""
+    return Job.create(
+        job_hash.FUNCTION,
+        args=(job_id,),
+        id=job_id,
+        connection=redis,
+        origin=QUEUE,
+        timeout=job_hash.RUN_LIMIT_S,
+        result_ttl=3600,
+        failure_ttl=3600,
+        description=job_id,
+        serializer=JSONSerializer,
+    )
 
 
 def layout(redis: Redis, job_id: str, worker_name: str) -> dict[str, Any]:
@@ -145,21 +160,7 @@ def test_a_failed_job_leaves_what_rq_leaves(redis: Redis, store: JobStore):
 
 def test_a_waiting_job_looks_as_rq_enqueues_it(redis: Redis, store: JobStore):
     queue = Queue(QUEUE, connection=redis, serializer=JSONSerializer)
-    model = client_calls._rq_job("stock", QUEUE, 3600)
-    queue.enqueue_job(
-        model.__class__.create(
-            client_calls.FUNCTION,
-            args=("stock",),
-            id="stock",
-            connection=redis,
-            origin=QUEUE,
-            timeout=model.timeout,
-            result_ttl=3600,
-            failure_ttl=3600,
-            description="stock",
-            serializer=JSONSerializer,
-        )
-    )
+    queue.enqueue_job(stock_job(redis, "stock"))
     redis.hset("rq:job:stock", mapping={"retries_left": 3, "enqueue_at_front_on_retry": 1})
     stock = layout(redis, "stock", "-")
     redis.flushall()
@@ -167,6 +168,16 @@ def test_a_waiting_job_looks_as_rq_enqueues_it(redis: Redis, store: JobStore):
     job_id = admit(store)
 
     compare(stock, layout(redis, job_id, "-"))
+
+
+def test_the_call_in_a_job_is_written_as_rq_writes_it(redis: Redis, store: JobStore):
+    job_id = admit(store)
+
+    ours = redis.hget(f"rq:job:{job_id}", "data")
+
+    assert ours == stock_job(redis, job_id).to_dict()["data"]
+    read = Job.fetch(job_id, connection=redis, serializer=JSONSerializer)
+    assert (read.func_name, read.args, read.kwargs) == (job_hash.FUNCTION, [job_id], {})
 
 
 def test_rq_reads_our_running_and_ended_jobs(redis: Redis, store: JobStore):

@@ -12,7 +12,7 @@ from jobs.errors import StoreUnavailable
 from jobs.events import StatusEvent
 from jobs.store import AsyncJobStore, JobStore
 from tests.fault.tcp_proxy import TcpProxy
-from tests.queue.making import admit
+from tests.queue.making import TENANT, admit
 
 SILENCE_S = 0.2
 
@@ -42,6 +42,7 @@ def test_t20_a_follower_whose_link_was_cut_silently_is_told(
         while not first.done():  # quiet for longer than the silence, and still there
             await asyncio.sleep(4 * SILENCE_S)
             job_id = admit(store)
+            store.cancel(job_id, tenant=TENANT)  # nobody can follow a job before it is accepted
         event = await first
         assert isinstance(event, StatusEvent)
         proxy.set("hole")
