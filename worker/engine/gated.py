@@ -12,6 +12,7 @@ from typing import Any
 from worker.engine.gates import Gate, Kind
 from worker.engine.profiles.base import Profile
 from worker.engine.steady import steady, unsteady
+from worker.engine.upcast import give_back, hold_in_float32
 from worker.engine.variants import Variants
 
 
@@ -47,6 +48,8 @@ class Gated:
             gate.open()
             if gate.kind is Kind.ROWS and self._steady_rows:
                 steady(gate.owner)
+            if gate.kind is Kind.DECODE:
+                hold_in_float32(gate.owner)
 
     def close(self) -> None:
         """Give the modules back as they were."""
@@ -54,6 +57,8 @@ class Gated:
             gate.close()
             if gate.kind is Kind.ROWS:
                 unsteady(gate.owner)
+            if gate.kind is Kind.DECODE:
+                give_back(gate.owner)
 
     def _make_gates(self) -> Iterator[Gate]:
         profile = self._profile
