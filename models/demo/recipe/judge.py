@@ -99,7 +99,8 @@ def load_judge() -> Judge:
 
 def train_judge(*, minutes: float, device: str) -> None:
     """Goes on from the committed judge, if there is one."""
-    judge = (load_judge() if WEIGHTS.exists() else Judge()).to(device).train()
+    judge = load_judge() if WEIGHTS.exists() else Judge()
+    judge = judge.to(device, memory_format=torch.channels_last).train()  # a quarter faster
     optimizer = torch.optim.AdamW(judge.parameters(), LEARNING_RATE, weight_decay=0.05, fused=True)
     pool = _Pool(random.Random())
     started, reported, steps = time.monotonic(), 0.0, 0
@@ -139,7 +140,8 @@ class _Pool:
         self.rendered += len(new)
         old = torch.randint(min(self.rendered, POOL), (BATCH - len(new),))
         chosen = torch.cat([old, new])
-        return self._pictures[chosen].float() / 255, self._labels[chosen]
+        picked = self._pictures[chosen].contiguous(memory_format=torch.channels_last)
+        return picked.float() / 255, self._labels[chosen]
 
 
 @torch.no_grad()
