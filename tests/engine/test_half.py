@@ -1,4 +1,4 @@
-"""SDXL in float16: its VAE overflows there, and its pipeline turns it to float32 for each decoding."""
+"""SDXL in float16: its VAE overflows, and its pipeline turns it to float32 for each decoding."""
 
 from __future__ import annotations
 

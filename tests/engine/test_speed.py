@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pydantic import ValidationError
+from torch._dynamo.utils import counters
 
 from jobs.catalogue import Catalogue, Speed
 from tests.engine.runs import alone, pixels, run
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
 from worker.engine.errors import ModelBroken
+from worker.engine.lanes import LaneRule
 from worker.engine.model import Model
+from worker.engine.profiles.sd import STABLE_DIFFUSION
 from worker.engine.residency import load_model
+from worker.engine.selftest import Verdict
+from worker.engine.speed import apply
 from worker.messages import EngineConfig, Finished
 
 
@@ -69,6 +75,47 @@ def test_regional_compilation_is_asked_for_block_by_block(folder: Path):
     blocks = [m for m in model.pipeline.unet.modules() if m._compiled_call_impl is not None]
     assert {type(block).__name__ for block in blocks} == {"BasicTransformerBlock"}
     assert " speed=compile:regional" in model.fingerprint
+
+
+class Block(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) + 1
+
+
+class OneBlock(torch.nn.Module):
+    """A network with one repeated block, compiled by torch but for the generating of code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block()
+
+    def compile_repeated_blocks(self, **options: bool) -> None:
+        self.block.compile(backend="eager", **options)
+
+
+def test_every_width_and_size_is_compiled_for_itself_and_none_is_left_out():
+    torch._dynamo.reset()
+    counters["stats"].clear()
+    network = OneBlock()
+    apply(Speed(compile="regional"), SimpleNamespace(unet=network, vae=None), STABLE_DIFFUSION)
+
+    shapes = [(width, size, 4) for size in (3, 5, 7) for width in (2, 4, 8, 16)]
+    for shape in [*shapes, *shapes[::-1]]:
+        network.block(torch.ones(shape))
+
+    assert counters["stats"]["unique_graphs"] == len(shapes) > 8
+
+
+def test_a_compiled_model_is_tested_by_each_process(folder: Path, tmp_path: Path):
+    entry = an_entry(lane_width=4, speed=Speed(compile="regional"))
+    catalogue = Catalogue(models=(entry,), folder=folder)
+    verdict = LaneRule((4,), (1.0,))
+    for _ in "12":
+        model = load_model(entry, EngineConfig(catalogue=catalogue, state_dir=tmp_path))
+        assert not model.promises.known(SIDE, SIDE)
+        model.promises._verdicts[f"{SIDE}x{SIDE}"] = Verdict("exact", verdict, 4, 1.0)
+        model.promises._write()
+        model.close()
 
 
 @pytest.mark.slow

@@ -77,7 +77,9 @@ class Model:
         self.promises = Promises(
             self.fingerprint,
             self._probe,
-            state_dir=state_dir,
+            # Each process compiles its widths anew: in the self-test, when patience is asked for,
+            # and not minutes long in the first picture's first step.
+            state_dir=None if entry.speed.compile else state_dir,
             pinned_width=entry.lane_width,
             enabled=self_test,
         )

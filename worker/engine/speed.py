@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 from diffusers.quantizers.pipe_quant_config import PipelineQuantizationConfig
+from torch._dynamo import config as dynamo_config
 
 from jobs.catalogue import Speed
 from worker.engine.errors import ModelBroken
 from worker.engine.profiles.base import Profile
+
+MANY_SHAPES = 1 << 16
 
 # backend and its arguments, and the package that brings it
 QUANTIZATIONS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -63,15 +66,26 @@ def apply(speed: Speed, pipeline: Any, profile: Profile) -> None:
             _call(denoiser, "set_attention_backend", "attention", speed.attention)
         if speed.compile is not None:
             # Regional: one block is compiled and used for all its repetitions. In lanes there is
-            # one shape a size and width, so that each is compiled once.
-            _call(denoiser, "compile_repeated_blocks", "compile")
+            # one shape a size and width, so that each is compiled once. Left to itself, torch
+            # compiles the second width it meets for all others: which code a width then runs, and
+            # with it its bits, hangs on what came first in this process.
+            _call(denoiser, "compile_repeated_blocks", "compile", dynamic=False)
+            _never_give_up()
 
 
-def _call(module: Any, method: str, option: str, *arguments: str) -> None:
+def _never_give_up() -> None:
+    """After 8 shapes of one block torch would run it uncompiled, in silence and with other bits.
+
+    A UNet has 4 sizes of block, times 5 widths: 20 shapes for one size of picture.
+    """
+    dynamo_config.recompile_limit = dynamo_config.accumulated_recompile_limit = MANY_SHAPES
+
+
+def _call(module: Any, method: str, option: str, *arguments: str, **options: bool) -> None:
     found = getattr(module, method, None)
     if found is None:
         raise ModelBroken(f"{option}: {type(module).__name__} has no such option")
     try:
-        found(*arguments)
+        found(*arguments, **options)
     except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
         raise ModelBroken(f"{option}: {type(module).__name__}: {error}") from error
