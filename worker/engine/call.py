@@ -23,13 +23,14 @@ from worker.engine.errors import (
     NanOutput,
     PipelineFailed,
 )
+from worker.engine.finite import FiniteCheck, all_finite
 from worker.engine.gates import CallGreenlet, Kind, ModelCall
 from worker.engine.memory import ran_out, release
 from worker.engine.previews import Preview
 from worker.messages import ImageRequest, Pixels, Stage
 
-# A check is one pass over the latents: 20 us on a CPU, one device sync on a GPU. Every 8th call
-# finds a dead image early enough to save most of its work.
+# A check is one pass over the latents: 20 us on a CPU. Every 8th call finds a dead image early
+# enough to save most of its work; on a GPU the answer comes a call or two later.
 NAN_CHECK_EVERY = 8
 
 STAGES: dict[Kind, Stage] = {
@@ -60,6 +61,7 @@ class ImageCall:
         self.stage: Stage = "encoding"
         self.stage_since_s: dict[Stage, float] = {}
         self.memo: dict[int, tuple[torch.Tensor, bytes]] = {}  # content of shared arguments
+        self._asked: FiniteCheck | None = None  # about the latents of a call before
         self._make = make
         self._greenlet = CallGreenlet(self._run)
         self._greenlet.image_call = self
@@ -128,8 +130,15 @@ class ImageCall:
         """Whether the numbers that wait at a gate are NaN or infinite; looked at now and then."""
         if self.parked is None:
             return False
-        due = self.parked.gate.kind is Kind.DECODE or self.calls % NAN_CHECK_EVERY == 1
-        return due and not _finite(next(iter(self.parked.arguments.values()), None))
+        waiting = next(iter(self.parked.arguments.values()), None)
+        if self.parked.gate.kind is Kind.DECODE:
+            return not all_finite(waiting)
+        if self.calls % NAN_CHECK_EVERY == 1:
+            self._asked = FiniteCheck(waiting)
+        if self._asked is None or not self._asked.answered:
+            return False
+        failed, self._asked = self._asked.failed, None
+        return failed
 
     def _run(self) -> None:
         try:
@@ -166,11 +175,3 @@ def to_pixels(picture: np.ndarray) -> Pixels:
         raise DegenerateOutput("the decoded picture is one flat colour")
     height, width = data.shape[:2]
     return Pixels(width=width, height=height, data=np.ascontiguousarray(data).tobytes())
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, torch.Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
-    if isinstance(value, list | tuple):
-        return all(_finite(v) for v in value)
-    return True

@@ -174,7 +174,7 @@ class Preview:
             self._rgb = rgb.to("cpu", non_blocking=True)
             if rgb.is_cuda:
                 self._arrived = torch.cuda.Event()
-                self._arrived.record()
+                self._arrived.record(torch.cuda.current_stream(rgb.device))
         except Exception:  # a preview may fail; its picture must not
             log.warning("engine.no_preview", exc_info=True)
 
