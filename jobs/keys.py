@@ -11,7 +11,7 @@ is compressed and Lua cannot read it.
 | pw:tenant:{tenant}:open | zset by s made | OPEN_TTL_S, renewed | not yet final: the quota |
 | pw:idempotency:{digest} | string: job, fingerprint | OPEN_TTL_S; record's + 1 day | replays |
 | pw:line:{queue}:{tenant} | set of jobs | empties itself | its jobs that stand in RQ's list |
-| pw:aside:{queue}:{tenant} | list of jobs | empties itself | those beyond its share, in order |
+| pw:aside:{queue}:{tenant} | zset of jobs by turn | empties itself | those beyond its share |
 | pw:asides:{queue} | hash: tenant, jobs aside | empties itself | who waits aside |
 | pw:backlog:{model} | hash: jobs, cost | OPEN_TTL_S, renewed | what waits: limits and ETA |
 | pw:worker:{name} | string: JSON WorkerReport | WORKER_TTL_S | what a worker runs |
@@ -70,7 +70,7 @@ ALLOWED_WITHOUT_TTL: dict[str, str] = {
     f"{RQ_KEY_PREFIX}:suspended": "an operator's `rq suspend` lasts until `rq resume`",
     API_KEYS: "until revoked and removed",
     "pw:line:*": "members leave with their jobs; an empty set is no key",
-    "pw:aside:*": "waiting jobs: an expiry would lose them; an empty list is no key",
+    "pw:aside:*": "waiting jobs: an expiry would lose them; an empty set is no key",
     "pw:asides:*": "fields leave with their jobs; an empty hash is no key",
     DEADLINES: "members leave when their job ends",
     ERASE: "members leave when the pictures are erased",

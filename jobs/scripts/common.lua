@@ -73,8 +73,10 @@ local function join_line(id, queue, tenant, end_of_line)
   redis.call(end_of_line and 'RPUSH' or 'LPUSH', list_key(queue), id)
 end
 
-local function stand_aside(id, queue, tenant)
-  redis.call('RPUSH', aside_key(queue, tenant), id)
+local function stand_aside(id, queue, tenant)  -- in the order of coming, which no clock can turn round
+  local key = aside_key(queue, tenant)
+  local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+  redis.call('ZADD', key, tonumber(last[2] or 0) + 1, id)
   redis.call('HINCRBY', PW .. 'asides:' .. queue, tenant, 1)
 end
 
@@ -84,16 +86,18 @@ local function left_aside(queue, tenant)
   end
 end
 
+local function let_next_in(queue, tenant)
+  local next_id = redis.call('ZPOPMIN', aside_key(queue, tenant))[1]
+  if not next_id then return false end
+  left_aside(queue, tenant)
+  join_line(next_id, queue, tenant, true)
+  return true
+end
+
 local function leave_line(id, queue, tenant)
   count_out(id, queue)
-  if redis.call('LREM', list_key(queue), 1, id) == 0
-      and redis.call('LREM', aside_key(queue, tenant), 1, id) == 1 then
-    return left_aside(queue, tenant)
-  end
+  if redis.call('ZREM', aside_key(queue, tenant), id) == 1 then return left_aside(queue, tenant) end
+  redis.call('LREM', list_key(queue), 1, id)
   redis.call('SREM', line_key(queue, tenant), id)
-  local next_id = redis.call('LPOP', aside_key(queue, tenant))
-  if next_id then
-    left_aside(queue, tenant)
-    join_line(next_id, queue, tenant, true)
-  end
+  let_next_in(queue, tenant)
 end

@@ -23,17 +23,31 @@ end
 -- those aside first, and from the head: each is found at once, and none has to enter the line
 local function purge_tenant(queue, who)
   local aside = aside_key(queue, who)
-  if canceled < most then cancel(redis.call('LRANGE', aside, 0, most - canceled - 1), queue) end
-  if canceled < most and redis.call('LLEN', aside) == 0 then
+  if canceled < most then cancel(redis.call('ZRANGE', aside, 0, most - canceled - 1), queue) end
+  if canceled < most and redis.call('ZCARD', aside) == 0 then
     cancel(redis.call('SMEMBERS', line_key(queue, who)), queue)
   end
-  left = left + redis.call('LLEN', aside)
+  left = left + redis.call('ZCARD', aside)
+end
+
+-- RQ's own `requeue` puts a job into the list and into nobody's share of it: the whole list is read,
+-- 1 ms a thousand jobs
+local function purge_requeued(queue, who)
+  local key, before, share, found = line_key(queue, who), canceled, {}, {}
+  for _, id in ipairs(redis.call('SMEMBERS', key)) do share[id] = true end
+  for _, id in ipairs(redis.call('LRANGE', list_key(queue), 0, -1)) do
+    local f = not share[id] and redis.call('HMGET', job_key(id), 'x_tenant', 'status') or {}
+    if f[1] == who and f[2] == 'queued' then found[#found + 1] = id end
+  end
+  cancel(found, queue)
+  left = left + #found - (canceled - before)
 end
 
 for _, list in ipairs(KEYS) do
   local queue = string.sub(list, #list_key('') + 1)
   if tenant ~= '' then
     purge_tenant(queue, tenant)
+    purge_requeued(queue, tenant)
     left = left + redis.call('SCARD', line_key(queue, tenant))
   else
     for _, who in ipairs(redis.call('HKEYS', PW .. 'asides:' .. queue)) do purge_tenant(queue, who) end

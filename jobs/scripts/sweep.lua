@@ -7,18 +7,13 @@
 local entered, waiting, now = 0, 0, clock()
 for _, queue in ipairs(ARGV) do
   for _, tenant in ipairs(redis.call('HKEYS', PW .. 'asides:' .. queue)) do
-    local aside = aside_key(queue, tenant)
     for _, id in ipairs(redis.call('SMEMBERS', line_key(queue, tenant))) do
       if redis.call('HGET', job_key(id), 'status') ~= 'queued' then
         redis.call('SREM', line_key(queue, tenant), id)
-        local next_id = redis.call('LPOP', aside)
-        if next_id then
-          join_line(next_id, queue, tenant, true)
-          entered = entered + 1
-        end
+        if let_next_in(queue, tenant) then entered = entered + 1 end
       end
     end
-    local left = redis.call('LLEN', aside)
+    local left = redis.call('ZCARD', aside_key(queue, tenant))
     waiting = waiting + left
     if left > 0 then
       redis.call('HSET', PW .. 'asides:' .. queue, tenant, left)

@@ -19,37 +19,19 @@ local function pace(model, now)
   return exact(rate), exact(held), tostring(workers)
 end
 
--- A flood aside is tens of thousands long, and in the order of its IDs, which sort by time: fifteen
--- looks instead of a search (0.1 ms instead of 0.8 at 100,000). IDs of one moment, or of two API
--- hosts, are out of order by a few places: so those near are looked at; at worst all are.
-local NEAR = 64
-
-local function place_aside(id, key)
-  local low, high = 0, redis.call('LLEN', key) - 1
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if redis.call('LINDEX', key, middle) < id then low = middle + 1 else high = middle end
-  end
-  local from = math.max(0, low - NEAR)
-  for k, other in ipairs(redis.call('LRANGE', key, from, low + NEAR)) do
-    if other == id then return from + k - 1 end
-  end
-  return redis.call('LPOS', key, id)
-end
-
 local function position(id, queue, tenant)
   local model, level = string.match(queue, '^(.*)%.(.-)$')
   local ahead = 0
   for _, higher in ipairs(HIGHER[level] or {}) do
     ahead = ahead + redis.call('LLEN', list_key(model .. '.' .. higher))
   end
+  local aside = redis.call('ZRANK', aside_key(queue, tenant), id)
+  if aside then  -- those enter the line in turns with the other tenants that have jobs aside
+    local turns = redis.call('HLEN', PW .. 'asides:' .. queue)
+    return ahead + redis.call('LLEN', list_key(queue)) + aside * turns
+  end
   local at = redis.call('LPOS', list_key(queue), id)
-  if at then return ahead + at end
-  at = place_aside(id, aside_key(queue, tenant))
-  if not at then return nil end
-  -- those aside enter the line in turns with the other tenants that have jobs aside
-  local turns = redis.call('HLEN', PW .. 'asides:' .. queue)
-  return ahead + redis.call('LLEN', list_key(queue)) + at * turns
+  return at and ahead + at or nil
 end
 
 local function place(id, queue, tenant, now)

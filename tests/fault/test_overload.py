@@ -62,7 +62,7 @@ def test_t17_a_flood_of_one_tenant_costs_another_at_most_two_batch_times(
         for _ in range(5):
             small.append(admit(store, tenant="small", limits=FAIR, steps=STEPS))
             wait_until(lambda: statuses(store, small, "small")[-1] == "succeeded", "served", 60)
-        left = redis.llen("rq:queue:demo.normal") + redis.llen("pw:aside:demo.normal:flood")
+        left = redis.llen("rq:queue:demo.normal") + redis.zcard("pw:aside:demo.normal:flood")
 
     ends_s = sorted(life(redis, i).ended_s for i in flood)
     waits = [(life(redis, i).accepted_s, life(redis, i).started_s) for i in small]

@@ -148,7 +148,7 @@ def test_cancel_is_one_step_whatever_the_state(store: JobStore, redis: Redis, st
     if state == "aside":
         redis.lrem("rq:queue:demo.normal", 1, job_id)
         redis.srem(f"pw:line:demo.normal:{TENANT}", job_id)
-        redis.rpush(f"pw:aside:demo.normal:{TENANT}", job_id)
+        redis.zadd(f"pw:aside:demo.normal:{TENANT}", {job_id: 1})
         redis.hset("pw:asides:demo.normal", TENANT, 1)
     elif state != "queued":
         (claimed,) = claim(store)

@@ -175,8 +175,9 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def every_waiting_job_waits_in_one_place_and_is_counted(self) -> None:
-        lists = [*self.redis.scan_iter("rq:queue:*"), *self.redis.scan_iter("pw:aside:*")]
-        waiting = [i.decode() for key in lists for i in self.redis.lrange(key, 0, -1)]
+        lines = [self.redis.lrange(key, 0, -1) for key in self.redis.scan_iter("rq:queue:*")]
+        asides = [self.redis.zrange(key, 0, -1) for key in self.redis.scan_iter("pw:aside:*")]
+        waiting = [i.decode() for ids in (*lines, *asides) for i in ids]
         queued = [i for i, s in self.status.items() if s is Status.QUEUED]
         assert sorted(waiting) == sorted(queued)
         assert int(self.redis.hget("pw:backlog:demo", "jobs") or 0) == len(queued)

@@ -13,6 +13,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from jobs.admission import AdmitLimits
+from jobs.scripts import worker_calls
+from jobs.scripts.worker_calls import Ending
 from jobs.settings import ROOT
 from jobs.store import AsyncJobStore, JobStore
 from tests.helpers import wait_until
@@ -20,6 +22,7 @@ from tests.queue.making import admit, claim, claimed_ids, statuses
 from tests.queue.worker_process import worker_process
 
 T = TypeVar("T")
+FAILED = Ending(word="failed", rq_status="failed", result={}, fields={})
 FAIR = AdmitLimits(max_jobs=None, tenant_jobs=None)  # eight of a tenant stand in a line
 
 
@@ -77,6 +80,24 @@ def test_purge_takes_away_what_rq_canceled_and_left_standing(
     assert with_store(redis_url, lambda s: s.purge(["demo"], tenant="acme")) == 18
     assert claim(store, 9) == []
     assert not redis.exists("pw:aside:demo.normal:acme", "pw:line:demo.normal:acme")
+
+
+def test_purge_of_one_tenant_finds_what_an_operator_sent_again(
+    redis_url: str, store: JobStore, redis: Redis
+):
+    failed, others = some(store, "acme", 3), some(store, "other", 2)
+    for claimed in claim(store, 5):
+        store.run(worker_calls.finish("w", claimed.lease, FAILED))
+    for job_id in (*failed, *others):
+        Job.fetch(job_id, connection=redis, serializer=JSONSerializer).requeue()
+    waiting = some(store, "acme", 12)
+
+    counted = with_store(redis_url, lambda s: s.waiting(["demo"], tenant="acme"))
+    purged = with_store(redis_url, lambda s: s.purge(["demo"], tenant="acme"))
+
+    assert (counted, purged) == (15, 15)
+    assert set(statuses(store, failed + waiting, "acme")) == {"canceled"}
+    assert sorted(claimed_ids(store, 20)) == sorted(others)
 
 
 def test_drain_says_how_many_still_run_and_a_drained_worker_ends(
