@@ -21,7 +21,7 @@ STEP_S = 0.5  # ten times what a hint takes to reach an engine on a busy machine
 
 def calls_of(control: Control, job_id: str) -> Callable[[], int]:
     """How many model calls of a job its worker has heard of."""
-    (job,) = [j for j in list(control._held.values()) if j.lease.job_id == job_id]
+    (job,) = [j for j in control._holding if j.lease.job_id == job_id]
     return lambda: sum(image.calls for image in job.images)
 
 
@@ -38,7 +38,7 @@ def test_t14_a_cancel_frees_the_slot_within_one_step(
 
         at = calls()
         assert store.cancel(job_id, tenant=TENANT).status is Status.CANCELED
-        wait_until(lambda: len(control._held) == 7, "the slot is free", 30)
+        wait_until(lambda: len(control._holding) == 7, "the slot is free", 30)
         taken = admit(store, steps=50)
         wait_until(lambda: statuses(store, [taken]) == ["running"], "another has it", 30)
         wait_until(lambda: read(store, job_id).progress.step >= at, "the steps are told", 30)

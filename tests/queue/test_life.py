@@ -136,11 +136,11 @@ def test_cancel_frees_the_slot_and_says_how_much_was_spent(
     long = [admit(store, steps=100) for _ in range(8)]
 
     with running(environ, step_s=0.02) as control:
-        wait_until(lambda: len(control._held) == 8, "8 run")
+        wait_until(lambda: len(control._holding) == 8, "8 run")
         wait_until(lambda: read(store, long[0]).progress.step > 3, "it has made steps")
         asked_s = time.monotonic()
         assert store.cancel(long[0], tenant=TENANT).status is Status.CANCELED
-        wait_until(lambda: len(control._held) == 7, "the slot is free", 1.0)
+        wait_until(lambda: len(control._holding) == 7, "the slot is free", 1.0)
         freed_ms = (time.monotonic() - asked_s) * 1000
         print(f"T14: slot free {freed_ms:.0f} ms after the cancel was sent; a step takes 20 ms")
         wait_until(lambda: read(store, long[0]).progress.step > 3, "the steps are reported")
@@ -156,9 +156,9 @@ def test_a_running_job_expires_at_its_deadline_and_frees_its_slot(
     with running(environ, step_s=0.02) as control:
         wait_until(lambda: control._link.ready, "the engine is ready", 20)
         job_id = admit(store, steps=100, deadline_s=1.0)
-        wait_until(lambda: len(control._held) == 1, "it runs")
+        wait_until(lambda: len(control._holding) == 1, "it runs")
         all_are(store, [job_id], Status.EXPIRED)
-        wait_until(lambda: not control._held, "the slot is free", 2)
+        wait_until(lambda: not control._holding, "the slot is free", 2)
 
     assert read(store, job_id).progress.fraction < 1
 
@@ -172,8 +172,8 @@ def test_nothing_is_left_behind_in_the_worker(store: JobStore, environ: dict[str
         for job_id in ids[4::5]:
             store.cancel(job_id, tenant=TENANT)
         wait_until(lambda: not {"queued", "running"} & set(statuses(store, ids)), "all ended", 20)
-        wait_until(lambda: not control._held and not control._settling, "all settled")
-        wait_until(lambda: not control._images, "the engine has nothing of ours")
+        wait_until(lambda: not control._holding and not control._settling, "all settled")
+        wait_until(lambda: not control._holding._images, "the engine has nothing of ours")
         wait_until(lambda: not control._telling._spent, "what was spent is told")
 
         assert not control._finishing._dropped
