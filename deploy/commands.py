@@ -12,11 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from deploy.bootstrap import ROOT, InstallFailed, ensure
+from deploy.options import Options
 
 DESCRIPTION = """\
 Printworks on one machine, with nothing but Python installed.
@@ -37,18 +37,6 @@ CHECKS: dict[str, list[str]] = {
     "types": ["-m", "basedpyright"],
     "imports": ["-m", "importlinter.cli"],
 }
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `up` was asked for."""
-
-    port: int | None  # None: 8000, or any free one where that is taken; 0: any free one
-    data: Path
-    workers: int
-    first_picture: bool
-    once: str | None
-    out: Path
 
 
 def main(argv: Sequence[str]) -> int:

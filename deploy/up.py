@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deploy.commands import Options
 from deploy.data import DataFolder
 from deploy.first_key import first_key
+from deploy.options import Options
 from deploy.picture import make_picture
 from deploy.progress import Progress
 from deploy.service import ServiceError

@@ -1,0 +1,18 @@
+"""What the command line asks of `up`. Knows nothing that would have to be installed first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `up` was asked for."""
+
+    port: int | None  # None: 8000, or any free one where that is taken; 0: any free one
+    data: Path
+    workers: int
+    first_picture: bool
+    once: str | None
+    out: Path
