@@ -9,7 +9,7 @@ import pytest
 from jobs.catalogue import Catalogue
 from tests.engine.tiny import an_entry, tiny_pipeline
 from worker.engine.errors import ModelBroken
-from worker.engine.residency import Residency
+from worker.engine.residency import Residency, cuda_budget
 from worker.messages import EngineConfig
 
 
@@ -69,3 +69,13 @@ def test_a_broken_model_folder_is_refused_in_words(tmp_path: Path):
 
     with pytest.raises(ModelBroken, match="tiny"):
         a_residency(tmp_path, models="a", fits=9).load("a")
+
+
+def test_a_gpu_that_others_use_is_left_to_them():
+    gib = 1 << 30
+
+    assert cuda_budget(100 * gib, free=99 * gib, ours=0) == 90 * gib
+    assert cuda_budget(100 * gib, free=49 * gib, ours=50 * gib) == 90 * gib  # what is used is ours
+    assert cuda_budget(100 * gib, free=40 * gib, ours=0) == 35 * gib
+    assert cuda_budget(100 * gib, free=10 * gib, ours=30 * gib) == 35 * gib  # it does not shrink
+    assert cuda_budget(100 * gib, free=1 * gib, ours=0) == 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 
 from jobs.catalogue import ModelEntry
 from worker.engine.speed import words
@@ -29,7 +30,9 @@ def fingerprint(entry: ModelEntry, folder: Path | None, pipeline: Any, device: s
         "device": device_class(device),
         "threads": torch.get_num_threads() if device == "cpu" else 0,
         "torch": torch.__version__,
+        **(kernel_choice() if device.startswith("cuda") else {}),
         "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,  # the text encoders' code
         "noise": short_hash(repr(sorted(pipeline.scheduler.config.items()))),
     }
     if used := words(entry.speed):
@@ -42,6 +45,22 @@ def device_class(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device).replace(" ", "-")
     return f"cpu-{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}"
+
+
+def kernel_choice() -> dict[str, object]:
+    """What else decides which of NVIDIA's kernels run: libraries beside torch, and switches."""
+    cudnn = torch.backends.cudnn
+    switches = {
+        "tf32-matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32-conv": cudnn.allow_tf32,  # on unless told otherwise
+        "benchmark": cudnn.benchmark,  # tries kernels by the clock: other bits by chance
+        "deterministic": cudnn.deterministic,
+    }
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": cudnn.version(),
+        "kernels": "+".join(name for name, on in switches.items() if on) or "plain",
+    }
 
 
 def short_hash(text: str | bytes) -> str:

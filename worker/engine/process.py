@@ -23,7 +23,7 @@ from worker.engine.batcher import Engine
 from worker.engine.call import as_engine_error
 from worker.engine.errors import EngineError, ModelBroken
 from worker.engine.model import Model
-from worker.engine.residency import Residency
+from worker.engine.residency import Residency, pick_device
 from worker.messages import (
     Beat,
     Cancel,
@@ -170,6 +170,7 @@ def main(fd: int) -> int:
         config = pipe.recv()
         assert isinstance(config, EngineConfig)
         torch.set_num_threads(config.threads)
+        choose_device(config.device)
         EngineProcess(pipe, config).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return 0  # the parent is gone
@@ -181,6 +182,17 @@ def main(fd: int) -> int:
         pipe.send(Fatal(code="internal", message=f"{type(error).__name__}: {error}"))
         return 4
     return 0
+
+
+def choose_device(name: str) -> None:
+    """Make it the one that CUDA calls of no device are about, and choose kernels by rule.
+
+    Left at GPU 0, a worker for GPU 1 would hold half a gigabyte there, too, and wait for it.
+    """
+    device = pick_device(name)
+    torch.backends.cudnn.benchmark = False  # the fastest by the clock is another one each time
+    if device.type == "cuda" and ":" in name:
+        torch.cuda.set_device(device)
 
 
 def quiet() -> None:

@@ -38,8 +38,12 @@ class Residency:
     def __init__(self, config: EngineConfig, busy: Callable[[str], bool]) -> None:
         self._config = config
         self._busy = busy
-        self._budget = config.memory_bytes or device_bytes(pick_device(config.device)) * 9 // 10
+        self._device = pick_device(config.device)
         self._models: OrderedDict[str, Model] = OrderedDict()  # least recently used first
+
+    @property
+    def _budget(self) -> int:
+        return self._config.memory_bytes or device_budget(self._device)
 
     @property
     def room(self) -> int:
@@ -171,8 +175,19 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def device_bytes(device: torch.device) -> int:
-    """How much memory the device has in all."""
+def device_budget(device: torch.device) -> int:
+    """Bytes that the engine may use there: what there is, less a tenth."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[1]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free, whole = torch.cuda.mem_get_info(device)
+        return cuda_budget(whole, free, torch.cuda.memory_reserved(device))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10
+
+
+def cuda_budget(whole: int, free: int, ours: int) -> int:
+    """The same, of a device of `whole` bytes of which `ours` are torch's own here.
+
+    What others hold (another process, a desktop, CUDA itself) may be more than the tenth: then it
+    is left to them, and a twentieth to the holes between our own blocks.
+    """
+    others = whole - free - ours
+    return min(whole * 9 // 10, max(0, whole - others - whole // 20))

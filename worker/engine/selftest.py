@@ -88,6 +88,7 @@ class _Trial:
         calls = _company_of(call, max(total_rows, 2 * call.rows))
         self.width = width
         self.cost_ms = math.inf
+        self._device = _device_of(call)
         self.results = self._run(calls)
         # The other way round every row sits at another place, beside other rows.
         turned = self._run(calls[::-1])[::-1]
@@ -96,26 +97,27 @@ class _Trial:
 
     def _run(self, calls: Sequence[Packed]) -> list[Any]:
         lanes = -(-sum(call.rows for call in calls) // self.width)
-        started_s = _device_s()
+        started_s = _device_s(self._device)
         results = run_together(calls, [self.width] * lanes)
         # The least of three: a busy machine adds to a time, never takes from it.
-        self.cost_ms = min(self.cost_ms, (_device_s() - started_s) * 1000 / lanes)
+        self.cost_ms = min(self.cost_ms, (_device_s(self._device) - started_s) * 1000 / lanes)
         return results
 
 
-def _device_s() -> float:
+def _device_s(device: torch.device) -> float:
     """Seconds of the device's work: on the CPU our own share of it, whatever else runs there."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
         return time.perf_counter()
     return time.process_time() / torch.get_num_threads()
 
 
 def _affordable_widths(call: Packed) -> tuple[int, ...]:
+    device = _device_of(call)
     run_together([call], (call.rows,))  # the first call pays for kernels being built
-    started_s = _device_s()
+    started_s = _device_s(device)
     run_together([call], (call.rows,))
-    row_s = (_device_s() - started_s) / call.rows
+    row_s = (_device_s(device) - started_s) / call.rows
     # Every trial runs its rows twice and once more padded: three times the widest lane's rows.
     usable = [w for w in POWERS if w >= call.rows]
     cheap = [w for w in usable if 3 * w * row_s * len(usable) <= BUDGET_S]
