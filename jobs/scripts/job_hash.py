@@ -1,9 +1,9 @@
 """The hash of a job as it is accepted: RQ's own fields, as RQ writes them, then ours.
 
 Owns both, and how they travel to `admit.lua`. RQ builds the hash of one sample job; what differs
-from job to job is put into a copy of it, since RQ's `Job.create` is a quarter of an admission's
-Python. Invariant: prompts are in one field and nowhere else; RQ sees the job's ID as description
-and only argument.
+from job to job is put into a copy of it: `Job.create` takes more Python than all the rest of this.
+Invariant: prompts are in one field and nowhere else; RQ sees the job's ID as description and only
+argument.
 """
 
 from __future__ import annotations
