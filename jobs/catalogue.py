@@ -7,7 +7,6 @@ its own limits (checked when the file is read).
 
 from __future__ import annotations
 
-import functools
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from jobs.errors import SettingsError
 from jobs.loras import LoraShelf, shelf_at
-from jobs.samplers import SAMPLERS, Prediction
+from jobs.samplers import SAMPLERS, Prediction, samplers_for
 
 
 class _Frozen(BaseModel):
@@ -128,12 +127,10 @@ class ModelEntry(_Frozen):
                 raise ValueError(f"default side {side} px breaks the model's own limits")
         return self
 
-    @functools.cached_property
+    @property
     def legal_samplers(self) -> tuple[str, ...]:
         """The samplers that a request may name, in the catalogue's order."""
-        if self.samplers:
-            return self.samplers
-        return tuple(n for n, s in SAMPLERS.items() if self.prediction in s.predictions)
+        return self.samplers or samplers_for(self.prediction)
 
 
 class Catalogue(_Frozen):

@@ -9,6 +9,7 @@ Left out on purpose: IPNDM (its times run 1..0, not 999..0: noise from any model
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -149,6 +150,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
+@functools.cache  # asked for each job
 def samplers_for(prediction: Prediction) -> tuple[str, ...]:
     """The names that make sense for a model of that prediction, in order of advice."""
     return tuple(name for name, s in SAMPLERS.items() if prediction in s.predictions)
