@@ -128,17 +128,17 @@ JobId = Annotated[
 ]
 
 
-Wait = Annotated[
-    int | None, Query(ge=0, description="Hold the answer for so many seconds, 60 at most.")
-]
+# no `int | None`: FastAPI takes a union apart at every request, for 60 calls
+Wait = Annotated[int, Query(ge=0, description="Hold the answer for so many seconds, 60 at most.")]
 Prefer = Annotated[str, Header(description="`wait=N`: as the query parameter.", max_length=200)]
 
 
-def wait_of(request: Request, wait: int | None, prefer: str) -> int:
+def wait_of(request: Request, wait: int, prefer: str) -> int:
     """Seconds the caller would wait for the end, from `?wait=N` or `Prefer: wait=N` (RFC 7240)."""
-    match = _WAIT.search(prefer)
-    asked = wait if wait is not None else int(match[1]) if match else 0
-    return min(asked, services_of(request).settings.max_wait_s)
+    preferred = _WAIT.search(prefer)
+    if preferred and "wait" not in request.query_params:
+        wait = int(preferred[1])
+    return min(wait, services_of(request).settings.max_wait_s)
 
 
 def base_url(request: Request) -> str:
