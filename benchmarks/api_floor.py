@@ -2,7 +2,8 @@
 
 The floor is what FastAPI and Redis cost without us: a route that does one EVALSHA, a route that
 does one HMGET of the same fields. Same uvicorn, same Redis, same client; the two take turns, so
-that other load on the machine falls on both. Loopback only, bounded by --seconds.
+that other load on the machine falls on both, and each one's own CPU time is counted, which other
+load moves less than the clock. Loopback only, bounded by --seconds.
 
     python -m benchmarks.api_floor [--seconds 2] [--rounds 3] [--clients 32] [--json FILE]
 """
@@ -53,6 +54,18 @@ def floor_app(redis_url: str, job_id: str) -> FastAPI:
         return {"fields": len(await redis.hmget(hash_key, list(keys.READ_FIELDS)))}
 
     return app
+
+
+def taking(
+    server: tuple[int, tuple[str, int]], request: bytes, seconds: float, clients: int
+) -> dict:
+    """What `load` says, and how many such requests a second of the server's own CPU time is."""
+    pid, address = server
+    process = psutil.Process(pid)
+    before = sum(process.cpu_times()[:2])
+    found = asyncio.run(load(address, request, seconds, clients))
+    spent_s = sum(process.cpu_times()[:2]) - before
+    return {**found, "per_cpu_s": found["per_s"] * seconds / spent_s}
 
 
 async def load(address: tuple[str, int], request: bytes, seconds: float, clients: int) -> dict:
@@ -117,14 +130,15 @@ def measure(redis_url: str, asked: argparse.Namespace) -> dict:
     with process(environ, "api") as (pid, api):
         first = asyncio.run(send_one(api))
         floor_args = ("benchmarks.api_floor", "--floor-of", first, "--redis-url", redis_url)
-        with process(environ, *floor_args) as (_, floor):
-            asyncio.run(load(floor, http("GET", "/read"), 0.5, 4))  # wait for its start
+        with process(environ, *floor_args) as floor:
+            asyncio.run(load(floor[1], http("GET", "/read"), 0.5, 4))  # wait for its start
+            ours = (pid, api)
             plan = {
                 "submit": (
-                    (api, http("POST", "/v1/jobs", REQUEST)),
+                    (ours, http("POST", "/v1/jobs", REQUEST)),
                     (floor, http("POST", "/submit", REQUEST)),
                 ),
-                "read": ((api, http("GET", f"/v1/jobs/{first}")), (floor, http("GET", "/read"))),
+                "read": ((ours, http("GET", f"/v1/jobs/{first}")), (floor, http("GET", "/read"))),
             }
             found = {name: rounds(*pair, asked) for name, pair in plan.items()}
         found["rss_mib"] = psutil.Process(pid).memory_info().rss / 2**20
@@ -142,29 +156,30 @@ async def send_one(address: tuple[str, int]) -> str:
 def rounds(ours: tuple, floor: tuple, asked: argparse.Namespace) -> dict:
     """Turn by turn; the median of each and of the ratios."""
     pairs = [
-        [asyncio.run(load(*who, asked.seconds, asked.clients)) for who in (ours, floor)]
+        [taking(*who, asked.seconds, asked.clients) for who in (ours, floor)]
         for _ in range(asked.rounds)
     ]
     ratios = [a["per_s"] / b["per_s"] for a, b in pairs]
+    figures = ("per_s", "per_cpu_s", "p50_ms", "p99_ms")
     return {
-        "api": {
-            k: statistics.median(a[k] for a, _ in pairs) for k in ("per_s", "p50_ms", "p99_ms")
-        },
-        "floor": {
-            k: statistics.median(b[k] for _, b in pairs) for k in ("per_s", "p50_ms", "p99_ms")
-        },
+        "api": {k: statistics.median(a[k] for a, _ in pairs) for k in figures},
+        "floor": {k: statistics.median(b[k] for _, b in pairs) for k in figures},
         "ratio": statistics.median(ratios),
         "ratios": ratios,
+        "cpu_ratio": statistics.median(a["per_cpu_s"] / b["per_cpu_s"] for a, b in pairs),
         "statuses": pairs[0][0]["statuses"],
     }
 
 
 def show(found: dict) -> None:
-    print(f"{'':8} {'API/s':>8} {'floor/s':>8} {'ratio':>6} {'API p50':>9} {'p99':>9}")
+    print(
+        f"{'':8} {'API/s':>8} {'floor/s':>8} {'ratio':>6} {'by CPU':>7} {'API p50':>9} {'p99':>9}"
+    )
     for name in ("submit", "read"):
         r = found[name]
         print(
             f"{name:8} {r['api']['per_s']:8.0f} {r['floor']['per_s']:8.0f} {r['ratio']:6.2f}"
+            f" {r['cpu_ratio']:7.2f}"
             f" {r['api']['p50_ms']:6.1f} ms {r['api']['p99_ms']:6.1f} ms   {r['statuses']}"
         )
     print(f"API process after it all: {found['rss_mib']:.0f} MiB RSS")
