@@ -58,7 +58,7 @@ class Joiner:
         """Run calls of one signature in lanes of these widths; each gets its own result back."""
         head = calls[0]
         if len(calls) == 1 and list(widths) == [head.rows]:
-            return [head.gate.run(**head.original)]
+            return [head.gate.run(**_alone(head))]
         columns = self._join(calls)
         total = sum(call.rows for call in calls)
         assert sum(widths) >= total, f"lanes {widths} hold fewer than {total} rows"
@@ -112,12 +112,36 @@ def _joined(calls: Sequence[Packed], index: int, part: Part) -> Any:
             return values[0]
 
 
+def _alone(call: Packed) -> dict[str, Any]:
+    """The arguments as the pipeline gave them, but for times, which go where the rows are."""
+    device = _device_of(call)
+    leaves = [
+        _sent(leaf, device) if part is Part.TIME else leaf
+        for leaf, part in zip(call.leaves, call.form.parts, strict=True)
+    ]
+    same = all(new is old for new, old in zip(leaves, call.leaves, strict=True))
+    return call.original if same else call.form.arguments(leaves)
+
+
+def _sent(time: Any, device: torch.device) -> Any:
+    # A few bytes, which CUDA takes at once from any memory: not to wait is safe.
+    return time.to(device, non_blocking=True) if isinstance(time, torch.Tensor) else time
+
+
+def _device_of(call: Packed) -> torch.device:
+    rows = zip(call.leaves, call.form.parts, strict=True)
+    alike = (leaf for leaf, part in rows if part in (Part.ROWS, Part.ITEMS))
+    first = next(alike)
+    return first[0].device if isinstance(first, list) else first.device
+
+
 def _times(calls: Sequence[Packed], values: list[Any]) -> torch.Tensor:
     tensors = [v if isinstance(v, torch.Tensor) else torch.as_tensor(v) for v in values]
     if len({t.dtype for t in tensors}) > 1:
         # DDIM counts in int64, Euler in float32; every model's embedding starts with .float().
         tensors = [t.float() for t in tensors]
-    return torch.cat([t.expand(c.rows) for c, t in zip(calls, tensors, strict=True)])
+    joined = torch.cat([t.expand(c.rows) for c, t in zip(calls, tensors, strict=True)])
+    return _sent(joined, _device_of(calls[0]))
 
 
 def _lane(column: Any, low: int, width: int) -> Any:
