@@ -1,5 +1,6 @@
--- sweep: put right what RQ's own tools leave behind (`rq empty`, Job.cancel): places in the line
--- held by jobs that do not wait, and a backlog that counts them. Trims RQ's registries.
+-- sweep: put right what RQ's own tools leave behind: places in the line held by jobs that do not
+-- wait, and a backlog that counts them (`rq empty`, Job.cancel); jobs that wait again with the TTL
+-- that a failed one has, and would be gone before their turn (`rq requeue`). Trims RQ's registries.
 -- uses: common
 -- ARGV  1... queues of one model
 -- returns how many jobs entered the line
@@ -21,7 +22,12 @@ for _, queue in ipairs(ARGV) do
       redis.call('HDEL', PW .. 'asides:' .. queue, tenant)
     end
   end
-  waiting = waiting + redis.call('LLEN', list_key(queue))
+  for _, id in ipairs(redis.call('LRANGE', list_key(queue), 0, -1)) do  -- 1 ms a thousand jobs
+    waiting = waiting + 1
+    if redis.call('PERSIST', job_key(id)) == 1 then
+      count_in(id, queue, redis.call('HGET', job_key(id), 'x_cost') or '0')
+    end
+  end
   for _, registry in ipairs({'finished:', 'failed:', 'canceled:'}) do
     redis.call('ZREMRANGEBYSCORE', RQ .. registry .. queue, '-inf', exact(now))
   end

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from rq import Queue
+from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
@@ -335,6 +336,24 @@ def test_a_requeued_job_keeps_the_pictures_of_its_second_run(
     janitor.erase()
 
     assert stored(blobs, key)
+
+
+def test_a_job_that_an_operator_sent_again_outlives_the_retention_of_its_failure(
+    store: JobStore, redis: Redis, janitor: Janitor
+):
+    job_id = admit(store)
+    failed = Ending(word="failed", rq_status="failed", result={}, fields={})
+    store.run(worker_calls.finish("w", claim(store)[0].lease, failed))
+    Job.fetch(job_id, connection=redis, serializer=JSONSerializer).requeue()
+    assert redis.ttl(f"rq:job:{job_id}") > 0  # RQ leaves it: a day later the job would be gone
+
+    janitor.sweep()
+    janitor.sweep()
+
+    assert redis.ttl(f"rq:job:{job_id}") == -1
+    assert redis.hget("pw:backlog:demo", "jobs") == b"1"
+    assert claimed_ids(store) == [job_id]
+    assert redis.hget("pw:backlog:demo", "jobs") == b"0"
 
 
 def test_sweep_frees_places_that_rq_empty_left(store: JobStore, redis: Redis, janitor: Janitor):
