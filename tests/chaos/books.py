@@ -81,7 +81,8 @@ class Books:
         waiting = self.not_told(ears)
         if waiting:  # of those, none may be lost: a dead courier's are tried again after its lease
             pending = _pending(store)
-            waiting = [j for j in waiting if not any(j.replace("-", "") in p for p in pending)]
+            untold = self.not_told(ears)  # asked again: some may have come meanwhile
+            waiting = [j for j in untold if not any(j.replace("-", "") in p for p in pending)]
         yield from (f"nobody was told of the end of {job_id}" for job_id in waiting)
         for job_id, told in ears.ends.items():
             if len(told) > 1:
@@ -89,7 +90,8 @@ class Books:
 
     def not_told(self, ears: Ears) -> list[str]:
         """The jobs of whose end no webhook has come."""
-        return [job_id for job_id in self.accepted if job_id not in ears.ends]
+        ends = ears.ends
+        return [job_id for job_id in self.accepted if job_id not in ends]
 
     def figures(self, ears: Ears) -> list[str]:
         """What to print."""

@@ -69,8 +69,21 @@ class Ears(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Listen)
         self.heard: Counter[str] = Counter()  # by webhook-id
-        self.ends: dict[str, set[str]] = {}  # webhook-ids that tell of a job's end
+        self._ends: dict[str, set[str]] = {}  # webhook-ids that tell of a job's end
+        self._lock = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def ends(self) -> dict[str, set[str]]:
+        """As it stands: they go on coming while somebody counts."""
+        with self._lock:
+            return {job_id: set(told) for job_id, told in self._ends.items()}
+
+    def hear(self, told: str, job_id: str) -> None:
+        """One webhook came."""
+        with self._lock:
+            self.heard[told] += 1
+            self._ends.setdefault(job_id, set()).add(told)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A courier that was killed hangs up."""
@@ -81,9 +94,7 @@ class _Listen(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        told = self.headers["webhook-id"]
-        self.server.heard[told] += 1
-        self.server.ends.setdefault(json.loads(body)["data"]["id"], set()).add(told)
+        self.server.hear(self.headers["webhook-id"], json.loads(body)["data"]["id"])
         self.send_response(204)
         self.end_headers()
 
