@@ -8,7 +8,7 @@ Runs on asyncio and trio. A test holds its methods against those of `Client`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -27,8 +27,11 @@ from printworks.types import (
     Job,
     JobOptions,
     JobPage,
+    Key,
+    KeyList,
     Model,
     ModelList,
+    NewKey,
     Quote,
     Sampler,
     SamplerList,
@@ -196,6 +199,38 @@ class AsyncClient:
         call = protocol.usage(since, until, all_tenants=all_tenants)
         return protocol.read(Usage, await self._send(call))
 
+    async def keys(self) -> tuple[Key, ...]:
+        """All API keys, without their secrets. These four need a key of the scope `admin`."""
+        answer = await self._send(Call(method="GET", path="/v1/keys"))
+        return tuple(protocol.read(KeyList, answer).keys)
+
+    async def create_key(
+        self,
+        *,
+        tenant: str | None = None,
+        name: str | None = None,
+        scopes: Sequence[str] | None = None,
+        max_open_jobs: int | None = None,
+        per_minute: int | None = None,
+    ) -> NewKey:
+        """Make an API key. Its secret is in this answer only; where that is lost, revoke it."""
+        asked = {
+            "tenant": tenant,
+            "name": name,
+            "scopes": scopes and [*scopes],
+            "max_open_jobs": max_open_jobs,
+            "per_minute": per_minute,
+        }
+        return protocol.read(NewKey, await self._send(protocol.create_key(asked)))
+
+    async def rotate_key(self, key_id: str) -> NewKey:
+        """A key's successor, with the same rights; the old one works for a day more."""
+        return protocol.read(NewKey, await self._send(protocol.rotate_key(key_id)))
+
+    async def revoke_key(self, key_id: str) -> Key:
+        """Refuse a key from now on; within five seconds everywhere."""
+        return protocol.read(Key, await self._send(protocol.revoke_key(key_id)))
+
     async def image(self, image: Image) -> bytes:
         """The bytes of a picture."""
         return (await self._send(Call(method="GET", path=image.url))).content
@@ -213,7 +248,7 @@ class AsyncClient:
             outcome = await self._attempt(call)
             self._known = self._known or isinstance(outcome, httpx2.Response)
             delay_s = protocol.delay_s(attempt, outcome, known=self._known)
-            if delay_s is None:
+            if delay_s is None or call.once:
                 return protocol.answer_of(outcome, self.url)
             await anyio.sleep(delay_s)
             attempt += 1

@@ -10,7 +10,7 @@ Knows the contract through `protocol` only. `async_client.py` is its twin.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -28,8 +28,11 @@ from printworks.types import (
     Job,
     JobOptions,
     JobPage,
+    Key,
+    KeyList,
     Model,
     ModelList,
+    NewKey,
     Quote,
     Sampler,
     SamplerList,
@@ -194,6 +197,38 @@ class Client:
         call = protocol.usage(since, until, all_tenants=all_tenants)
         return protocol.read(Usage, self._send(call))
 
+    def keys(self) -> tuple[Key, ...]:
+        """All API keys, without their secrets. These four need a key of the scope `admin`."""
+        answer = self._send(Call(method="GET", path="/v1/keys"))
+        return tuple(protocol.read(KeyList, answer).keys)
+
+    def create_key(
+        self,
+        *,
+        tenant: str | None = None,
+        name: str | None = None,
+        scopes: Sequence[str] | None = None,
+        max_open_jobs: int | None = None,
+        per_minute: int | None = None,
+    ) -> NewKey:
+        """Make an API key. Its secret is in this answer only; where that is lost, revoke it."""
+        asked = {
+            "tenant": tenant,
+            "name": name,
+            "scopes": scopes and [*scopes],
+            "max_open_jobs": max_open_jobs,
+            "per_minute": per_minute,
+        }
+        return protocol.read(NewKey, self._send(protocol.create_key(asked)))
+
+    def rotate_key(self, key_id: str) -> NewKey:
+        """A key's successor, with the same rights; the old one works for a day more."""
+        return protocol.read(NewKey, self._send(protocol.rotate_key(key_id)))
+
+    def revoke_key(self, key_id: str) -> Key:
+        """Refuse a key from now on; within five seconds everywhere."""
+        return protocol.read(Key, self._send(protocol.revoke_key(key_id)))
+
     def image(self, image: Image) -> bytes:
         """The bytes of a picture."""
         return self._send(Call(method="GET", path=image.url)).content
@@ -211,7 +246,7 @@ class Client:
             outcome = self._attempt(call)
             self._known = self._known or isinstance(outcome, httpx2.Response)
             delay_s = protocol.delay_s(attempt, outcome, known=self._known)
-            if delay_s is None:
+            if delay_s is None or call.once:
                 return protocol.answer_of(outcome, self.url)
             time.sleep(delay_s)  # noqa: TID251 - between two attempts
             attempt += 1

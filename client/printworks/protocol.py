@@ -1,7 +1,8 @@
 """The HTTP contract without any I/O: requests to send, what an answer means, when to try again.
 
 Owns everything that the two clients share; they only send, read and sleep. Invariant: a request
-that makes something carries an Idempotency-Key, so that trying again never makes it twice.
+that makes something carries an Idempotency-Key, so that trying again never makes it twice, or is
+sent once.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class Call:
     body: Any = None  # sent as JSON
     content: bytes | None = None  # sent as it is
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    once: bool = False  # a second attempt would make a second one
 
 
 def submit(prompt: str, options: Mapping[str, Any], *, idempotency_key: str | None) -> Call:
@@ -134,6 +136,22 @@ def usage(since: date | None, until: date | None, *, all_tenants: bool) -> Call:
     return Call(method="GET", path="/v1/usage/tenants" if all_tenants else "/v1/usage", query=query)
 
 
+def create_key(asked: Mapping[str, Any]) -> Call:
+    """Make an API key."""
+    body = {name: value for name, value in asked.items() if value is not None}
+    return Call(method="POST", path="/v1/keys", body=body, once=True)
+
+
+def rotate_key(key_id: str) -> Call:
+    """Make a key's successor."""
+    return Call(method="POST", path=f"{_key(key_id)}/rotate", once=True)
+
+
+def revoke_key(key_id: str) -> Call:
+    """Refuse a key."""
+    return Call(method="DELETE", path=_key(key_id))
+
+
 def listing(status: str | None, model: str | None, cursor: str | None, limit: int) -> Call:
     """One page of jobs."""
     asked = {"status": status, "model": model, "cursor": cursor, "limit": str(limit)}
@@ -156,6 +174,12 @@ def _job(job_id: str) -> str:
     if not job_id or not all(c.isalnum() or c == "-" for c in job_id):
         raise NotFound("that is not the ID of a job", status=404, code="not_found")
     return f"/v1/jobs/{job_id}"
+
+
+def _key(key_id: str) -> str:
+    if not key_id or not key_id.isalnum():
+        raise NotFound("that is not the ID of a key", status=404, code="not_found")
+    return f"/v1/keys/{key_id}"
 
 
 def obeys_proxies(url: str) -> bool:

@@ -319,6 +319,32 @@ class Usage(Answer):
     entries: list[UsageEntry]
 
 
+class Key(Answer):
+    """An API key without its secret."""
+
+    id: str
+    tenant: str
+    name: str
+    scopes: list[str]
+    max_open_jobs: int | None
+    per_minute: int | None
+    created_at: datetime
+    ends_at: datetime | None  # when a rotated key stops working
+    revoked_at: datetime | None
+
+
+class NewKey(Key):
+    """One just made. `secret` is told this once."""
+
+    secret: str
+
+
+class KeyList(Answer):
+    """All keys, oldest first; those revoked, too."""
+
+    keys: list[Key]
+
+
 class ModelList(Answer):
     """All models; the first is the default."""
 

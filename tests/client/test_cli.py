@@ -204,6 +204,33 @@ def test_usage_is_told_by_day_and_key(shell: Shell, served: Served, worker: Hand
     assert wrong[0] == 2
 
 
+def test_keys_are_made_listed_rotated_and_revoked(shell: Shell):
+    made = shell.run("keys", "create", "--tenant", "acme", "--name", "app", "--scope", "jobs:read")
+    secret = made[1].strip()
+    listed = json.loads(shell.run("keys", "list", "--json")[1])
+    key_id = listed[0]["id"]
+    rotated = json.loads(shell.run("keys", "rotate", key_id, "--json")[1])
+    good = shell.run("jobs", "--key", secret)
+    may_not = shell.run("keys", "list", "--key", secret)
+    revoked = shell.run("keys", "revoke", key_id)
+
+    assert made[0] == good[0] == revoked[0] == 0, made[2]
+    assert (listed[0]["tenant"], listed[0]["name"], listed[0]["scopes"]) == (
+        "acme",
+        "app",
+        ["jobs:read"],
+    )
+    assert secret not in json.dumps(listed)
+    assert rotated["id"] != key_id
+    assert shell.run("jobs", "--key", rotated["secret"])[0] == 0
+    assert may_not[0] == 5
+    assert revoked[1].split() == [key_id, "revoked"]
+    wait_until(lambda: shell.run("jobs", "--key", secret)[0] == 5, "it is refused", 20)
+    assert "revoked" in shell.run("keys", "list")[1]
+    assert shell.run("keys", "revoke", "../jobs")[0] == 6
+    assert shell.run("keys", "create", "--scope", "everything")[0] == 2
+
+
 def test_a_picture_of_this_machine_is_begun_with(shell: Shell, served: Served, tmp_path: Path):
     (tmp_path / "cat.png").write_bytes(encoded(a_picture(128, 64)))
     known = ("generate", PROMPT, "--no-wait", "--image", "cat.png")

@@ -278,6 +278,19 @@ async def test_the_asynchronous_client_does_the_same() -> None:
     assert keys[2] is None
 
 
+@pytest.mark.anyio
+async def test_a_key_is_asked_for_once_since_a_second_attempt_would_make_a_second_key() -> None:
+    script = Script(refused)
+
+    with client(script) as waiting, pytest.raises(Unreachable):
+        waiting.create_key(tenant="acme")
+    async with AsyncClient("http://service", transport=httpx2.MockTransport(script)) as printworks:
+        with pytest.raises(Unreachable):
+            await printworks.rotate_key("0191")
+
+    assert [r.url.path for r in script.requests] == ["/v1/keys", "/v1/keys/0191/rotate"]
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """One backend is enough: the code has no asyncio of its own."""

@@ -5,7 +5,6 @@ Owns the tables of jobs, models, samplers and usage. Everything else has a file 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from printworks.cli import keys
 from printworks.cli.connection import Options, connect, reported
 from printworks.cli.generate import deliver, follow, generate
+from printworks.cli.tables import table
 from printworks.protocol import success_of
-from printworks.types import Answer, Job
+from printworks.types import Job
 
 EPILOG = (
     "Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 3 no answer, 4 timeout, "
@@ -34,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(generate)
+app.add_typer(keys.app, name="keys")
 
 
 @app.callback()
@@ -70,7 +70,12 @@ def jobs(
             rows = [
                 [j.id, j.status, _when(j), j.resolved.model, j.resolved.prompt] for j in page.jobs
             ]
-            _table(options, ["job", "status", "made", "model", "prompt"], rows, page.jobs)
+            table(
+                ["job", "status", "made", "model", "prompt"],
+                rows,
+                page.jobs,
+                as_json=options.as_json,
+            )
             return
         job = client.get(job_id)
         if wait or out:
@@ -106,7 +111,12 @@ def models(context: typer.Context) -> None:
             ]
             for m in found
         ]
-        _table(options, ["model", "title", "size (px)", "steps", "workers"], rows, found)
+        table(
+            ["model", "title", "size (px)", "steps", "workers"],
+            rows,
+            found,
+            as_json=options.as_json,
+        )
 
 
 @app.command()
@@ -116,7 +126,7 @@ def samplers(context: typer.Context) -> None:
     with reported(options), connect(options) as client:
         found = client.samplers()
         rows = [[s.id, s.good_for, str(s.calls_per_step)] for s in found]
-        _table(options, ["sampler", "good for", "calls a step"], rows, found)
+        table(["sampler", "good for", "calls a step"], rows, found, as_json=options.as_json)
 
 
 @app.command()
@@ -149,7 +159,7 @@ def usage(
     total = found.total
     rows.append(["total", "", "", *_used(total.jobs, total.images, total.megapixel_steps)])
     head = ["day", "tenant", "key", "succeeded", "other ends", "images", "megapixel-steps"]
-    _table(options, head, rows, [])
+    table(head, rows, [], as_json=False)
 
 
 def _used(jobs: dict[str, int], images: int, work: float) -> list[str]:
@@ -181,17 +191,3 @@ def shared_first(arguments: Sequence[str]) -> list[str]:
 
 def _when(job: Job) -> str:
     return job.created_at.astimezone().strftime("%d %b %H:%M") if job.created_at else ""
-
-
-def _table(
-    options: Options, head: Sequence[str], rows: Sequence[Sequence[str]], found: Sequence[Answer]
-) -> None:
-    """A table for people; JSON, whole, where that was asked for."""
-    if options.as_json:
-        print(json.dumps([one.model_dump(mode="json") for one in found]))
-        return
-    table = Table(*head, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False)
-    console.print(table, no_wrap=not console.is_terminal)
