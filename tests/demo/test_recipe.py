@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models.demo.recipe.card import EVALUATION, WEIGHTS, committed_card
+from models.demo.recipe.denoiser import weights
 from models.demo.recipe.lanes import Lanes
 
 
@@ -42,3 +43,14 @@ def test_lanes_share_their_weights():
         model.weight.fill_(7)
 
     assert all((replica.weight == 7).all() for replica in lanes.replicas)
+
+
+def test_a_small_thing_is_worth_as_much_as_a_large_one():
+    cover = torch.zeros(3, 8, 8)
+    cover[0, 3:6, 3:5] = 1  # 6 cells
+    cover[1, 2:6, 2:6] = 1  # 16 cells
+    cover[2, 3:6, 0:2] = cover[2, 3:6, 5:7] = 1  # two things of 6 cells
+    labels = torch.tensor([[0, 1, 1, 0, -1, -1, -1]] * 2 + [[0, 1, 1, 0, 2, 2, 0]])
+    worth = (weights(cover, labels, 2.0) - 1).sum((1, 2, 3))
+    assert torch.allclose(worth, worth[0] * torch.tensor([1.0, 1.0, 2.0]))
+    assert bool((weights(cover, labels, 0.0) == 1).all())

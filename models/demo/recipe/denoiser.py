@@ -36,6 +36,7 @@ GAMMA: Final = 5.0
 READER_WEIGHT: Final = 0.1
 NOISY_POWER: Final = 1.5  # above 1: more of the noisiest steps, where it is decided what is shown
 THING_WEIGHT: Final = 3.0  # of a cell full of a thing, over a cell of ground
+THING_CELLS: Final = 11  # that a thing of middle size fills; a small one fills 5, a large one 20
 EMPTY_SHARE: Final = 0.1
 LEARNING_RATE: Final = 7e-4
 WARMUP_STEPS: Final = 200
@@ -90,6 +91,18 @@ class Denoiser(nn.Module):
             max_length=MAX_TOKENS,
             return_tensors="pt",
         ).input_ids
+
+
+def weights(cover: Tensor, labels: Tensor, raised: float) -> Tensor:
+    """Of each cell in the loss (B, 1, H, W): 1 for ground, 1 + raised for a thing of middle size.
+
+    A small thing's cells weigh more, a large one's less, so that each is worth the same: of eleven
+    wrong pictures nine had small things, which have a quarter of a large one's cells.
+    """
+    things = 1 + (labels[:, 4] >= 0).float()
+    cells = cover.sum((1, 2)) / things
+    evened = (THING_CELLS / cells.clamp(min=1)).clamp(0.5, 2.5)
+    return (1 + raised * evened[:, None, None] * cover)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +203,7 @@ class Training:
         )
         captions = ["" if self.rng.random() < EMPTY_SHARE else caption(s, self.rng) for s in scenes]
         labels = torch.tensor([labels_of(scene) for scene in scenes])
+        weight = weights(cover, labels, raised)
         unread = torch.tensor([not text for text in captions]) | (labels[:, 4] >= 0)
         labels = labels.masked_fill(unread[:, None], -1)
         # One step from each of B parts of the schedule: the loss is far less noisy.
@@ -197,7 +211,7 @@ class Training:
         steps = ((1 - share**NOISY_POWER) * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)
         return Chunk(
             latents.to(self.device),
-            (1 + raised * cover[:, None]).to(self.device),
+            weight.to(self.device),
             torch.randn(latents.shape, device=self.device),
             steps.to(self.device),
             self.model.tokens(captions).to(self.device),
