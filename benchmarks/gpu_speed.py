@@ -100,8 +100,9 @@ def parked_decode(model: Model, size: int) -> Any:
     """A decoding as the pipeline itself asks for it, types and scales included."""
     call = model.call_for(a_request(model, size, 0, steps=1))
     call.start(0.0)
-    while call.parked and call.parked.gate.kind is not Kind.DECODE:
-        call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
+    with torch.no_grad():
+        while call.parked and call.parked.gate.kind is not Kind.DECODE:
+            call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
     if call.parked is None:
         raise call.error or RuntimeError("the pipeline never decoded")
     try:

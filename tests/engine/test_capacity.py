@@ -64,6 +64,65 @@ def test_a_machine_that_is_slow_everywhere_changes_times_and_no_lanes():
     assert capacity.row_ms == pytest.approx(12, rel=0.1)
 
 
+def under_load(capacity: Capacity, costs: dict[int, float], calls: int) -> list[tuple[int, ...]]:
+    """The lanes that it chooses while 32 rows wait all the time, where calls cost so many ms."""
+    chosen: list[tuple[int, ...]] = []
+    for _ in range(calls):
+        rows = min(32, capacity.rows_now)
+        chosen.append(capacity.widths_for(rows, exact=True))
+        capacity.learn(chosen[-1], rows, sum(costs[width] for width in chosen[-1]) / 1000)
+    return chosen
+
+
+def test_a_cap_that_was_measured_wrong_is_mended():
+    # As measured once, on a machine that was busy just then, and as it was: 16 rows gain most.
+    believed = {2: 25.8, 4: 32.5, 8: 59.6, 16: 118.0}
+    real = {2: 23.2, 4: 36.1, 8: 53.9, 16: 87.8}
+    capacity = a_capacity(lanes=LaneRule(tuple(believed), tuple(believed.values())))
+    assert capacity.cap_rows == 4
+
+    chosen = under_load(capacity, real, calls=100)  # four pictures
+
+    assert capacity.cap_rows == 16
+    assert chosen[-1] == (16,)
+
+
+def test_lanes_that_were_measured_wrong_are_mended():
+    capacity = a_capacity(lanes=LaneRule((2, 4, 8), (4.0, 6.0, 13.0)))
+    assert capacity.widths_for(8, exact=True) == (4, 4)
+
+    under_load(capacity, COSTS, calls=100)
+
+    assert capacity.widths_for(8, exact=True) == (8,)
+
+
+def test_where_the_cap_is_right_looking_again_changes_nothing():
+    full = {2: 4.0, 4: 7.9, 8: 15.8, 16: 31.6}
+    capacity = a_capacity(lanes=LaneRule(tuple(full), tuple(full.values())))
+
+    chosen = under_load(capacity, full, calls=90)
+
+    assert capacity.cap_rows == 2
+    assert chosen.count((4,)) == 10, "one call in nine, and never wider than the next"
+    assert set(chosen) == {(2,), (4,)}
+
+
+def test_a_look_keeps_to_the_memory_that_is_left():
+    capacity = a_capacity(need=Need(base=0, row=10 * MIB))
+    capacity.fit(40 * MIB)
+
+    assert max(map(max, under_load(capacity, COSTS, calls=50))) == 4
+
+
+def test_after_a_call_that_ran_out_nothing_wider_is_tried_at_once():
+    capacity = a_capacity()
+    while capacity.rows_now == capacity.cap_rows:
+        under_load(capacity, COSTS, calls=1)
+
+    assert capacity.shed(capacity.rows_now)
+    assert capacity.rows_now == capacity.cap_rows
+
+
 def test_lanes_keep_to_the_memory_that_is_left():
     capacity = a_capacity(need=Need(base=10 * MIB, row=10 * MIB))
 

@@ -2,6 +2,11 @@
 
 Owns what the self-test measured there and what was learned since. Knows no pipeline, no tensor.
 Invariant: only widths of the verdict are ever used; learning moves times and limits, no bits.
+
+A self-test is one look, at a moment when the machine may have been busy: once it took 8 rows for
+hardly faster than 4, and pictures were made 4 rows at a time at 0.6 of the speed, for as long as
+the engine lived, since a width that is never used is never measured. So now and then the next
+wider one is tried. It costs nothing but a moment's latency: those rows had to run anyway.
 """
 
 from __future__ import annotations
@@ -11,7 +16,8 @@ from worker.engine.lanes import LaneRule
 from worker.engine.selftest import Verdict
 from worker.messages import ImageRequest
 
-RATE = 0.1  # the weight of a new measurement: one slow moment is no trend
+RATE = 0.1  # the least weight of a new measurement: one slow moment is no trend
+LOOK_EVERY = 8  # calls; a wrong cap is mended within a picture or two
 # Lanes are chosen anew when a cost has moved by so much: for less they would only flap.
 MOVED = 1.1
 UNMEASURED_ROW_MS = 10.0  # a megapixel, before anything of that size has run
@@ -27,15 +33,31 @@ class Capacity:
         # What a lane of each width costs beside the others; `_pace` is what it costs by the clock.
         self._cost_ms = dict(zip(verdict.lanes.widths, verdict.lanes.cost_ms, strict=False))
         self._pace: float | None = None
+        self._seen = dict.fromkeys(self._cost_ms, 1)  # measurements of each width, the test's first
+        self._until_look = LOOK_EVERY
         self._fits_rows = verdict.lanes.widest  # into memory, in one model call
         self.decode_bytes: int | None = None  # of one decoding; None until the first
         self._choose()
         if self._cost_ms:
             self.row_ms = self._cost_ms[self.lanes.saturated] / self.lanes.saturated
 
+    @property
+    def rows_now(self) -> int:
+        """How many rows may run in this tick: the cap, or, to look, the width after it."""
+        wider = [w for w in self.lanes.widths if w > self.cap_rows]
+        return wider[0] if wider and self._looks else self.cap_rows
+
     def widths_for(self, rows: int, *, exact: bool) -> tuple[int, ...]:
         """The model calls that so many rows go through."""
-        return self.lanes.cut(rows) if exact and self.packs else (rows,)
+        if not (exact and self.packs):
+            return (rows,)
+        holding = [w for w in self.lanes.widths if w >= rows]
+        return (holding[0],) if holding and self._looks else self.lanes.cut(rows)
+
+    @property
+    def _looks(self) -> bool:
+        """Whether it is time to try what is not believed to be best."""
+        return self._until_look <= 0 and self.packs and bool(self._cost_ms)
 
     @property
     def slowest_ms(self) -> float:
@@ -46,6 +68,7 @@ class Capacity:
 
     def learn(self, widths: tuple[int, ...], rows: int, took_s: float) -> None:
         """So many rows took so long in lanes of these widths."""
+        self._until_look = LOOK_EVERY if self._looks else self._until_look - 1
         took_ms = took_s * 1000
         self.row_ms += RATE * (took_ms / rows - self.row_ms)
         if not all(width in self._cost_ms for width in widths):
@@ -55,7 +78,8 @@ class Capacity:
         # A machine that turned slow slows all widths. Only what differs from that tells a width.
         differs = min(2.0, max(0.5, ratio / self._pace))
         for width in set(widths):
-            self._cost_ms[width] *= 1 + RATE * (differs - 1)
+            self._seen[width] += 1
+            self._cost_ms[width] *= 1 + max(RATE, 1 / self._seen[width]) * (differs - 1)
             if not 1 / MOVED < self._cost_ms[width] / self._chosen[width] < MOVED:
                 self._choose()
 
@@ -92,6 +116,7 @@ class Capacity:
         """A call of that width ran out of memory: use narrower ones. False: there are none."""
         if not self.packs or width // 2 < self.verdict.lanes.widths[0]:
             return False
+        self._until_look = LOOK_EVERY
         self._limit(width // 2)
         return True
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from worker.engine.packing import LEAF, Packed, Part, row_list
 
+ONE: TreeSpec = tree_flatten((None,))[1]  # a tuple of one tensor
 REMEMBERED = 2  # signatures: a size takes turns with another, rarely with a third
 
 
@@ -140,7 +141,12 @@ def _times(calls: Sequence[Packed], values: list[Any]) -> torch.Tensor:
     if len({t.dtype for t in tensors}) > 1:
         # DDIM counts in int64, Euler in float32; every model's embedding starts with .float().
         tensors = [t.float() for t in tensors]
-    joined = torch.cat([t.expand(c.rows) for c, t in zip(calls, tensors, strict=True)])
+    if all(t.dim() == 0 for t in tensors):  # one operation, where each expand would be one
+        joined = torch.stack(
+            [t for c, t in zip(calls, tensors, strict=True) for _ in range(c.rows)]
+        )
+    else:
+        joined = torch.cat([t.expand(c.rows) for c, t in zip(calls, tensors, strict=True)])
     return _sent(joined, _device_of(calls[0]))
 
 
@@ -162,6 +168,8 @@ def _has_rows(leaf: Any) -> bool:
 def _hand_back(calls: Sequence[Packed], lanes: list[list[Any]], spec: TreeSpec) -> list[Any]:
     rows = [call.rows for call in calls]
     shares = [_split(_in_one(pieces), rows) for pieces in zip(*lanes, strict=True)]
+    if spec == ONE:  # what a UNet gives: not worth taking a tree apart for
+        return [(own,) for own in shares[0]]
     return [tree_unflatten(list(share), spec) for share in zip(*shares, strict=True)]
 
 

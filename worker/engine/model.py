@@ -199,6 +199,7 @@ class Model:
             words += f" control={request.control.name}@{self._control_hashes[request.control.name]}"
         return words + (f" loras={label(loras)}" if loras else "")
 
+    @torch.no_grad()
     def _probe(
         self,
         width: int,

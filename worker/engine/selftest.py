@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from worker.engine.memory import UNKNOWN, Need, measured, need_of, ran_out, rele
 from worker.engine.packing import Packed, Part
 from worker.messages import Reproducibility
 
+TIMED_ROUNDS = 3
 BUDGET_S = 4.0  # a size whose rows are slow is tested (and batched) in narrow lanes only
 LOOSE = 0.05  # of the output's own scale: beyond this the rows were mixed up, not rounded
 
@@ -47,6 +48,7 @@ def self_test(call: Packed, pinned_width: int | None = None) -> Verdict:
     with torch.no_grad():
         widths = (pinned_width,) if pinned_width else _affordable_widths(call)
         trials = _trials(call, widths)
+        _time(trials.values())
         if not _rows_stay_apart(call, trials[max(trials)]):
             return UNTESTED
         return _verdict(trials, _widths_alike(trials, call.rows), _need(call, trials))
@@ -89,6 +91,7 @@ class _Trial:
         self.width = width
         self.cost_ms = math.inf
         self._device = _device_of(call)
+        self._full = _company_of(call, width)
         self.results = self._run(calls)
         # The other way round every row sits at another place, beside other rows.
         turned = self._run(calls[::-1])[::-1]
@@ -97,11 +100,21 @@ class _Trial:
 
     def _run(self, calls: Sequence[Packed]) -> list[Any]:
         lanes = -(-sum(call.rows for call in calls) // self.width)
+        return run_together(calls, [self.width] * lanes)
+
+    def time(self) -> None:
+        """Measure a full lane, and keep the least of all times."""
+        lanes = -(-sum(call.rows for call in self._full) // self.width)
         started_s = _device_s(self._device)
-        results = run_together(calls, [self.width] * lanes)
-        # The least of three: a busy machine adds to a time, never takes from it.
+        self._run(self._full)
         self.cost_ms = min(self.cost_ms, (_device_s(self._device) - started_s) * 1000 / lanes)
-        return results
+
+
+def _time(trials: Collection[_Trial]) -> None:
+    """In rounds: a slow moment then meets all widths, and adds to a time, never takes from it."""
+    for _ in range(TIMED_ROUNDS):
+        for trial in trials:
+            trial.time()
 
 
 def _device_s(device: torch.device) -> float:
@@ -113,15 +126,41 @@ def _device_s(device: torch.device) -> float:
 
 
 def _affordable_widths(call: Packed) -> tuple[int, ...]:
-    device = _device_of(call)
+    """As many as can be tried in the time, narrowest first.
+
+    Each is measured before the next is thought of: judged by its two-row call alone, a small model
+    on a slow CPU was denied the lane of 16 rows that gave it half as many pictures again.
+    """
     run_together([call], (call.rows,))  # the first call pays for kernels being built
+    lane_s: dict[int, float] = {}
+    for width in POWERS:
+        if width < call.rows:
+            continue
+        if lane_s and _trials_s(lane_s | {width: 2 * lane_s[max(lane_s)]}) > BUDGET_S:
+            break  # a row never costs more in company, so a lane at most twice its half
+        try:
+            lane_s[width] = _lane_s(call, width)
+        except Exception as error:
+            if not ran_out(error) or not lane_s:
+                raise
+            release(error)
+            break
+    return tuple(lane_s)
+
+
+def _lane_s(call: Packed, width: int) -> float:
+    """What one full lane takes: the second, as the first may be the first of its kind."""
+    calls, device = _company_of(call, width), _device_of(call)
+    run_together(calls, (width,))
     started_s = _device_s(device)
-    run_together([call], (call.rows,))
-    row_s = (_device_s(device) - started_s) / call.rows
-    # Every trial runs its rows twice and once more padded: three times the widest lane's rows.
-    usable = [w for w in POWERS if w >= call.rows]
-    cheap = [w for w in usable if 3 * w * row_s * len(usable) <= BUDGET_S]
-    return tuple(cheap or usable[:1])
+    run_together(calls, (width,))
+    return _device_s(device) - started_s
+
+
+def _trials_s(lane_s: Mapping[int, float]) -> float:
+    """What the trials of such lanes take: the widest's rows twice, one call alone, and timing."""
+    rows = max(lane_s)
+    return sum((2 * rows / width + 1 + TIMED_ROUNDS) * s for width, s in lane_s.items())
 
 
 def _company_of(call: Packed, rows: int) -> list[Packed]:

@@ -69,7 +69,7 @@ def _capped(lives: Sequence[Live], now_s: float) -> list[Live]:
     """As many as the cap allows; two-row calls first, so that no lane cuts one apart."""
     if not lives:
         return []
-    cap, rows = lives[0].capacity.cap_rows, sum(live.rows for live in lives)
+    cap, rows = lives[0].capacity.rows_now, sum(live.rows for live in lives)
     chosen = list(lives) if rows <= cap else _within(cap, _dealt(lives, now_s))
     return sorted(chosen, key=lambda live: -live.rows)
 

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--lanes", type=int, default=None, help="replicas; default: CPUs, or 1")
-    parser.add_argument("--batch", type=int, default=None, help="default: 32, on a GPU 512")
+    parser.add_argument("--batch", type=int, default=None, help="default: 64, on a GPU 512")
     parser.add_argument("--shards", type=int, default=120, help="of 2048 scenes each")
     parser.add_argument("--snapshot-minutes", type=float, default=10)
     parser.add_argument("--fresh", action="store_true", help="start from nothing")
@@ -92,7 +92,7 @@ def _judge(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     on_cpu = options.device == "cpu"
     lanes = options.lanes or (os.cpu_count() if on_cpu else 1) or 1
-    batch = options.batch or (32 if on_cpu else 512)
+    batch = options.batch or (64 if on_cpu else 512)  # a quarter more pictures/s than 32
     cache = dataset.Cache(options.state / f"latents-{scenes.version()}")
     encoder = LinearEncoder(_vae(options))
     processes = max(1, (os.cpu_count() or 2) // 2)
