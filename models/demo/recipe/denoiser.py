@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from models.demo.recipe.captions import caption
 from models.demo.recipe.dataset import Cache, labels_of
-from models.demo.recipe.judge import HEADS
+from models.demo.recipe.judge import HEADS, targets
 from models.demo.recipe.lanes import Lanes
 from models.demo.recipe.network import BETAS, TRAIN_STEPS, build_text_encoder, build_unet
 from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
@@ -46,19 +46,21 @@ ALL_PAIRS_AFTER: Final = 250_000  # pictures: words first, then which word belon
 
 
 class Reader(nn.Module):
-    """Says from the pooled caption what a scene of one thing shows: one linear layer a question."""
+    """Says from the pooled caption what a scene shows: one linear layer a question of the judge's.
 
-    COLUMNS: Final = {"ground": 0, "object": 1, "color": 2, "size": 3}  # of dataset.labels_of
+    Of two things it is asked which is left and which is right, though half of the captions do not
+    say so: the best answer is then that either may be, and both words have to be there for it.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict({k: nn.Linear(width, HEADS[k][0]) for k in self.COLUMNS})
+        self.heads = nn.ModuleDict({k: nn.Linear(width, n) for k, (n, _) in HEADS.items()})
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Mean cross entropy; labels (B, 7), -1 where there is no answer."""
         losses = [
             functional.cross_entropy(
-                head(pooled), labels[:, self.COLUMNS[name]], ignore_index=-1, reduction="sum"
+                head(pooled), targets(name, labels), ignore_index=-1, reduction="sum"
             )
             for name, head in self.heads.items()
         ]
@@ -204,8 +206,8 @@ class Training:
         captions = ["" if self.rng.random() < EMPTY_SHARE else caption(s, self.rng) for s in scenes]
         labels = torch.tensor([labels_of(scene) for scene in scenes])
         weight = weights(cover, labels, raised)
-        unread = torch.tensor([not text for text in captions]) | (labels[:, 4] >= 0)
-        labels = labels.masked_fill(unread[:, None], -1)
+        said = torch.tensor([bool(text) for text in captions])
+        labels = labels.masked_fill(~said[:, None], -1)
         # One step from each of B parts of the schedule: the loss is far less noisy.
         share = (torch.arange(self.rows) + torch.rand(self.rows)) / self.rows
         steps = ((1 - share**NOISY_POWER) * TRAIN_STEPS).long().clamp(max=TRAIN_STEPS - 1)

@@ -156,7 +156,7 @@ def accuracy(judge: Judge, count: int) -> dict[str, float]:
     for _ in range(0, count, BATCH):
         pictures, labels, _ = _rendered(BATCH, rng, held_out=None)
         for name, logits in judge(pictures.to(device)).items():
-            truth = _targets(name, labels)
+            truth = targets(name, labels)
             known = truth >= 0
             asked[name] += int(known.sum())
             right[name] += int((logits.argmax(1).cpu() == truth)[known].sum())
@@ -216,7 +216,7 @@ def _worn(pictures: Tensor) -> Tensor:
     return (share * blurred + (1 - share) * pictures + noise).clamp(0, 1)
 
 
-def _targets(head: str, labels: Tensor) -> Tensor:
+def targets(head: str, labels: Tensor) -> Tensor:
     """Classes for a head, -1 where the scene has no answer: one thing has no left and right."""
     truth = labels[:, HEADS[head][1]]
     if head == "ground":
@@ -228,7 +228,7 @@ def _targets(head: str, labels: Tensor) -> Tensor:
 def _loss(logits: dict[str, Tensor], labels: Tensor) -> Tensor:
     losses = []
     for name, row in logits.items():
-        truth = _targets(name, labels)
+        truth = targets(name, labels)
         if bool((truth >= 0).any()):
             losses.append(functional.cross_entropy(row, truth, ignore_index=-1))
     return torch.stack(losses).sum()
