@@ -19,7 +19,6 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from worker.engine.packing import LEAF, Packed, Part, row_list
 
-ONE: TreeSpec = tree_flatten((None,))[1]  # a tuple of one tensor
 REMEMBERED = 2  # signatures: a size takes turns with another, rarely with a third
 
 
@@ -168,8 +167,6 @@ def _has_rows(leaf: Any) -> bool:
 def _hand_back(calls: Sequence[Packed], lanes: list[list[Any]], spec: TreeSpec) -> list[Any]:
     rows = [call.rows for call in calls]
     shares = [_split(_in_one(pieces), rows) for pieces in zip(*lanes, strict=True)]
-    if spec == ONE:  # what a UNet gives: not worth taking a tree apart for
-        return [(own,) for own in shares[0]]
     return [tree_unflatten(list(share), spec) for share in zip(*shares, strict=True)]
 
 

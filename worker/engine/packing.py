@@ -24,8 +24,6 @@ from worker.engine.profiles.base import Profile
 
 Memo = dict[int, tuple[torch.Tensor, bytes]]
 LEAF: TreeSpec = tree_flatten(None)[1]
-# What most calls are made of; anything else is looked into.
-PLAIN = frozenset({torch.Tensor, type(None), bool, int, float, str})
 
 
 class Part(StrEnum):
@@ -96,8 +94,6 @@ def take_apart(call: ModelCall, profile: Profile, memo: Memo, last: Packed | Non
 def _flatten(
     arguments: dict[str, Any], rows: int, *, lists_are_rows: bool
 ) -> tuple[list[Any], list[TreeSpec]]:
-    if PLAIN.issuperset(map(type, arguments.values())):
-        return list(arguments.values()), [LEAF] * len(arguments)
     leaves: list[Any] = []
     specs: list[TreeSpec] = []
     for value in arguments.values():
@@ -124,14 +120,13 @@ def _made_alike(
         and rows == last.rows
         and tuple(call.arguments) == last.form.names
         and specs == last.form.specs
-        and all(
-            leaf is before or _alike(leaf, before, part)
-            for leaf, before, part in zip(leaves, last.leaves, last.form.parts, strict=True)
-        )
+        and all(map(_alike, leaves, last.leaves, last.form.parts))
     )
 
 
 def _alike(leaf: Any, before: Any, part: Part) -> bool:
+    if leaf is before:
+        return True
     if part is Part.TIME:
         return type(leaf) is type(before)
     if part is Part.ROWS:
