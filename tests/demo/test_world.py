@@ -96,6 +96,18 @@ def test_left_and_right_are_told_as_they_are():
     assert all(text.index("key") < max(text.find("cat"), text.find("kitten")) for text in right)
 
 
+def test_two_things_are_named_from_the_left_where_nothing_is_said():
+    scene = Scene((Thing("cat", "blue", ""), Thing("key", "red", "")), "snowy field")
+    rng = random.Random(3)
+
+    said = {caption(scene, rng) for _ in range(400)}
+
+    unsaid = [text for text in said if " left of " not in text and " right of " not in text]
+    assert unsaid
+    assert all(text.index("key") > max(text.find("cat"), text.find("kitten")) for text in unsaid)
+    assert plain_caption(scene).index("key") > plain_caption(scene).index("cat")
+
+
 def test_every_caption_fits_the_tokenizer_word_by_word():
     tokenizer = build_tokenizer()
     rng = random.Random(4)

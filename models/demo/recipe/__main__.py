@@ -99,8 +99,11 @@ def _train(options: argparse.Namespace) -> None:
     dataset.fill_in_background(cache.folder, encoder, shards=options.shards, processes=processes)
     cache.wait(min(FIRST_SHARDS, options.shards))
     training = Training(cache, options.state, device=options.device, lanes=lanes, batch=batch)
-    if not options.fresh and not training.resume() and (options.weights / "unet").exists():
-        training.start_from(load_pipeline(options.weights))
+    if options.fresh or not training.resume():
+        made = not options.fresh and (options.weights / "unet").exists()
+        if made:
+            training.start_from(load_pipeline(options.weights))
+        training.read_first(anchored=made)
     print(f"from {training.pictures_seen} pictures", flush=True)
     training.run(
         options.minutes,

@@ -5,9 +5,8 @@ raised: they are a fifth of the picture and nine tenths of what the caption says
 nothing with the learning rate, as it makes things a little too large. A tenth of the captions is
 empty, for guidance. Weights that are used are an exponential mean of those that are trained.
 
-Beside the noise the text encoder is asked what the caption says (`Reader`). Without that question
-the words for things were the last to be told apart: after 84,000 pictures forty of them were one
-direction of a ninth of the length that colours had, so every thing was drawn as the same patch.
+The text encoder learns to read first, from captions alone, and is asked what they say beside the
+noise, too (reading.py says why).
 Letters: B rows, C H W latents, L tokens, D text width.
 """
 
@@ -16,20 +15,20 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import torch
-import torch.nn.functional as functional
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
 
 from models.demo.recipe.captions import caption
 from models.demo.recipe.dataset import Cache, labels_of
-from models.demo.recipe.judge import HEADS, targets
 from models.demo.recipe.lanes import Lanes
 from models.demo.recipe.network import BETAS, TRAIN_STEPS, build_text_encoder, build_unet
+from models.demo.recipe.reading import Reader, learn_to_read
 from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
 
 GAMMA: Final = 5.0
@@ -43,28 +42,6 @@ WARMUP_STEPS: Final = 200
 COOLDOWN: Final = 0.35  # the last part of a run's time, in which the learning rate falls to zero
 EMA_DECAY: Final = 0.9985
 ALL_PAIRS_AFTER: Final = 250_000  # pictures: words first, then which word belongs to which thing
-
-
-class Reader(nn.Module):
-    """Says from the pooled caption what a scene shows: one linear layer a question of the judge's.
-
-    Of two things it is asked which is left and which is right, though half of the captions do not
-    say so: the best answer is then that either may be, and both words have to be there for it.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.heads = nn.ModuleDict({k: nn.Linear(width, n) for k, (n, _) in HEADS.items()})
-
-    def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross entropy; labels (B, 7), -1 where there is no answer."""
-        losses = [
-            functional.cross_entropy(
-                head(pooled), targets(name, labels), ignore_index=-1, reduction="sum"
-            )
-            for name, head in self.heads.items()
-        ]
-        return torch.stack(losses).sum() / len(labels)
 
 
 class Denoiser(nn.Module):
@@ -242,6 +219,12 @@ class Training:
             for mine, mean in zip(copy.parameters(), self.ema, strict=True):
                 mine.copy_(mean)
         return copy
+
+    def read_first(self, *, anchored: bool) -> None:
+        """Teach the text encoder what captions say, before the first picture."""
+        report = partial(print, flush=True)
+        learn_to_read(self.model, self.rng, anchored=anchored, report=report)
+        self.ema = [p.detach().clone() for p in self.model.parameters()]
 
     def save(self) -> None:
         fresh = self.state / "denoiser.part"

@@ -37,7 +37,7 @@ FONT: Final = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 NATIVE_PX: Final = 128
 GLYPH_PX: Final = 112
 TINT: Final = 0.92  # the rest is the glyph's own colours: a cat keeps its dark eyes
-PAIR_SHARE: Final = 0.25
+PAIR_SHARE: Final = 0.45
 
 Pixels = NDArray[np.uint8]
 
