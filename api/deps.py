@@ -22,7 +22,8 @@ from api.intake.bodies import cut_pictures
 from api.state import services_of
 from jobs.errors import InvalidRequest, JobMissing, Problem
 from jobs.ids import is_job_id
-from jobs.spec import JobRequest, parse_request, problems_of
+from jobs.parsing import parse_request, problems_of
+from jobs.spec import JobRequest
 
 # What `curl -d` says of any body. A browser posts it across origins unasked, but names the origin:
 # from there only JSON is taken, which a page may not send before it asked (CORS).

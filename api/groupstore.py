@@ -17,10 +17,11 @@ from redis.asyncio import Redis
 
 from jobs import keys
 from jobs.admission import Idempotency
+from jobs.choices import GroupWebhook
 from jobs.connection import translated
 from jobs.errors import IdempotencyMismatch, PrintworksError
 from jobs.ids import new_job_id
-from jobs.spec import GroupWebhook, JobRequest
+from jobs.spec import JobRequest
 
 
 class GroupMissing(PrintworksError):

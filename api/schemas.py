@@ -14,11 +14,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from jobs.catalogue import Defaults, Limits, ModelEntry
+from jobs.choices import Control, LoraChoice, Output, Resize
 from jobs.inputs import Input, sha256_of, size_of
 from jobs.loras import LoraFile
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import Image, JobError, JobRecord, Progress, Stage, Status
-from jobs.spec import JobSpec, LoraChoice, Output, Priority, Reproducibility, Resize
+from jobs.spec import JobSpec, Priority, Reproducibility
 
 
 class View(BaseModel):
@@ -46,6 +47,16 @@ class PictureView(View):
     input: str = Field(description="Its ID: width, height, and the SHA-256 of its RGB bytes.")
 
 
+class ControlView(View):
+    """The picture that steered the layout, and how."""
+
+    name: str
+    image: PictureView
+    scale: float
+    start: float
+    end: float
+
+
 class Resolved(View):
     """Every value the pictures were made with. Send it as a request to make them again."""
 
@@ -60,6 +71,7 @@ class Resolved(View):
     n: int
     sampler: str
     loras: list[LoraChoice]
+    control: ControlView | None = Field(description="What steered the layout.")
     image: PictureView | None = Field(description="What it began with; null: noise.")
     mask: PictureView | None = Field(description="White where the image was repainted.")
     strength: float | None
@@ -149,6 +161,7 @@ class ModelView(View):
     inputs: list[str] = Field(description="Pictures that a job may begin with: image, mask.")
     samplers: list[str]
     loras: list[LoraView] = Field(description="The LoRA adapters that a job may name.")
+    controls: list[str] = Field(description="The ControlNets that a job may name.")
     queued: int
     running: int
     workers: int = Field(description="Workers that serve it now.")
@@ -269,6 +282,7 @@ def resolved_of(spec: JobSpec) -> Resolved:
         n=spec.n,
         sampler=spec.sampler,
         loras=list(spec.loras),
+        control=_control(spec.control) if spec.control else None,
         image=PictureView(input=spec.image) if spec.image else None,
         mask=PictureView(input=spec.mask) if spec.mask else None,
         strength=spec.strength,
@@ -280,6 +294,16 @@ def resolved_of(spec: JobSpec) -> Resolved:
         retention_s=spec.retention_s,
         reproducibility=spec.reproducibility,
         metadata=spec.metadata,
+    )
+
+
+def _control(control: Control) -> ControlView:
+    return ControlView(
+        name=control.name,
+        image=PictureView(input=control.image),
+        scale=control.scale,
+        start=control.start,
+        end=control.end,
     )
 
 
@@ -321,6 +345,7 @@ def model_of(
         defaults=entry.defaults,
         inputs=list(entry.inputs),
         samplers=list(entry.legal_samplers),
+        controls=list(entry.controls),
         loras=[LoraView(name=x.name, digest=x.digest, bytes=x.size_bytes) for x in loras],
         queued=queue.queued,
         running=queue.running,

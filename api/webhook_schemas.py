@@ -15,8 +15,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from api.deps import strict_json
 from api.schemas import View
+from jobs.choices import Frozen
 from jobs.errors import InvalidRequest
-from jobs.spec import Frozen, problems_of
+from jobs.parsing import problems_of
 from jobs.webhooks.deliveries import Attempt, Delivery
 from jobs.webhooks.endpoints import OVERLAP_S, Endpoint, live
 from jobs.webhooks.events import DEFAULT, SUBSCRIBABLE, EventType

@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
+from jobs.choices import GroupWebhook
 from jobs.connection import connect_async
 from jobs.errors import InvalidRequest, Problem
 from jobs.settings import RoleSettings
-from jobs.spec import GroupWebhook
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox, signer_of

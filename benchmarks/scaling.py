@@ -28,11 +28,12 @@ from deploy import servers
 from jobs.admission import AdmitLimits, Admitted
 from jobs.catalogue import load_catalogue
 from jobs.ids import new_job_id
+from jobs.parsing import parse_request
 from jobs.resolve import resolve
 from jobs.scripts import Call, client_calls
 from jobs.scripts.worker_calls import LEASE_S, Claimed
 from jobs.settings import ROOT
-from jobs.spec import JobSpec, parse_request
+from jobs.spec import JobSpec
 
 TENANTS = 20
 FLEETS = (1, 10, 50, 200)

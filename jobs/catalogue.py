@@ -11,11 +11,20 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from jobs.errors import SettingsError
 from jobs.loras import LoraShelf, shelf_at
 from jobs.samplers import SAMPLERS, Prediction, samplers_for
+
+ControlName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
 
 class _Frozen(BaseModel):
@@ -96,7 +105,7 @@ class ModelEntry(_Frozen):
     variant: str | None = None  # the hub's file variant, such as fp16
     lane_width: int | None = None  # rows of one model call: 1, 2, 4, 8, 16; None: measured
     resident: bool = True
-    controls: dict[str, Part] = {}  # ControlNets by the name that a request uses
+    controls: dict[ControlName, Part] = {}  # ControlNets by the name that a request uses
     speed: Speed = Speed()
     loras: str | None = None  # a folder of LoRA files (*.safetensors) that requests may name
     lora_sets: Annotated[int, Field(ge=1)] = 8  # sets of adapters kept in memory at once

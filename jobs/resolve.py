@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 from jobs.catalogue import Catalogue, Limits, ModelEntry
 from jobs.errors import InvalidRequest, Problem
+from jobs.inputs import size_of
+from jobs.resolve_control import check_control, check_control_size
 from jobs.resolve_inputs import begins_with, check_inputs
 from jobs.resolve_loras import check_loras
 from jobs.samplers import SAMPLERS
@@ -36,7 +38,11 @@ def resolve(
     entry = _model(request, catalogue)
     problems: list[Problem] = []
     start = begins_with(request, catalogue, entry, problems)
-    width, height = _size(request, entry, problems, start=start.size)
+    control = check_control(request, catalogue, entry, problems)
+    given = (
+        ("/image", start.image) if start.image else ("/control/image", control and control.image)
+    )
+    width, height = _size(request, entry, problems, picture=given)
     seeds = _seeds(request, entry, draw_seed, problems)
     steps = entry.defaults.steps if request.steps is None else request.steps
     guidance = entry.defaults.guidance_scale
@@ -50,6 +56,7 @@ def resolve(
     loras = check_loras(request, catalogue, entry, problems)
     _check_output(request, problems)
     check_inputs(start, (width, height), steps, sampler, entry, problems)
+    check_control_size(control, (width, height), request, problems)
     if problems:
         raise InvalidRequest(problems)
     return JobSpec(
@@ -63,10 +70,11 @@ def resolve(
         seeds=tuple(seeds),
         sampler=sampler,
         loras=loras,
+        control=control,
         image=start.image,
         mask=start.mask,
         strength=start.strength,
-        resize=start.resize,
+        resize=start.resize if start.image else request.resize,
         output=request.output,
         preview=request.preview,
         priority=request.priority,
@@ -97,11 +105,11 @@ def _size(
     entry: ModelEntry,
     problems: list[Problem],
     *,
-    start: tuple[int, int] | None,
+    picture: tuple[str, str | None],
 ) -> tuple[int, int]:
     """(width, height) in px from whichever of the three ways the request used.
 
-    Where it used none: the size of the picture to start from, if there is one.
+    Where it used none: the size of the picture in it (pointer and ID), if there is one.
     """
     ways = {
         "/width": request.width is not None or request.height is not None,
@@ -118,17 +126,18 @@ def _size(
         )
         return default
     if not used:
-        return _own_size(start, request, entry, problems) if start else default
+        pointer, an_id = picture
+        return _own_size(pointer, an_id, request, entry, problems) if an_id else default
     if used == ["/aspect_ratio"]:
         return _of_ratio(request.aspect_ratio or "", entry, problems)
     return _legal(used[0], _asked(request, used[0], problems) or default, entry.limits, problems)
 
 
 def _own_size(
-    start: tuple[int, int], request: JobRequest, entry: ModelEntry, problems: list[Problem]
+    pointer: str, an_id: str, request: JobRequest, entry: ModelEntry, problems: list[Problem]
 ) -> tuple[int, int]:
-    """The size of the picture to start from; the nearest legal one where it may be resized."""
-    limits = entry.limits
+    """The size of the given picture; the nearest legal one where it may be resized."""
+    start, limits = size_of(an_id), entry.limits
     near = (nearest_side(start[0], limits), nearest_side(start[1], limits))
     if near == start and start[0] * start[1] <= limits.max_pixels:
         return start
@@ -137,7 +146,7 @@ def _own_size(
     if request.resize is None:
         problems.append(
             Problem(
-                "/image",
+                pointer,
                 "illegal_size",
                 f"it is {start[0]}x{start[1]}, and no size of this model; the nearest is "
                 f'{best[0]}x{best[1]}: send it so, or say "resize": "cover"',

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.catalogue import Catalogue, ModelEntry
+from jobs.choices import Picture, Resize
 from jobs.errors import Problem
 from jobs.inputs import size_of
 from jobs.samplers import SAMPLERS
-from jobs.spec import JobRequest, Picture, Resize
+from jobs.spec import JobRequest
 
 IMAGE_STRENGTH, MASK_STRENGTH = 0.8, 1.0  # diffusers' own defaults of the two
 
@@ -27,11 +28,6 @@ class Start:
     strength: float | None = None
     resize: Resize | None = None
 
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(width, height) of the image in px."""
-        return size_of(self.image) if self.image else None
-
 
 def begins_with(
     request: JobRequest, catalogue: Catalogue, entry: ModelEntry, problems: list[Problem]
@@ -39,7 +35,9 @@ def begins_with(
     """The pictures of a request whose data have become inputs (api/intake does that)."""
     image, mask = _id(request.image), _id(request.mask)
     if image is None:
-        given = {"mask": mask, "strength": request.strength, "resize": request.resize}
+        given = {"mask": mask, "strength": request.strength}
+        if request.control is None:
+            given["resize"] = request.resize
         problems += [
             Problem(f"/{name}", "conflict", f"{name} goes with image")
             for name, value in given.items()
@@ -75,7 +73,7 @@ def check_inputs(
         problems.append(
             Problem("/sampler", "not_with_image", f"with an image: {', '.join(able) or 'none'}")
         )
-    if start.size != size and start.resize is None and not _at(problems, "/image"):
+    if size_of(start.image) != size and start.resize is None and not _at(problems, "/image"):
         problems.append(
             Problem(
                 "/image",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 
 from jobs.catalogue import Catalogue, ModelEntry
+from jobs.choices import LoraChoice
 from jobs.errors import Problem
-from jobs.spec import JobRequest, LoraChoice
+from jobs.spec import JobRequest
 
 
 def check_loras(

@@ -17,7 +17,7 @@ from jobs.scripts.job_hash import RUN_LIMIT_S
 from jobs.scripts.worker_calls import Claimed, Ending, Lease, as_json
 from jobs.spec import JobSpec, Priority, Reproducibility
 from jobs.tracing import NO_SPAN, Span
-from worker.messages import Finished, ImageRequest, Lora, Pixels, Progress, Started
+from worker.messages import Control, Finished, ImageRequest, Lora, Pixels, Progress, Started
 
 PRIORITIES = {Priority.HIGH: 1, Priority.NORMAL: 0, Priority.LOW: -1}
 PREVIEW_S = 0.4  # between two previews of one job, of whichever of its images
@@ -90,8 +90,22 @@ class HeldJob:
             deadline_s=self.deadline_s,
             image=self.pictures[spec.image] if spec.image else None,
             mask=self.pictures[spec.mask] if spec.mask else None,
+            control=self._control,
             preview_every_s=PREVIEW_S * spec.n if spec.preview else None,
             strength=IMAGE_STRENGTH if spec.strength is None else spec.strength,
+        )
+
+    @property
+    def _control(self) -> Control | None:
+        asked = self.spec.control
+        if asked is None:
+            return None
+        return Control(
+            name=asked.name,
+            picture=self.pictures[asked.image],
+            scale=asked.scale,
+            start=asked.start,
+            end=asked.end,
         )
 
     @property

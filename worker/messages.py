@@ -40,6 +40,8 @@ class Control:
     name: str  # as the model entry's `controls` says
     picture: Pixels
     scale: float = 1.0  # how much it is heeded; 0: not at all
+    start: float = 0.0  # from which share of the steps on
+    end: float = 1.0  # and until which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,13 @@ def encode(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> byte
 
 def metadata(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> dict[str, Any]:
     """Everything needed to make this picture again, as (seed, n=1)."""
-    started = {"image": spec.image, "mask": spec.mask, "strength": spec.strength}
+    control = spec.control.model_dump() if spec.control else None
+    started = {
+        "control": control,
+        "image": spec.image,
+        "mask": spec.mask,
+        "strength": spec.strength,
+    }
     return {
         "job": job_id,
         "model": spec.model,

@@ -21,10 +21,11 @@ from api.intake.bodies import LargeBodies
 from api.intake.pool import Decoders, Pixels, Undecodable
 from api.settings import ApiSettings
 from jobs.blobs import Blobs
+from jobs.choices import Picture
 from jobs.errors import InputMissing, InvalidRequest, JobMissing, Problem
 from jobs.inputs import CONTENT_TYPE, Input, blob_of, size_of
 from jobs.scripts import input_calls
-from jobs.spec import JobRequest, JobSpec, Picture
+from jobs.spec import JobRequest, JobSpec
 from jobs.store import AsyncJobStore
 
 T = TypeVar("T")
@@ -91,22 +92,21 @@ class Intake:
         """
         taken: dict[str, Picture] = {}
         _check_used(asked, cut or {})
-        for name in ("image", "mask"):
-            given: Picture | None = getattr(asked, name)
-            if given is not None and given.input is None:
-                made = await self._taken(f"/{name}", given, tenant, cut or {})
-                taken[name] = Picture.model_validate({"input": made.id})
-        return asked.model_copy(update=taken) if taken else asked
+        for pointer, given in _pictures(asked).items():
+            if given.input is None:
+                made = await self._taken(pointer, given, tenant, cut or {})
+                taken[pointer] = Picture.model_validate({"input": made.id})
+        return _with_pictures(asked, taken) if taken else asked
 
     async def fitted(self, spec: JobSpec, *, tenant: str) -> JobSpec:
         """The spec with its pictures of its own size; where they are another, `resize` says how."""
         size = (spec.width, spec.height)
-        changed: dict[str, str | None] = {}
-        for name in ("image", "mask"):
-            an_id: str | None = getattr(spec, name)
-            if an_id is not None and size_of(an_id) != size:
-                changed[name] = await self._resized(an_id, spec, tenant)
-        return spec.model_copy(update=changed) if changed else spec
+        fitted = {
+            an_id: await self._resized(an_id, spec, tenant)
+            for an_id in spec.inputs
+            if size_of(an_id) != size
+        }
+        return _with_inputs(spec, fitted) if fitted else spec
 
     async def erase(self, an_id: str, *, tenant: str) -> None:
         """Forget an input, whoever holds it. Raises InputMissing, BlobsUnavailable."""
@@ -166,9 +166,37 @@ class Intake:
         return await anyio.to_thread.run_sync(call, limiter=self._threads)
 
 
+def _pictures(asked: JobRequest) -> dict[str, Picture]:
+    """Those of a request, by the pointer to each."""
+    control = asked.control.image if asked.control else None
+    given = {"/image": asked.image, "/mask": asked.mask, "/control/image": control}
+    return {pointer: picture for pointer, picture in given.items() if picture is not None}
+
+
+def _with_pictures(asked: JobRequest, taken: Mapping[str, Picture]) -> JobRequest:
+    """The request with these pictures in place of its own, by pointer."""
+    new: dict[str, Any] = {p[1:]: picture for p, picture in taken.items() if p.count("/") == 1}
+    if asked.control and (steering := taken.get("/control/image")):
+        new["control"] = asked.control.model_copy(update={"image": steering})
+    return asked.model_copy(update=new)
+
+
+def _with_inputs(spec: JobSpec, fitted: Mapping[str, str]) -> JobSpec:
+    """The spec with these inputs in place of its own."""
+    new: dict[str, Any] = {
+        name: fitted.get(an_id, an_id)
+        for name, an_id in (("image", spec.image), ("mask", spec.mask))
+        if an_id is not None
+    }
+    if spec.control:
+        an_id = fitted.get(spec.control.image, spec.control.image)
+        new["control"] = spec.control.model_copy(update={"image": an_id})
+    return spec.model_copy(update=new)
+
+
 def _check_used(asked: JobRequest, cut: Mapping[str, bytes]) -> None:
     """Raise InvalidRequest where a large string of the JSON is no picture: it was cut out of it."""
-    used = {p.data for p in (asked.image, asked.mask) if p is not None}
+    used = {picture.data for picture in _pictures(asked).values()}
     if not used.issuperset(cut):
         raise InvalidRequest([Problem("", "too_long", "only a picture may be that long a string")])
 

@@ -25,6 +25,7 @@ from api.openapi import json_body, problems
 from api.routes.jobs import admit_as, spec_of
 from api.schemas import Job, View, job_of
 from api.state import Services, ServicesDep
+from jobs.choices import GroupWebhook
 from jobs.errors import (
     BlobsUnavailable,
     IdempotencyMismatch,
@@ -39,8 +40,9 @@ from jobs.errors import (
     TenantLimit,
 )
 from jobs.ids import is_job_id
+from jobs.parsing import parse_request, problems_of
 from jobs.record import JobRecord, Status
-from jobs.spec import GroupWebhook, JobRequest, JobSpec, parse_request, problems_of
+from jobs.spec import JobRequest, JobSpec
 
 router = APIRouter(prefix="/v1/job-groups", tags=["groups"])
 MAX_JOBS = 100

@@ -52,6 +52,16 @@ class LoraOptions(TypedDict, total=False):
     scale: float  # 1: as it was trained
 
 
+class ControlOptions(TypedDict, total=False):
+    """A picture that the layout follows, for one of the model's ControlNets."""
+
+    name: Required[str]
+    image: Required[str | PictureOptions]
+    scale: float  # how much it is heeded; 0: not at all
+    start: float  # from which share of the steps on, 0 to 1
+    end: float  # and until which
+
+
 class JobOptions(TypedDict, total=False):
     """Everything that a job may say besides its prompt. What is left out, the model decides."""
 
@@ -67,6 +77,7 @@ class JobOptions(TypedDict, total=False):
     n: int  # images
     sampler: str
     loras: list[LoraOptions]  # adapters to put on the model for this job
+    control: ControlOptions  # a picture that the layout follows; not with image
     image: str | PictureOptions  # base64 or data URI, an input, or an earlier job's image
     mask: str | PictureOptions  # repaint where it is white
     strength: float  # how much of the image is let go of, 0 to 1
@@ -114,6 +125,16 @@ class LoraChoice(Answer):
     scale: float
 
 
+class ControlChoice(Answer):
+    """The picture that steered the layout, and how."""
+
+    name: str
+    image: Picture
+    scale: float
+    start: float
+    end: float
+
+
 class Resolved(Answer):
     """Every value that the pictures were made with: submit it to make them again."""
 
@@ -128,6 +149,7 @@ class Resolved(Answer):
     n: int
     sampler: str
     loras: list[LoraChoice]
+    control: ControlChoice | None
     image: Picture | None
     mask: Picture | None
     strength: float | None
@@ -272,6 +294,7 @@ class Model(Answer):
     inputs: list[str]
     samplers: list[str]
     loras: list[Lora]
+    controls: list[str]  # its ControlNets
     queued: int
     running: int
     workers: int

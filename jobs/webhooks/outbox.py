@@ -14,8 +14,8 @@ from typing import NamedTuple, cast
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
+from jobs.choices import GroupWebhook, JobWebhook
 from jobs.connection import translated
-from jobs.spec import GroupWebhook, JobWebhook
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import Endpoint, Endpoints
 from jobs.webhooks.events import Event, EventType, body_of

@@ -246,6 +246,19 @@ def test_a_picture_of_this_machine_is_begun_with(shell: Shell, served: Served, t
     assert "no.png" in missing[2]
 
 
+def test_a_picture_to_follow_goes_with_the_controlnet_that_follows_it(shell: Shell, tmp_path: Path):
+    (tmp_path / "edges.png").write_bytes(encoded(a_picture(128, 128)))
+    picture = ("--control-image", "edges.png")
+
+    half = [shell.run("generate", PROMPT, *part) for part in (("--control", "edges"), picture)]
+    whole = shell.run("generate", PROMPT, "--control", "edges", *picture, "--control-scale", "0.5")
+
+    assert [code for code, _, _ in half] == [2, 2]
+    assert all("go together" in err for _, _, err in half)
+    assert whole[0] == 2, whole
+    assert "demo takes no control" in whole[2]
+
+
 def test_an_upload_is_the_input_that_the_service_has(served: Served):
     with Client(served.url) as client:
         sent = client.upload(encoded(a_picture(64, 64)))

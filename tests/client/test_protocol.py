@@ -46,6 +46,7 @@ def a_job(**more: Any) -> dict[str, Any]:
         "strength": None,
         "resize": None,
         "loras": [],
+        "control": None,
         "preview": False,
         "output": {"format": "png", "quality": None, "metadata": True},
         "priority": "normal",

@@ -28,6 +28,7 @@ title = "random weights: it paints noise, quickly"
 source = "tiny"
 family = "sd"
 loras = "loras"
+controls.edges = {source = "edges"}
 lane_width = 16  # rows: eight guided images in one call, whatever this machine is good at
 [model.defaults]
 width = 32
@@ -51,7 +52,9 @@ def write_tiny_model(folder: Path) -> Path:
     code = (
         "import sys, pathlib; from tests.engine.loras import tiny_pipeline, write_lora;"
         "folder = pathlib.Path(sys.argv[1]); tiny_pipeline().save_pretrained(folder / 'tiny');"
-        "write_lora(folder / 'loras', 'ink', seed=1, text=True)"
+        "write_lora(folder / 'loras', 'ink', seed=1, text=True);"
+        "from tests.engine.controls import tiny_control;"
+        "tiny_control(tiny_pipeline().unet).save_pretrained(folder / 'edges')"
     )
     (folder / "loras").mkdir()
     subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, check=True)

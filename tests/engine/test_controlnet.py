@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.pipelines.controlnet.pipeline_controlnet import StableDiffusionControlNetPipeline
 from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
     StableDiffusionXLControlNetPipeline,
@@ -18,10 +17,12 @@ from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
 from PIL import Image
 
 from jobs.catalogue import Catalogue, Part
+from tests.engine.controls import tiny_control
 from tests.engine.more_families import whole_sdxl
 from tests.engine.runs import alone, pixels, run
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
 from worker.engine.call import to_pixels
+from worker.engine.errors import ModelBroken
 from worker.engine.model import Extras, Model
 from worker.engine.profiles import find_profile
 from worker.engine.residency import load_model
@@ -32,18 +33,6 @@ KINDS: dict[str, tuple[Callable[[], Any], Any]] = {
     "sdxl": (whole_sdxl, StableDiffusionXLControlNetPipeline),
 }
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m")
-
-
-def tiny_control(unet: Any) -> ControlNetModel:
-    control = ControlNetModel.from_unet(
-        unet, conditioning_embedding_out_channels=(64, 64), load_weights_from_unet=True
-    )
-    torch.manual_seed(3)
-    with torch.no_grad():  # a new one's outputs are zero: it would steer nothing
-        for part in control.parameters():
-            if not part.any():
-                part.normal_(std=0.05)
-    return control.eval()
 
 
 def a_picture(seed: int) -> Pixels:
@@ -79,6 +68,8 @@ def by_vendor(model: Model, vendor: Any, request: ImageRequest) -> bytes:
         **model.profile.arguments(request, pipeline),
         image=picture,
         controlnet_conditioning_scale=request.control.scale,
+        control_guidance_start=request.control.start,
+        control_guidance_end=request.control.end,
         generator=generator,
         output_type="np",
     )
@@ -95,11 +86,12 @@ def test_steered_images_in_company_have_the_bits_of_the_vendors_pipeline(steered
     model, vendor = steered
     requests = [asked(i) for i in range(3)]
     weaker = asked(4, control=Control(name="edges", picture=a_picture(4), scale=0.5))
+    early = asked(5, control=Control(name="edges", picture=a_picture(5), start=0.2, end=0.6))
     unsteered = [a_request(seed=20 + i) for i in range(2)]
 
-    ends = run(model, [*requests, weaker, *unsteered])
+    ends = run(model, [*requests, weaker, early, *unsteered])
 
-    for request in (*requests, weaker):
+    for request in (*requests, weaker, early):
         assert pixels(ends[request.id]) == by_vendor(model, vendor, request)
     for request in unsteered:
         assert pixels(ends[request.id]) == alone(model, request)
@@ -143,6 +135,26 @@ def test_a_model_file_names_its_controls(tmp_path):
     end = run(model, [asked(1)])
     assert all(isinstance(e, Finished) for e in end.values())
     model.close()
+
+
+def test_it_is_heeded_in_its_share_of_the_steps_only(steered):
+    model, _ = steered
+    whole, half = asked(1), asked(1, control=Control(name="edges", picture=a_picture(1), end=0.5))
+    unheeded = asked(1, control=Control(name="edges", picture=a_picture(1), scale=0.0))
+
+    ends = [pixels(alone_end) for alone_end in (run(model, [r])[r.id] for r in (whole, half))]
+    without = pixels(run(model, [unheeded])[unheeded.id])
+
+    assert len({*ends, without}) == 3
+
+
+def test_a_family_without_one_says_so_when_it_is_loaded(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path / "tiny")
+    entry = an_entry(controls={"edges": Part(source="edges")}, family="lcm")
+    config = EngineConfig(catalogue=Catalogue(models=(entry,), folder=tmp_path), device="cpu")
+
+    with pytest.raises(ModelBroken, match="takes no ControlNet"):
+        load_model(entry, config)
 
 
 def test_steered_images_share_their_model_calls():

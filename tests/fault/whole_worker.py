@@ -22,10 +22,10 @@ from redis import Redis
 from jobs.admission import AdmitLimits
 from jobs.catalogue import Catalogue, load_catalogue
 from jobs.ids import new_job_id
+from jobs.parsing import parse_request
 from jobs.record import FINAL, JobRecord
 from jobs.resolve import resolve
 from jobs.settings import ROOT
-from jobs.spec import parse_request
 from jobs.store import JobStore
 from tests.fault.test_deaths import ready
 from tests.helpers import wait_until

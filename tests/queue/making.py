@@ -12,12 +12,13 @@ from jobs import keys
 from jobs.admission import AdmitLimits
 from jobs.catalogue import load_catalogue
 from jobs.ids import new_job_id
+from jobs.parsing import parse_request
 from jobs.record import JobRecord
 from jobs.resolve import resolve
 from jobs.scripts import worker_calls
 from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
 from jobs.settings import ROOT
-from jobs.spec import JobSpec, parse_request
+from jobs.spec import JobSpec
 from jobs.store import JobStore
 
 CATALOGUE = load_catalogue(ROOT / "models" / "models.toml")

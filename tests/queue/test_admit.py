@@ -25,9 +25,9 @@ from jobs.errors import (
     TenantLimit,
 )
 from jobs.ids import new_job_id
+from jobs.parsing import parse_request
 from jobs.record import Status
 from jobs.settings import WAIVABLE
-from jobs.spec import parse_request
 from jobs.store import AsyncJobStore, JobStore
 from tests.queue.making import NO_LIMITS, TENANT, a_spec, admit, claim, claimed_ids, finish, read
 

@@ -15,8 +15,8 @@ from jobs.admission import AdmitLimits, Idempotency
 from jobs.connection import CALL_BUDGET_S
 from jobs.errors import NotReplicated, QueueFull
 from jobs.ids import new_job_id
+from jobs.parsing import parse_request
 from jobs.record import Status
-from jobs.spec import parse_request
 from jobs.store import AsyncJobStore, JobStore
 from tests.helpers import wait_until
 from tests.queue.copies import Copies, client, copies

@@ -17,9 +17,9 @@ from jobs.blobs import Blobs
 from jobs.connection import connect
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.ids import new_job_id
+from jobs.parsing import parse_request
 from jobs.record import Status
 from jobs.sentinels import Watched
-from jobs.spec import parse_request
 from jobs.store import AsyncJobStore, JobStore
 from tests.helpers import wait_until
 from tests.queue.copies import PASSWORD, Copies, client, copies, port_of, sentinels

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from jobs.choices import Output
 from jobs.keys import READ_FIELDS, Field
 from jobs.record import MOVES, RQ_STATUS, QueuePlace, Stage, Status, record_of
-from jobs.spec import JobSpec, Output, Priority, Reproducibility
+from jobs.spec import JobSpec, Priority, Reproducibility
 
 SPEC = JobSpec(
     model="demo",

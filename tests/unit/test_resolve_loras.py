@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from jobs.catalogue import Catalogue, Defaults, Limits, ModelEntry
+from jobs.choices import LoraChoice
 from jobs.errors import InvalidRequest
+from jobs.parsing import parse_request
 from jobs.resolve import resolve
 from jobs.samplers import SAMPLERS, samplers_for
-from jobs.spec import JobSpec, LoraChoice, parse_request
+from jobs.spec import JobSpec
 
 
 @pytest.fixture

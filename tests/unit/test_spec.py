@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import InvalidRequest
-from jobs.spec import MAX_PROBLEMS, parse_request
+from jobs.parsing import MAX_PROBLEMS, parse_request
 
 HOSTILE = {
     "nan": b'{"prompt": "a cat", "guidance_scale": NaN}',

@@ -10,12 +10,13 @@ from typing import Any
 from redis.asyncio import Redis
 
 from jobs import keys
+from jobs.choices import JobWebhook, Output
 from jobs.ids import new_job_id
 from jobs.keys import Field
 from jobs.record import Image, JobError
 from jobs.scripts import worker_calls
 from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
-from jobs.spec import JobSpec, JobWebhook, Output
+from jobs.spec import JobSpec
 from jobs.store import JobStore
 from jobs.webhooks.deliveries import Delivery
 from jobs.webhooks.endpoints import Endpoint

@@ -17,11 +17,11 @@ from redis import Redis
 
 from api.webhook_schemas import Subscribed
 from jobs import keys as job_keys
+from jobs.choices import JobWebhook
 from jobs.errors import StoreUnavailable
 from jobs.keys import Field
 from jobs.scripts import worker_calls
 from jobs.settings import RoleSettings
-from jobs.spec import JobWebhook
 from jobs.webhooks import keys
 from jobs.webhooks.deliveries import LEASE_S, MAX_LAPSES
 from jobs.webhooks.endpoints import Endpoints

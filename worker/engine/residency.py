@@ -91,7 +91,7 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
     folder = catalogue.path_of(entry)
     pipeline = _pipeline(entry, _source(entry, entry.id, catalogue))
     profile = find_profile(entry.family, type(pipeline).__name__)
-    _check_inputs(entry, profile)
+    _check_promised(entry, profile)
     apply(entry.speed, pipeline, profile)
     model = Model(
         entry,
@@ -109,8 +109,13 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
     return model
 
 
-def _check_inputs(entry: ModelEntry, profile: Profile) -> None:
+def _check_promised(entry: ModelEntry, profile: Profile) -> None:
     """Raise ModelBroken where the model file promises what the family has not."""
+    if entry.controls and profile.control is None:
+        raise ModelBroken(
+            f"model {entry.id!r}: the family {profile.name!r} takes no ControlNet; "
+            "take `controls` out"
+        )
     able = {"image": profile.image_to_image, "mask": profile.inpaint}
     if missing := [name for name in entry.inputs if able[name] is None]:
         raise ModelBroken(

@@ -61,7 +61,12 @@ def picture_arguments(request: ImageRequest, profile: Profile, pipeline: Any) ->
         # Older pipelines have no picture of another kind and call it plainly `image`.
         name = "control_image" if profile.takes(pipeline, "control_image") else "image"
         picture = _picture(control.picture, request)
-        return {name: picture, "controlnet_conditioning_scale": control.scale}
+        return {
+            name: picture,
+            "controlnet_conditioning_scale": control.scale,
+            "control_guidance_start": control.start,
+            "control_guidance_end": control.end,
+        }
     if request.image is None:
         return {}
     arguments: Arguments = {"image": _picture(request.image, request), "strength": request.strength}

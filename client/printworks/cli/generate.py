@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -65,6 +65,15 @@ def generate(  # noqa: PLR0913 - as many as there are options
     resize: Annotated[
         str | None, typer.Option(help="An image of another size: cover or stretch.")
     ] = None,
+    control: Annotated[
+        str | None, typer.Option(help="A ControlNet: see `printworks models`.")
+    ] = None,
+    control_image: Annotated[
+        Path | None, typer.Option(help="The picture that it follows: edges, depth, a pose.")
+    ] = None,
+    control_scale: Annotated[
+        float | None, typer.Option(help="How much it is heeded; 0: not at all.")
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the pictures.")] = None,
     no_wait: Annotated[
@@ -90,6 +99,7 @@ def generate(  # noqa: PLR0913 - as many as there are options
     }
     with reported(options), connect(options) as client:
         asked |= {"image": _sent(client, image), "mask": _sent(client, mask)}
+        asked["control"] = _control(client, control, control_image, control_scale)
         job_options: JobOptions = {k: v for k, v in asked.items() if v is not None}  # type: ignore[assignment]
         if dry_run:
             print(client.quote(prompt, **job_options).model_dump_json(indent=2))
@@ -153,6 +163,18 @@ def _sent(client: Client, picture: Path | None) -> dict[str, str] | None:
         return {"input": client.upload(picture).id}
     except OSError as error:
         raise typer.BadParameter(f"{picture}: {error.strerror}") from None
+
+
+def _control(
+    client: Client, name: str | None, picture: Path | None, scale: float | None
+) -> dict[str, Any] | None:
+    """What steers the layout: a ControlNet and its picture go together."""
+    if name is None and picture is None and scale is None:
+        return None
+    if name is None or picture is None:
+        raise typer.BadParameter("--control and --control-image go together")
+    said = {} if scale is None else {"scale": scale}
+    return {"name": name, "image": _sent(client, picture), **said}
 
 
 def _output(out: Path | None) -> dict[str, Format] | None:
