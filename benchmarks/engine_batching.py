@@ -5,7 +5,7 @@
 * ceiling: rows a second of the bare denoiser, 16 rows against 2 (what a guided image sends);
 * throughput: 8 unlike images together against one at a time, through the engine;
 * overhead: the engine's own Python per image-step, beside that of the plain pipeline, with a
-  denoiser that answers at once.
+  denoiser that answers at once (engine_overhead.py).
 
 Times are of the process's own CPU, per thread, so that a busy machine changes them little; on a
 GPU they are wall times. Take them with a grain of salt, and the ratios seriously.
@@ -14,37 +14,29 @@ GPU they are wall times. Take them with a grain of salt, and the ratios seriousl
 from __future__ import annotations
 
 import argparse
-import copy
-import itertools
 import json
-import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.engine_overhead import overhead
 from jobs.catalogue import load_catalogue
 from jobs.settings import ROOT
 from worker.engine.batcher import Engine
-from worker.engine.gates import Kind
 from worker.engine.joining import run_together
-from worker.engine.lanes import LaneRule
 from worker.engine.model import Model
 from worker.engine.packing import Packed
 from worker.engine.residency import load_model
-from worker.engine.selftest import Verdict
 from worker.messages import EngineConfig, Failed, Finished, ImageRequest
 
 ROUNDS = 5
 CALLS = 10
-OVERHEAD_ROUNDS = 7
 SAMPLERS = ("dpmpp_2m", "euler", "ddim", "unipc", "euler_a", "deis", "dpmpp_3m", "ddpm")
 
 
@@ -63,7 +55,7 @@ def main() -> None:
         "lane_ms": [round(ms, 1) for ms in verdict.lanes.cost_ms],
         "cap_rows": verdict.cap_rows,
         **_gains(model, options.steps),
-        **_overhead(model),
+        **overhead(model, requests_for(model, 50)),
     }
     print(json.dumps(found, indent=1))
 
@@ -116,7 +108,8 @@ class Bare:
             run_together(calls, (rows,))
 
 
-def _requests(model: Model, steps: int) -> list[ImageRequest]:
+def requests_for(model: Model, steps: int) -> list[ImageRequest]:
+    """Eight unlike images."""
     defaults = model.entry.defaults
     return [
         ImageRequest(
@@ -149,7 +142,7 @@ def _serve(model: Model, requests: list[ImageRequest]) -> list[Finished]:
 
 def _gains(model: Model, steps: int) -> dict[str, Any]:
     """Bare and engine in turns, so that whatever else the machine does meets both; medians."""
-    requests, bare = _requests(model, steps), Bare(model)
+    requests, bare = requests_for(model, steps), Bare(model)
     bare.measure()  # the first builds kernels
     ceilings: list[float] = []
     alone_s: list[float] = []
@@ -182,68 +175,6 @@ def _gains(model: Model, steps: int) -> dict[str, Any]:
 
 def _singly(model: Model, requests: list[ImageRequest]) -> list[Finished]:
     return [end for request in requests for end in _serve(model, [request])]
-
-
-def _overhead(model: Model) -> dict[str, Any]:
-    """With a denoiser that answers at once, what is left of a step is Python: theirs, and ours."""
-    rows_gate = next(gate for gate in model.gates if gate.kind is Kind.ROWS)
-    decode = next(gate for gate in model.gates if gate.kind is Kind.DECODE)
-    real_rows, real_decode = rows_gate.run, decode.run
-    side = model.pipeline.vae_scale_factor
-    seen_s: list[float] = []
-
-    def answer(*args: Any, **arguments: Any) -> tuple[torch.Tensor]:
-        seen_s.append(time.perf_counter())
-        return (args[0] if args else next(iter(arguments.values())),)
-
-    def picture(*args: Any, **arguments: Any) -> tuple[torch.Tensor]:
-        small = (args[0] if args else next(iter(arguments.values())))[:, :3]
-        return (small.repeat_interleave(side, 2).repeat_interleave(side, 3),)
-
-    def step_us(run: Callable[[], object]) -> float:
-        """The time between two denoiser calls, at the machine's better moments."""
-        seen_s.clear()
-        run()
-        gaps = [b - a for a, b in itertools.pairwise(seen_s)]
-        return statistics.quantiles(gaps, n=10)[0] * 1e6
-
-    rows_gate.run, decode.run = answer, picture
-    requests = [replace(r, steps=50, sampler="euler") for r in _requests(model, 50)]
-    size = requests[0].width, requests[0].height
-    plain, found = math.inf, dict.fromkeys((1, 2, 4, 8), math.inf)
-    for _ in range(OVERHEAD_ROUNDS):
-        plain = min(plain, step_us(lambda: [_plain(model, r) for r in requests]))
-        for images in found:
-            rule = LaneRule((2 * images,))
-            verdict = Verdict("exact", rule, cap_rows=2 * images, rows_per_s=0.0)
-            with _pretended(model, size, verdict):
-                took = step_us(lambda: _serve(model, requests)) / images
-            found[images] = min(found[images], took)
-    rows_gate.run, decode.run = real_rows, real_decode
-    return {
-        "plain_us_per_image_step": round(plain),
-        "overhead_us_per_image_step": {
-            f"{images} of 8 a call": round(took - plain) for images, took in found.items()
-        },
-    }
-
-
-@contextmanager
-def _pretended(model: Model, size: tuple[int, int], verdict: Verdict) -> Generator[None]:
-    """As if the self-test had found that."""
-    verdicts = model.promises._verdicts
-    name = "{}x{}".format(*size)
-    verdicts[name], real = verdict, verdicts[name]
-    yield
-    verdicts[name] = real
-
-
-def _plain(model: Model, request: ImageRequest) -> Any:
-    pipeline = copy.copy(model.pipeline)
-    generator = torch.Generator().manual_seed(request.seed)
-    pipeline.scheduler = model.samplers.take(request.sampler, generator)
-    arguments = model.profile.arguments(request, pipeline)
-    return pipeline(**arguments, generator=generator, output_type="np").images[0]
 
 
 if __name__ == "__main__":

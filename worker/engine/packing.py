@@ -24,6 +24,7 @@ from worker.engine.profiles.base import Profile
 
 Memo = dict[int, tuple[torch.Tensor, bytes]]
 LEAF: TreeSpec = tree_flatten(None)[1]
+NESTED = (dict, list, tuple)  # `dict | list | tuple` is made anew wherever it stands
 
 
 class Part(StrEnum):
@@ -97,7 +98,7 @@ def _flatten(
     leaves: list[Any] = []
     specs: list[TreeSpec] = []
     for value in arguments.values():
-        if isinstance(value, dict | list | tuple):
+        if isinstance(value, NESTED):
             found, spec = tree_flatten(value, is_leaf=row_list(rows, tensors=lists_are_rows))
             leaves += found
             specs.append(spec)
