@@ -74,7 +74,7 @@ def resolve(
         image=start.image,
         mask=start.mask,
         strength=start.strength,
-        resize=start.resize if start.image else request.resize,
+        resize=request.resize,
         output=request.output,
         preview=request.preview,
         priority=request.priority,

@@ -24,11 +24,6 @@ def check_control(
         return None
     an_id = asked.image.input
     assert an_id, "pictures are taken in before a request is resolved"
-    if request.image is not None:
-        problems.append(
-            Problem("/control", "conflict", "control goes with noise, not with image: one of them")
-        )
-        return None
     if asked.name not in entry.controls:
         problems.append(_unknown(asked.name, catalogue, entry))
         return None

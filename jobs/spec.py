@@ -84,7 +84,7 @@ class JobRequest(Frozen):
         (), description="LoRA adapters to put on the model for this job; their order is nothing."
     )
     control: ControlChoice | None = Field(
-        None, description="A picture that the layout follows; not with `image`."
+        None, description="A picture that the layout follows, beginning with noise or with `image`."
     )
     image: GivenPicture | None = Field(
         None,

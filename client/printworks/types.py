@@ -77,7 +77,7 @@ class JobOptions(TypedDict, total=False):
     n: int  # images
     sampler: str
     loras: list[LoraOptions]  # adapters to put on the model for this job
-    control: ControlOptions  # a picture that the layout follows; not with image
+    control: ControlOptions  # a picture that the layout follows
     image: str | PictureOptions  # base64 or data URI, an input, or an earlier job's image
     mask: str | PictureOptions  # repaint where it is white
     strength: float  # how much of the image is let go of, 0 to 1

@@ -11,8 +11,20 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.controlnet.pipeline_controlnet import StableDiffusionControlNetPipeline
+from diffusers.pipelines.controlnet.pipeline_controlnet_img2img import (
+    StableDiffusionControlNetImg2ImgPipeline,
+)
+from diffusers.pipelines.controlnet.pipeline_controlnet_inpaint import (
+    StableDiffusionControlNetInpaintPipeline,
+)
+from diffusers.pipelines.controlnet.pipeline_controlnet_inpaint_sd_xl import (
+    StableDiffusionXLControlNetInpaintPipeline,
+)
 from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl import (
     StableDiffusionXLControlNetPipeline,
+)
+from diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl_img2img import (
+    StableDiffusionXLControlNetImg2ImgPipeline,
 )
 from PIL import Image
 
@@ -31,6 +43,16 @@ from worker.messages import Control, EngineConfig, Failed, Finished, ImageReques
 KINDS: dict[str, tuple[Callable[[], Any], Any]] = {
     "sd": (tiny_pipeline, StableDiffusionControlNetPipeline),
     "sdxl": (whole_sdxl, StableDiffusionXLControlNetPipeline),
+}
+KIN: dict[Any, tuple[Any, Any]] = {
+    StableDiffusionControlNetPipeline: (
+        StableDiffusionControlNetImg2ImgPipeline,
+        StableDiffusionControlNetInpaintPipeline,
+    ),
+    StableDiffusionXLControlNetPipeline: (
+        StableDiffusionXLControlNetImg2ImgPipeline,
+        StableDiffusionXLControlNetInpaintPipeline,
+    ),
 }
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m")
 
@@ -58,15 +80,24 @@ def steered(request: pytest.FixtureRequest) -> Iterator[tuple[Model, Any]]:
     made.close()
 
 
-def by_vendor(model: Model, vendor: Any, request: ImageRequest) -> bytes:
+def a_mask() -> Pixels:
+    """White in its left half."""
+    rows = np.zeros((SIDE, SIDE, 3), np.uint8)
+    rows[:, : SIDE // 2] = 255
+    return Pixels(width=SIDE, height=SIDE, data=rows.tobytes())
+
+
+def by_vendor(model: Model, vendor: Any, request: ImageRequest, **given: Any) -> bytes:
+    """`given`: the pictures besides, by the vendor's names; then the control has another name."""
     assert request.control
     pipeline = copy.copy(vendor)
     generator = torch.Generator().manual_seed(request.seed)
     pipeline.scheduler = model.samplers.take(request.sampler, generator)
-    picture = Image.frombytes("RGB", (SIDE, SIDE), request.control.picture.data)
+    name = "control_image" if given else "image"
     made = pipeline(
         **model.profile.arguments(request, pipeline),
-        image=picture,
+        **given,
+        **{name: opened(request.control.picture)},
         controlnet_conditioning_scale=request.control.scale,
         control_guidance_start=request.control.start,
         control_guidance_end=request.control.end,
@@ -74,6 +105,10 @@ def by_vendor(model: Model, vendor: Any, request: ImageRequest) -> bytes:
         output_type="np",
     )
     return to_pixels(made.images[0]).data
+
+
+def opened(picture: Pixels) -> Image.Image:
+    return Image.frombytes("RGB", (SIDE, SIDE), picture.data)
 
 
 def asked(number: int, **more: Any) -> ImageRequest:
@@ -100,6 +135,35 @@ def test_steered_images_in_company_have_the_bits_of_the_vendors_pipeline(steered
     assert " control=edges@" in first.fingerprint
     assert first.calls == model.call_for(requests[0]).expected_calls
     assert " control=" not in ends[unsteered[0].id].fingerprint
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["image", "mask"])
+def test_a_steered_image_may_begin_with_a_picture(steered, masked: bool):
+    model, vendor = steered
+    image, mask = a_picture(50), a_mask()
+    more = {"image": image, "strength": 0.7, "mask": mask if masked else None}
+    requests = [asked(i, steps=6 + i, **more) for i in range(2)]
+
+    ends = run(model, [*requests, asked(2), a_request(seed=9)])
+
+    given = {"image": opened(image), "strength": 0.7}
+    if masked:
+        given["mask_image"] = opened(mask).convert("L")
+    kin = kin_of(vendor, masked=masked)
+    for request in requests:
+        assert pixels(ends[request.id]) == by_vendor(model, kin, request, **given)
+        end = ends[request.id]
+        assert isinstance(end, Finished)
+        assert end.calls == model.call_for(request).expected_calls
+
+
+def kin_of(vendor: Any, *, masked: bool) -> Any:
+    """The vendor's pipeline of the same parts that begins with a picture."""
+    cls = KIN[type(vendor)][masked]
+    more = {} if hasattr(vendor, "text_encoder_2") else {"requires_safety_checker": False}
+    made = cls(**vendor.components, **more)
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def test_the_control_picture_is_heeded(steered):

@@ -61,6 +61,15 @@ def test_the_job_has_the_size_of_what_it_follows():
     assert (spec_of(control=asked(WIDE)).width, spec_of(control=asked(WIDE)).height) == (160, 96)
 
 
+def test_a_steered_job_may_begin_with_a_picture_of_its_own():
+    spec = spec_of(control=asked(), image={"input": SQUARE}, strength=0.5)
+    wide = spec_of(control=asked(SQUARE), image={"input": WIDE}, resize="cover")
+
+    assert (spec.image, spec.strength, spec.inputs) == (SQUARE, 0.5, (SQUARE,))
+    assert (wide.width, wide.height, wide.inputs) == (160, 96, (WIDE, SQUARE))
+    assert refusal_of(control=asked(), image={"input": WIDE})[0] == "/control/image"
+
+
 def test_steered_jobs_are_of_a_size_class_of_their_own_and_cost_more():
     plain, led = spec_of(), spec_of(control=asked())
 
@@ -75,7 +84,6 @@ def test_steered_jobs_are_of_a_size_class_of_their_own_and_cost_more():
         ({"control": asked(), "model": "free"}, "/control", "not_taken", "these do: led"),
         ({"control": asked(WIDE), "size": "128x128"}, "/control/image", "size_differs", "resize"),
         ({"control": asked(ODD)}, "/control/image", "illegal_size", "96x64"),
-        ({"control": asked(), "image": {"input": SQUARE}}, "/control", "conflict", "not with"),
         ({"control": asked(start=0.5, end=0.5)}, "/control/start", "out_of_range", "below end"),
         ({"control": asked(scale=-1)}, "/control/scale", "greater_than_equal", "0"),
         ({"control": {"name": "edges"}}, "/control/image", "missing", "required"),

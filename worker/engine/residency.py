@@ -111,16 +111,16 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
 
 def _check_promised(entry: ModelEntry, profile: Profile) -> None:
     """Raise ModelBroken where the model file promises what the family has not."""
-    if entry.controls and profile.control is None:
-        raise ModelBroken(
-            f"model {entry.id!r}: the family {profile.name!r} takes no ControlNet; "
-            "take `controls` out"
-        )
+    family = f"model {entry.id!r}: the family {profile.name!r}"
     able = {"image": profile.image_to_image, "mask": profile.inpaint}
     if missing := [name for name in entry.inputs if able[name] is None]:
+        raise ModelBroken(f"{family} begins with no {missing[0]}; take it out of `inputs`")
+    if entry.controls and profile.control is None:
+        raise ModelBroken(f"{family} takes no ControlNet; take `controls` out")
+    led = {"image": profile.control_image_to_image, "mask": profile.control_inpaint}
+    if entry.controls and (missing := [name for name in entry.inputs if led[name] is None]):
         raise ModelBroken(
-            f"model {entry.id!r}: the family {profile.name!r} begins with no {missing[0]}; "
-            f"take it out of `inputs`"
+            f"{family} begins with no {missing[0]} under a ControlNet; take one of the two out"
         )
 
 

@@ -18,6 +18,11 @@ from worker.engine.errors import Unservable
 from worker.engine.profiles.base import Arguments, Profile
 from worker.messages import ImageRequest, Pixels
 
+# Repainting pipelines that ask how many channels the network has (see `_like_four_channels`).
+ASKING_FOR_4 = frozenset(
+    {"StableDiffusionInpaintPipeline", "StableDiffusionControlNetInpaintPipeline"}
+)
+
 
 class Variants:
     """The pipelines of one model: its own, and those made of its modules when first needed."""
@@ -27,51 +32,57 @@ class Variants:
         self._text = pipeline
         self._profile = profile
         self._controls = controls
-        self._made: dict[str, Any] = {}
+        self._made: dict[tuple[str, str], Any] = {}  # by pipeline class and ControlNet
 
     def for_request(self, request: ImageRequest) -> Any:
         """The pipeline that serves this request. Raises Unservable where the family has none."""
+        more: dict[str, Any] = {}
+        name = request.control.name if request.control else ""
         if request.control is not None:
-            return self._with_control(request, request.control.name)
-        if request.image is None:
+            if name not in self._controls:
+                known = ", ".join(self._controls) or "none"
+                raise Unservable(f"this model has no ControlNet {name!r}; it has: {known}")
+            more["controlnet"] = self._controls[name]
+        elif request.image is None:
             return self._text
-        where = self._profile.inpaint if request.mask else self._profile.image_to_image
-        if where is None:
-            wanted = "inpainting" if request.mask else "image to image"
-            raise Unservable(f"{wanted} is not there for the family {self._profile.name!r}")
-        if where not in self._made:
-            self._made[where] = _remade(self._text, where)
-        return self._made[where]
+        where = _place(request, self._profile)
+        if (where, name) not in self._made:
+            self._made[where, name] = _remade(self._text, where, **more)
+        return self._made[where, name]
 
-    def _with_control(self, request: ImageRequest, name: str) -> Any:
-        where = self._profile.control
-        if where is None or name not in self._controls:
-            known = ", ".join(self._controls) or "none"
-            raise Unservable(f"this model has no ControlNet {name!r}; it has: {known}")
-        if request.image is not None:
-            raise Unservable("a control picture and a picture to start from do not go together")
-        if name not in self._made:
-            self._made[name] = _remade(self._text, where, controlnet=self._controls[name])
-        return self._made[name]
+
+def _place(request: ImageRequest, profile: Profile) -> str:
+    """Where the pipeline class for such pictures is. Raises Unservable."""
+    led = request.control is not None
+    if request.mask:
+        wanted, where = "inpainting", profile.control_inpaint if led else profile.inpaint
+    elif request.image:
+        plain, steered = profile.image_to_image, profile.control_image_to_image
+        wanted, where = "image to image", steered if led else plain
+    else:
+        wanted, where = "text to image", profile.control
+    if where is None:
+        wanted += " with a ControlNet" if led else ""
+        raise Unservable(f"{wanted} is not there for the family {profile.name!r}")
+    return where
 
 
 def picture_arguments(request: ImageRequest, profile: Profile, pipeline: Any) -> Arguments:
     """The arguments that only pipelines with pictures in them have. Raises Unservable."""
+    arguments: Arguments = {}
+    if request.image is not None:
+        arguments |= {"image": _picture(request.image, request), "strength": request.strength}
+    if request.mask is not None:
+        arguments["mask_image"] = _picture(request.mask, request).convert("L")
     if (control := request.control) is not None:
         # Older pipelines have no picture of another kind and call it plainly `image`.
         name = "control_image" if profile.takes(pipeline, "control_image") else "image"
-        picture = _picture(control.picture, request)
-        return {
-            name: picture,
+        arguments |= {
+            name: _picture(control.picture, request),
             "controlnet_conditioning_scale": control.scale,
             "control_guidance_start": control.start,
             "control_guidance_end": control.end,
         }
-    if request.image is None:
-        return {}
-    arguments: Arguments = {"image": _picture(request.image, request), "strength": request.strength}
-    if request.mask is not None:
-        arguments["mask_image"] = _picture(request.mask, request).convert("L")
     return arguments
 
 
@@ -107,7 +118,7 @@ def _remade(pipeline: Any, where: str, **more: Any) -> Any:
     options = {k: v for k, v in pipeline.config.items() if k in wanted and k not in parts}
     made = cls(**parts, **options, **more)
     made.set_progress_bar_config(disable=True)
-    if (unet := parts.get("unet")) is not None and name == "StableDiffusionInpaintPipeline":
+    if (unet := parts.get("unet")) is not None and name in ASKING_FOR_4:
         made.unet = _like_four_channels(unet, made.vae)
     return made
 

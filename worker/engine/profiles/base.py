@@ -44,7 +44,9 @@ class Profile:
     strength_takes: Literal["whole", "begun", "all"] = "whole"
     image_to_image: str | None = None  # "module:class" below diffusers.pipelines
     inpaint: str | None = None
-    control: str | None = None  # the pipeline that heeds a ControlNet
+    control: str | None = None  # the pipeline that heeds a ControlNet, and those that begin so
+    control_image_to_image: str | None = None
+    control_inpaint: str | None = None
 
     def arguments(self, request: ImageRequest, pipeline: Any) -> Arguments:
         """The keyword arguments of `pipeline(...)` for one image; unknown ones are left out."""

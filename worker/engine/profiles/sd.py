@@ -12,4 +12,6 @@ STABLE_DIFFUSION = Profile(
     image_to_image="stable_diffusion.pipeline_stable_diffusion_img2img:StableDiffusionImg2ImgPipeline",
     inpaint="stable_diffusion.pipeline_stable_diffusion_inpaint:StableDiffusionInpaintPipeline",
     control="controlnet.pipeline_controlnet:StableDiffusionControlNetPipeline",
+    control_image_to_image="controlnet.pipeline_controlnet_img2img:StableDiffusionControlNetImg2ImgPipeline",
+    control_inpaint="controlnet.pipeline_controlnet_inpaint:StableDiffusionControlNetInpaintPipeline",
 )

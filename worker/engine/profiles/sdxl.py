@@ -11,4 +11,6 @@ SDXL = Profile(
     image_to_image="stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img:StableDiffusionXLImg2ImgPipeline",
     inpaint="stable_diffusion_xl.pipeline_stable_diffusion_xl_inpaint:StableDiffusionXLInpaintPipeline",
     control="controlnet.pipeline_controlnet_sd_xl:StableDiffusionXLControlNetPipeline",
+    control_image_to_image="controlnet.pipeline_controlnet_sd_xl_img2img:StableDiffusionXLControlNetImg2ImgPipeline",
+    control_inpaint="controlnet.pipeline_controlnet_inpaint_sd_xl:StableDiffusionXLControlNetInpaintPipeline",
 )
