@@ -22,7 +22,7 @@ DESCRIPTION = """\
 Printworks on one machine, with nothing but Python installed.
 
   python3 deploy up                 start everything, print the URLs, make a first picture
-  python3 deploy up --once "a red bicycle" -o bicycle.png
+  python3 deploy up --once "a red house on a snowy field" -o house.png
                                     make one picture, stop everything
   python3 deploy test               all tests, on real servers (arguments go to pytest)
   python3 deploy check              style, types, import rules

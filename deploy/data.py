@@ -105,7 +105,7 @@ def _in_use(up_file: Path) -> str:
         where = f" at {json.loads(up_file.read_text())['api_url']}"
     return (
         f"Printworks is running on {up_file.parent} already{where}.\n"
-        'Use it (.venv/bin/printworks generate "a red bicycle"), stop it, '
+        'Use it (.venv/bin/printworks generate "a red house"), stop it, '
         "or give another folder with --data."
     )
 

@@ -22,7 +22,7 @@ from deploy.service import ServiceError
 from deploy.stack import Stack, one_machine
 from deploy.supervisor import Supervisor
 
-FIRST_PROMPT = "a red bicycle on a cobblestone street"
+FIRST_PROMPT = "a red house on a snowy field"
 INTERRUPTED = 130
 FIRST_SEED = 7  # the same first picture for everybody
 

@@ -63,7 +63,8 @@ def _bars(figures: Figures) -> str:
         + _table(("right", "held out", "seen", "bar"), rows)
         + f"\n- Two things ({pairs['prompts']} prompts): both objects {_share(both)}"
         f" (bar {_share(PAIR_BAR)}: {_met(both, PAIR_BAR)}), with both colours"
-        f" {_share(pairs['both_objects_and_colors'])}, ground {_share(pairs['ground'])}.\n"
+        f" {_share(pairs['both_objects_and_colors'])}, from left to right as they were named"
+        f" {_share(pairs['in_order'])}, ground {_share(pairs['ground'])}.\n"
         f"- VAE: PSNR {vae:.1f} dB on held-out scenes (bar {PSNR_BAR:.0f}:"
         f" {_met(vae, PSNR_BAR)}).\n"
         f"- The judge, on {figures['judge']['scenes']} fresh rendered scenes: object"

@@ -162,19 +162,21 @@ def lone_figures(asked: Iterable[Scene], answers: list[Answer]) -> Figures:
 
 
 def pair_figures(asked: Iterable[Scene], answers: list[Answer]) -> Figures:
-    """Two things: either order counts, since the prompt says "next to"."""
-    both, colored, ground = [], [], []
+    """Two things, whichever is where; and how often the one named first stands on the left."""
+    both, colored, ordered, ground = [], [], [], []
     for scene, answer in zip(asked, answers, strict=True):
         verdict = answer.verdict
         got = [(OBJECT_NAMES[o], COLOR_NAMES[c]) for o, c in (verdict.left, verdict.right)]
         want = [(thing.object, thing.color) for thing in scene.things]
         both.append({o for o, _ in got} == {o for o, _ in want})
         colored.append(set(got) == set(want))
+        ordered.append(got == want)
         ground.append(GROUND_NAMES[verdict.ground] == scene.ground)
     return {
         "prompts": len(both),
         "both_objects": round(float(np.mean(both)), 4),
         "both_objects_and_colors": round(float(np.mean(colored)), 4),
+        "in_order": round(float(np.mean(ordered)), 4),
         "ground": round(float(np.mean(ground)), 4),
     }
 
