@@ -97,7 +97,8 @@ def test_the_last_preview_looks_like_the_picture_and_the_first_less(demo: Model,
     seen = [e.pixels for e in events if isinstance(e, Preview)]
     (picture,) = [e.pixels for e in events if isinstance(e, Finished)]
     assert {(p.width, p.height) for p in seen} == {(128, 96)}  # 16 px a cell: drawn whole
-    assert likeness(seen[-1], picture) > 20  # measured: 22 to 24 dB
+    # Measured: 20 to 22 dB; 22 to 24 while the model drew blurs, which are easier to foretell.
+    assert likeness(seen[-1], picture) > 18
     assert likeness(seen[0], picture) < likeness(seen[-1], picture)
 
 
