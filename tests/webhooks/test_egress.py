@@ -1,7 +1,7 @@
 """T41-T43: nothing inside is reached, whatever the URL, the name server or the receiver says.
 
 What counts is not the outcome of an attempt but the connections: those that an inner server
-accepted, and those that this process tried at all (Python's audit event `socket.connect`).
+accepted, and those that were tried here at all (Python's audit event `socket.connect`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
@@ -37,12 +38,13 @@ pytestmark = pytest.mark.anyio
 OPEN = Egress(
     schemes=frozenset({"http", "https"}), ports=(range(1, 65_536),)
 )  # all but the addresses
-_tried: list[Any] | None = None
+# By thread: a client that another test left behind once reconnected to its server meanwhile.
+_tried: dict[int, list[Any]] = {}
 
 
 def _note(event: str, args: tuple[Any, ...]) -> None:
-    if _tried is not None and event == "socket.connect" and args[0].type == socket.SOCK_STREAM:
-        _tried.append(args[1])
+    if _tried and event == "socket.connect" and args[0].type == socket.SOCK_STREAM:
+        _tried.get(threading.get_ident(), []).append(args[1])
 
 
 sys.addaudithook(_note)  # there is no taking it away: it does nothing outside `connections`
@@ -50,13 +52,12 @@ sys.addaudithook(_note)  # there is no taking it away: it does nothing outside `
 
 @contextmanager
 def connections() -> Iterator[list[Any]]:
-    """Every TCP connection that this process tries meanwhile."""
-    global _tried  # noqa: PLW0603 - an audit hook has no other place to look
-    _tried = made = []
+    """Every TCP connection that this thread, its event loop's, tries meanwhile."""
+    made = _tried[threading.get_ident()] = []
     try:
         yield made
     finally:
-        _tried = None
+        _tried.clear()
 
 
 def letter(url: str) -> Letter:
