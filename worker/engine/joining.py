@@ -63,15 +63,14 @@ class Joiner:
         total = sum(call.rows for call in calls)
         assert sum(widths) >= total, f"lanes {widths} hold fewer than {total} rows"
         lanes: list[list[Any]] = []  # of each lane the leaves of what came out
-        spec = LEAF
+        spec: TreeSpec | None = LEAF
         for low, width in zip(itertools.accumulate(widths, initial=0), widths, strict=False):
             lane = [
                 column if part is Part.SHARED or width == total else _lane(column, low, width)
                 for column, part in zip(columns, head.form.parts, strict=True)
             ]
             out = head.gate.run(**head.form.arguments(lane))
-            as_row = row_list(width, tensors=True) if head.form.lists_are_rows else None
-            leaves, spec = tree_flatten(out, is_leaf=as_row)
+            leaves, spec = _came_out(out, width, head)
             lanes.append(leaves)
         return _hand_back(calls, lanes, spec)
 
@@ -81,14 +80,19 @@ class Joiner:
         self._columns.move_to_end(signature)
         if len(self._columns) > REMEMBERED:
             self._columns.popitem(last=False)
+        head = calls[0]
         return [
-            _joined_rows(calls, index, known) if part is Part.ROWS else _joined(calls, index, part)
-            for index, part in enumerate(calls[0].form.parts)
+            leaf if part is Part.SHARED else _joined(calls, index, part, known)
+            for index, (leaf, part) in enumerate(zip(head.leaves, head.form.parts, strict=True))
         ]
 
 
-def _joined_rows(calls: Sequence[Packed], index: int, known: dict[int, _Column]) -> torch.Tensor:
+def _joined(calls: Sequence[Packed], index: int, part: Part, known: dict[int, _Column]) -> Any:
     values = [call.leaves[index] for call in calls]
+    if part is Part.TIME:
+        return _times(calls, values)
+    if part is Part.ITEMS:
+        return list(itertools.chain.from_iterable(values))
     column = known.get(index)
     if column is None or not column.holds(values):
         joined = torch.cat(values)
@@ -101,38 +105,21 @@ def _versions(joined: torch.Tensor, values: list[torch.Tensor]) -> list[int]:
     return [joined._version, *(value._version for value in values)]
 
 
-def _joined(calls: Sequence[Packed], index: int, part: Part) -> Any:
-    values = [call.leaves[index] for call in calls]
-    match part:
-        case Part.TIME:
-            return _times(calls, values)
-        case Part.ITEMS:
-            return list(itertools.chain.from_iterable(values))
-        case _:
-            return values[0]
-
-
 def _alone(call: Packed) -> dict[str, Any]:
     """The arguments as the pipeline gave them, but for times, which go where the rows are."""
-    device = _device_of(call)
+    device = call.device
+    if device.type == "cpu" and call.original is not None:
+        return call.original  # a sampler keeps its times there
     leaves = [
         _sent(leaf, device) if part is Part.TIME else leaf
         for leaf, part in zip(call.leaves, call.form.parts, strict=True)
     ]
-    same = all(new is old for new, old in zip(leaves, call.leaves, strict=True))
-    return call.original if same else call.form.arguments(leaves)
+    return call.form.arguments(leaves)
 
 
 def _sent(time: Any, device: torch.device) -> Any:
     # A few bytes, which CUDA takes at once from any memory: not to wait is safe.
     return time.to(device, non_blocking=True) if isinstance(time, torch.Tensor) else time
-
-
-def _device_of(call: Packed) -> torch.device:
-    rows = zip(call.leaves, call.form.parts, strict=True)
-    alike = (leaf for leaf, part in rows if part in (Part.ROWS, Part.ITEMS))
-    first = next(alike)
-    return first[0].device if isinstance(first, list) else first.device
 
 
 def _times(calls: Sequence[Packed], values: list[Any]) -> torch.Tensor:
@@ -146,7 +133,7 @@ def _times(calls: Sequence[Packed], values: list[Any]) -> torch.Tensor:
         )
     else:
         joined = torch.cat([t.expand(c.rows) for c, t in zip(calls, tensors, strict=True)])
-    return _sent(joined, _device_of(calls[0]))
+    return _sent(joined, calls[0].device)
 
 
 def _lane(column: Any, low: int, width: int) -> Any:
@@ -160,14 +147,23 @@ def _lane(column: Any, low: int, width: int) -> Any:
     return torch.cat([piece, piece[:1].expand(missing, *piece.shape[1:])])
 
 
+def _came_out(out: Any, width: int, head: Packed) -> tuple[list[Any], TreeSpec | None]:
+    """The leaves of a result and how they were nested; None: a plain tuple, as almost always."""
+    if type(out) is tuple and all(isinstance(leaf, torch.Tensor) for leaf in out):
+        return list(out), None
+    as_row = row_list(width, tensors=True) if head.form.lists_are_rows else None
+    return tree_flatten(out, is_leaf=as_row)
+
+
 def _has_rows(leaf: Any) -> bool:
     return isinstance(leaf, list) or (isinstance(leaf, torch.Tensor) and leaf.dim() > 0)
 
 
-def _hand_back(calls: Sequence[Packed], lanes: list[list[Any]], spec: TreeSpec) -> list[Any]:
+def _hand_back(calls: Sequence[Packed], lanes: list[list[Any]], spec: TreeSpec | None) -> list[Any]:
     rows = [call.rows for call in calls]
     shares = [_split(_in_one(pieces), rows) for pieces in zip(*lanes, strict=True)]
-    return [tree_unflatten(list(share), spec) for share in zip(*shares, strict=True)]
+    own = zip(*shares, strict=True)
+    return list(own) if spec is None else [tree_unflatten(list(share), spec) for share in own]
 
 
 def _in_one(pieces: Sequence[Any]) -> Any:
@@ -182,7 +178,8 @@ def _in_one(pieces: Sequence[Any]) -> Any:
 def _split(leaf: Any, rows: list[int]) -> Sequence[Any]:
     """To each call its rows of a leaf."""
     if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
-        return leaf[: sum(rows)].split(rows)  # what is left is padding
+        total = sum(rows)
+        return (leaf if len(leaf) == total else leaf[:total]).split(rows)  # the rest is padding
     if isinstance(leaf, list):
         rest = iter(leaf)
         return [list(itertools.islice(rest, n)) for n in rows]

@@ -32,6 +32,7 @@ from worker.engine.previews import ColourMap, Preview, fit
 from worker.engine.profiles.base import Profile
 from worker.engine.promises import Promises
 from worker.engine.samplers import RECIPES, SamplerShelf
+from worker.engine.seeded import seed_draws
 from worker.engine.selftest import Verdict
 from worker.engine.variants import picture_arguments, steps_of
 from worker.messages import Control, ImageRequest, Lora, ModelReport, Pixels
@@ -142,6 +143,7 @@ class Model:
         # Same modules; what a call notes down on its pipeline stays its own.
         shell = copy.copy(network.variants.for_request(request))
         shell.scheduler = sampler
+        seed_draws(shell, request.seed)
         arguments = self.profile.arguments(request, shell)
         arguments |= picture_arguments(request, self.profile, shell)
         arguments |= {

@@ -62,10 +62,16 @@ class Packed:
 
     gate: Gate
     rows: int
-    signature: Hashable
+    signature: str  # a text: it keeps its hash, which a tuple works out anew at every look
     leaves: list[Any]
     form: Form
-    original: dict[str, Any]
+    original: dict[str, Any] | None  # None: made by the self-test, from leaves
+
+    @property
+    def device(self) -> torch.device:
+        """Where its rows are."""
+        first = self.leaves[0]
+        return (first[0] if self.form.lists_are_rows else first).device
 
 
 def take_apart(call: ModelCall, profile: Profile, memo: Memo, last: Packed | None = None) -> Packed:
@@ -88,7 +94,7 @@ def take_apart(call: ModelCall, profile: Profile, memo: Memo, last: Packed | Non
     parts = [_part_of(*owned, rows, profile) for owned in zip(owners, leaves, strict=True)]
     keys = [_key_of(leaf, part, memo) for leaf, part in zip(leaves, parts, strict=True)]
     form = Form(tuple(call.arguments), specs, parts, lists_are_rows)
-    signature = id(call.gate), form.names, tuple(map(_nesting, specs)), tuple(keys)
+    signature = repr((call.gate.number, form.names, [*map(_nesting, specs)], keys))
     return Packed(call.gate, rows, signature, leaves, form, call.arguments)
 
 

@@ -74,13 +74,8 @@ def _need(call: Packed, widths: Collection[int]) -> Need:
     for width in {min(widths), max(widths)}:
         calls = _company_of(call, width)
         lanes = [width] * -(-sum(c.rows for c in calls) // width)
-        _, peaks[width] = measured(partial(run_together, calls, lanes), _device_of(call))
+        _, peaks[width] = measured(partial(run_together, calls, lanes), call.device)
     return need_of(peaks)
-
-
-def _device_of(call: Packed) -> torch.device:
-    tensors = (leaf for leaf in tree_leaves(call.leaves) if isinstance(leaf, torch.Tensor))
-    return next(tensors).device
 
 
 class _Trial:
@@ -90,7 +85,7 @@ class _Trial:
         calls = _company_of(call, max(total_rows, 2 * call.rows))
         self.width = width
         self.cost_ms = math.inf
-        self._device = _device_of(call)
+        self._device = call.device
         self._full = _company_of(call, width)
         self.results = self._run(calls)
         # The other way round every row sits at another place, beside other rows.
@@ -151,7 +146,7 @@ def _affordable_widths(call: Packed) -> tuple[int, ...]:
 def _lane_s(call: Packed, width: int) -> float:
     """What one full lane takes, the less of two: the first may be the first of its kind."""
     trial_s: list[float] = []
-    calls, device = _company_of(call, width), _device_of(call)
+    calls, device = _company_of(call, width), call.device
     for _ in range(2):
         started_s = _device_s(device)
         run_together(calls, (width,))
@@ -190,7 +185,7 @@ def _varied(call: Packed, generator: torch.Generator) -> Packed:
         return leaf
 
     leaves = [vary(leaf, part) for leaf, part in zip(call.leaves, call.form.parts, strict=True)]
-    return replace(call, leaves=leaves, original={})
+    return replace(call, leaves=leaves, original=None)
 
 
 def _first_row(call: Packed) -> Packed:
@@ -199,7 +194,7 @@ def _first_row(call: Packed) -> Packed:
         return leaf[:1] if part is not Part.SHARED and one_each else leaf
 
     leaves = [first(leaf, part) for leaf, part in zip(call.leaves, call.form.parts, strict=True)]
-    return replace(call, rows=1, leaves=leaves, original={})
+    return replace(call, rows=1, leaves=leaves, original=None)
 
 
 def _rows_stay_apart(call: Packed, widest: _Trial) -> bool:

@@ -76,9 +76,12 @@ def _capped(lives: Sequence[Live], now_s: float) -> list[Live]:
 
 def _dealt(lives: Sequence[Live], now_s: float) -> list[Live]:
     """Every key's most urgent image, then every key's second, and so on."""
+    ranked = sorted(lives, key=lambda live: live.urgency(now_s))
+    if len({live.call.request.key for live in ranked}) == 1:
+        return ranked
     hands: Counter[str] = Counter()
     rounds: list[tuple[int, Live]] = []
-    for live in sorted(lives, key=lambda live: live.urgency(now_s)):
+    for live in ranked:
         hands[live.call.request.key] += 1
         rounds.append((hands[live.call.request.key], live))
     return [live for _, live in sorted(rounds, key=lambda dealt: dealt[0])]

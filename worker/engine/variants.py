@@ -120,6 +120,8 @@ def _remade(pipeline: Any, where: str, **more: Any) -> Any:
     made.set_progress_bar_config(disable=True)
     if (unet := parts.get("unet")) is not None and name in ASKING_FOR_4:
         made.unet = _like_four_channels(unet, made.vae)
+    if name == "ChromaInpaintPipeline":  # asks for a word that Chroma's configuration has not
+        made.transformer = _Said(made.transformer, guidance_embeds=False)
     return made
 
 
@@ -130,18 +132,20 @@ def _like_four_channels(unet: Any, vae: Any) -> Any:
     others to have 4: it refuses ours, though it asks for the number nowhere else.
     """
     channels = unet.config.in_channels
-    return unet if channels in (4, 9) or channels != vae.config.latent_channels else _Said4(unet)
+    if channels in (4, 9) or channels != vae.config.latent_channels:
+        return unet
+    return _Said(unet, in_channels=4)
 
 
-class _Said4:
-    """A UNet that says so."""
+class _Said:
+    """A network whose configuration says so."""
 
-    def __init__(self, unet: Any) -> None:
-        self._unet = unet
-        self.config = type(unet.config)({**unet.config, "in_channels": 4})
+    def __init__(self, network: Any, **words: Any) -> None:
+        self._network = network
+        self.config = type(network.config)({**network.config, **words})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._unet(*args, **kwargs)
+        return self._network(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._unet, name)
+        return getattr(self._network, name)

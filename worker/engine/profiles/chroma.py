@@ -11,4 +11,5 @@ CHROMA = Profile(
     sets_sampler=("sigmas", "mu"),
     strength_takes="begun",
     image_to_image="chroma.pipeline_chroma_img2img:ChromaImg2ImgPipeline",
+    inpaint="chroma.pipeline_chroma_inpainting:ChromaInpaintPipeline",
 )

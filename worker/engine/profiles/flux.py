@@ -12,4 +12,7 @@ FLUX = Profile(
     strength_takes="begun",
     image_to_image="flux.pipeline_flux_img2img:FluxImg2ImgPipeline",
     inpaint="flux.pipeline_flux_inpaint:FluxInpaintPipeline",
+    control="flux.pipeline_flux_controlnet:FluxControlNetPipeline",
+    control_image_to_image="flux.pipeline_flux_controlnet_image_to_image:FluxControlNetImg2ImgPipeline",
+    control_inpaint="flux.pipeline_flux_controlnet_inpainting:FluxControlNetInpaintPipeline",
 )

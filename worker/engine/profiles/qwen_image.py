@@ -14,4 +14,5 @@ QWEN_IMAGE = Profile(
     strength_takes="begun",
     image_to_image="qwenimage.pipeline_qwenimage_img2img:QwenImageImg2ImgPipeline",
     inpaint="qwenimage.pipeline_qwenimage_inpaint:QwenImageInpaintPipeline",
+    control="qwenimage.pipeline_qwenimage_controlnet:QwenImageControlNetPipeline",
 )

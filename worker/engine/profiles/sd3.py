@@ -10,4 +10,5 @@ SD3 = Profile(
     strength_takes="begun",
     image_to_image="stable_diffusion_3.pipeline_stable_diffusion_3_img2img:StableDiffusion3Img2ImgPipeline",
     inpaint="stable_diffusion_3.pipeline_stable_diffusion_3_inpaint:StableDiffusion3InpaintPipeline",
+    control="controlnet_sd3.pipeline_stable_diffusion_3_controlnet:StableDiffusion3ControlNetPipeline",
 )
