@@ -154,11 +154,11 @@ def pixart() -> Any:
     )  # fmt: skip
     return with_text(
         pipeline,
-        lambda p, n: (said(p, 1, 40, DIM), _mask(p, 40), said(n, 1, 40, DIM), _mask(n, 40)),
+        lambda p, n: (said(p, 1, 40, DIM), mask(p, 40), said(n, 1, 40, DIM), mask(n, 40)),
     )
 
 
-def _mask(prompt: str | None, length: int) -> torch.Tensor:
+def mask(prompt: str | None, length: int) -> torch.Tensor:
     return (torch.arange(length) < 5 + len(prompt or "") % 20)[None].float()
 
 
@@ -185,7 +185,7 @@ def sana() -> Any:
     )  # fmt: skip
     return with_text(
         pipeline,
-        lambda p, n: (said(p, 1, 16, DIM), _mask(p, 16), said(n, 1, 16, DIM), _mask(n, 16)),
+        lambda p, n: (said(p, 1, 16, DIM), mask(p, 16), said(n, 1, 16, DIM), mask(n, 16)),
     )
 
 
@@ -203,7 +203,7 @@ def qwen_image() -> Any:
     pipeline = QwenImagePipeline(
         transformer=transformer, vae=vae, scheduler=SHIFTING, text_encoder=None, tokenizer=None
     )
-    return with_text(pipeline, lambda p, _: (said(p, 1, 24, DIM), _mask(p, 24).bool()))
+    return with_text(pipeline, lambda p, _: (said(p, 1, 24, DIM), mask(p, 24).bool()))
 
 
 def z_image() -> Any:
@@ -242,8 +242,8 @@ def chroma() -> Any:
     return with_text(
         pipeline,
         lambda p, n: (
-            said(p, 1, 16, DIM), ids, _mask(p, 16).bool(),
-            said(n, 1, 16, DIM), ids, _mask(n, 16).bool(),
+            said(p, 1, 16, DIM), ids, mask(p, 16).bool(),
+            said(n, 1, 16, DIM), ids, mask(n, 16).bool(),
         ),
     )  # fmt: skip
 
@@ -257,8 +257,8 @@ def lumina2() -> Any:
         axes_lens=(128, 64, 64), cap_feat_dim=DIM,
     ).eval()  # fmt: skip
     pipeline = Lumina2Pipeline(
-        transformer=transformer, scheduler=SHIFTING, vae=tiny_vae(**FLUX_VAE), text_encoder=None,
-        tokenizer=None,
+        transformer=transformer, scheduler=SHIFTING, text_encoder=None, tokenizer=None,
+        vae=tiny_vae(blocks=4, **FLUX_VAE),  # its pipeline takes a scale of 8 for granted
     )  # fmt: skip
     return with_text(
         pipeline,
@@ -299,7 +299,7 @@ def aura_flow() -> Any:
     )  # fmt: skip
     return with_text(
         pipeline,
-        lambda p, n: (said(p, 1, 16, DIM), _mask(p, 16), said(n, 1, 16, DIM), _mask(n, 16)),
+        lambda p, n: (said(p, 1, 16, DIM), mask(p, 16), said(n, 1, 16, DIM), mask(n, 16)),
     )
 
 

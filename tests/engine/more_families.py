@@ -10,6 +10,11 @@ from diffusers.models.transformers.transformer_cogview3plus import (
     CogView3PlusTransformer2DModel,
 )
 from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+from diffusers.models.transformers.transformer_longcat_image import (
+    LongCatImageTransformer2DModel,
+)
+from diffusers.models.transformers.transformer_ovis_image import OvisImageTransformer2DModel
+from diffusers.models.transformers.transformer_prx import PRXTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.cogview3.pipeline_cogview3plus import CogView3PlusPipeline
 from diffusers.pipelines.flux2.pipeline_flux2 import Flux2Pipeline
@@ -18,6 +23,9 @@ from diffusers.pipelines.kolors.pipeline_kolors import KolorsPipeline
 from diffusers.pipelines.latent_consistency_models.pipeline_latent_consistency_text2img import (
     LatentConsistencyModelPipeline,
 )
+from diffusers.pipelines.longcat_image.pipeline_longcat_image import LongCatImagePipeline
+from diffusers.pipelines.ovis_image.pipeline_ovis_image import OvisImagePipeline
+from diffusers.pipelines.prx.pipeline_prx import PRXPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
@@ -29,7 +37,16 @@ from diffusers.schedulers.scheduling_lcm import LCMScheduler
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from jobs.settings import ROOT
-from tests.engine.families import DIM, SHIFTING, said, sdxl, with_text
+from tests.engine.families import (
+    DIM,
+    FLUX_VAE,
+    SHIFTING,
+    FlowMatch,
+    mask,
+    said,
+    sdxl,
+    with_text,
+)
 from tests.engine.tiny import tiny_clip, tiny_pipeline, tiny_vae
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -154,3 +171,56 @@ def cogview3() -> Any:
         scheduler=CogVideoXDDIMScheduler(),
     )  # fmt: skip
     return with_text(pipeline, lambda p, n: (said(p, 1, 24, DIM), said(n, 1, 24, DIM)))
+
+
+def ovis_image() -> Any:
+    torch.manual_seed(0)
+    transformer = OvisImageTransformer2DModel(
+        in_channels=16, out_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=32,
+        num_attention_heads=2, joint_attention_dim=DIM, axes_dims_rope=(8, 8, 16),
+    ).eval()  # fmt: skip
+    pipeline = OvisImagePipeline(
+        scheduler=SHIFTING, vae=tiny_vae(**FLUX_VAE), text_encoder=None, tokenizer=None,
+        transformer=transformer,
+    )  # fmt: skip
+    ids = torch.zeros(24, 3)
+    return with_text(pipeline, lambda p, n: (said(p, 1, 24, DIM), said(n, 1, 24, DIM), ids, ids))
+
+
+def prx() -> Any:
+    torch.manual_seed(0)
+    transformer = PRXTransformer2DModel(
+        in_channels=4, patch_size=1, context_in_dim=DIM, hidden_size=DIM, num_heads=2, depth=1,
+        axes_dim=[16, 16],
+    ).eval()  # fmt: skip
+    with torch.no_grad():  # a new one's output is zero
+        for part in transformer.parameters():
+            if not part.any():
+                part.normal_(std=0.05)
+    pipeline = PRXPipeline(
+        transformer=transformer, scheduler=FlowMatch(shift=3.0), text_encoder=None, tokenizer=None,
+        vae=tiny_vae(**FLUX_VAE), default_sample_size=None,
+    )  # fmt: skip
+    return with_text(
+        pipeline,
+        lambda p, n: (
+            said(p, 1, 16, DIM),
+            mask(p, 16).bool(),
+            said(n, 1, 16, DIM),
+            mask(n, 16).bool(),
+        ),
+    )
+
+
+def longcat_image() -> Any:
+    torch.manual_seed(0)
+    transformer = LongCatImageTransformer2DModel(
+        in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=32,
+        num_attention_heads=2, joint_attention_dim=DIM, pooled_projection_dim=DIM,
+        axes_dims_rope=[8, 8, 16],
+    ).eval()  # fmt: skip
+    pipeline = LongCatImagePipeline(
+        scheduler=SHIFTING, vae=tiny_vae(latent_channels=16, **FLUX_VAE), text_encoder=None,
+        tokenizer=None, text_processor=None, transformer=transformer,
+    )  # fmt: skip
+    return with_text(pipeline, lambda p, _: (said(p, 1, 24, DIM), torch.zeros(24, 3)))

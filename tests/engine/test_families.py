@@ -73,9 +73,16 @@ FAMILIES: dict[str, Family] = {
     "qwen-image": Family("qwen_image", families.qwen_image, ("flow_euler", "flow_lcm")),
     "z-image": Family("z_image", families.z_image, ("flow_euler", "flow_lcm")),
     "chroma": Family("chroma", families.chroma, ("flow_euler", "flow_lcm", "flow_unipc")),
-    "lumina2": Family("lumina2", families.lumina2, ("flow_euler", "flow_lcm", "flow_unipc")),
+    "lumina2": Family(
+        "lumina2", families.lumina2, ("flow_euler", "flow_lcm", "flow_unipc"), side=32
+    ),
     "cogview4": Family("cogview4", families.cogview4, ("flow_euler", "flow_lcm")),
     "aura-flow": Family("aura_flow", families.aura_flow, ("flow_euler",)),
+    "ovis-image": Family("ovis_image", more_families.ovis_image, ("flow_euler", "flow_lcm")),
+    "prx": Family("prx", more_families.prx, ("flow_euler", "flow_heun", "flow_unipc")),
+    "longcat-image": Family(
+        "longcat_image", more_families.longcat_image, ("flow_euler", "flow_lcm")
+    ),
     "kolors": Family("auto", more_families.kolors, ("euler", "dpmpp_2m", "unipc")),
     "cogview3": Family("auto", more_families.cogview3, ("ddim", "dpmpp_2m", "euler")),
     "unknown": Family("auto", families.unknown, ("euler", "ddim", "euler_a")),

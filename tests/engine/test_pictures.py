@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import (
     StableDiffusionImg2ImgPipeline,
 )
@@ -13,7 +16,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 from PIL import Image
 
 from tests.engine.runs import pixels, plain, run
-from tests.engine.tiny import SIDE, a_request
+from tests.engine.tiny import SIDE, a_model, a_request, tiny_pipeline
 from worker.engine.call import to_pixels
 from worker.engine.model import Model
 from worker.messages import Failed, ImageRequest, Pixels
@@ -75,3 +78,24 @@ def test_a_picture_of_another_size_is_refused_in_words(model: Model):
     assert isinstance(ends[request.id], Failed)
     assert ends[request.id].code == "unservable"
     assert "16x16" in ends[request.id].message
+
+
+class _RoundingPipeline(StableDiffusionPipeline):
+    """Makes the nearest size that it likes, as HunyuanDiT's does."""
+
+    @functools.wraps(StableDiffusionPipeline.__call__)  # profiles look at the signature
+    def __call__(self, *args, width: int, height: int, **kwargs):
+        return super().__call__(*args, width=width // 16 * 16, height=height // 16 * 16, **kwargs)
+
+
+def test_a_pipeline_that_makes_another_size_than_was_asked_for_fails_in_words():
+    known = tiny_pipeline()
+    pipeline = _RoundingPipeline(**known.components, requires_safety_checker=False)
+    rounded, kept = a_request(width=24), a_request()
+
+    ends = run(a_model(pipeline), [rounded, kept])
+
+    assert isinstance(ends[rounded.id], Failed)
+    assert ends[rounded.id].code == "unservable"
+    assert "made 16x16" in ends[rounded.id].message
+    assert pixels(ends[kept.id])

@@ -43,12 +43,12 @@ def tiny_unet(channels: int = 4) -> UNet2DConditionModel:
     ).eval()
 
 
-def tiny_vae(**more: Any) -> AutoencoderKL:
+def tiny_vae(*, blocks: int = 2, **more: Any) -> AutoencoderKL:
     torch.manual_seed(1)
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(64, 64),
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        block_out_channels=(64,) * blocks,
         latent_channels=more.pop("latent_channels", 4),
         norm_num_groups=8,
         **more,

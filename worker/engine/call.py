@@ -22,6 +22,7 @@ from worker.engine.errors import (
     EngineError,
     NanOutput,
     PipelineFailed,
+    Unservable,
 )
 from worker.engine.finite import FiniteCheck, all_finite
 from worker.engine.gates import CallGreenlet, Kind, ModelCall
@@ -142,13 +143,24 @@ class ImageCall:
 
     def _run(self) -> None:
         try:
-            self.pixels = to_pixels(self._make())
+            self.pixels = to_pixels(self._make_as_asked())
         except Dropped as error:
             self.error = error
         except torch.AcceleratorError:
             raise  # the device itself is broken: out through the engine, and the process ends
         except Exception as error:  # noqa: BLE001 - the fence around one image
             self.error = as_engine_error(error)
+
+    def _make_as_asked(self) -> np.ndarray:
+        """Some pipelines round sizes: never in silence."""
+        picture, request = self._make(), self.request
+        height, width = picture.shape[:2]
+        if (width, height) != (request.width, request.height):
+            raise Unservable(
+                f"the pipeline made {width}x{height} where {request.width}x{request.height} was "
+                "asked for: ask for a size that it makes"
+            )
+        return picture
 
 
 def as_engine_error(error: Exception) -> EngineError:

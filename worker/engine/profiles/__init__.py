@@ -13,8 +13,11 @@ from worker.engine.profiles.flux import FLUX
 from worker.engine.profiles.flux2 import FLUX2
 from worker.engine.profiles.flux2_klein import FLUX2_KLEIN
 from worker.engine.profiles.lcm import LCM
+from worker.engine.profiles.longcat_image import LONGCAT_IMAGE
 from worker.engine.profiles.lumina2 import LUMINA2
+from worker.engine.profiles.ovis_image import OVIS_IMAGE
 from worker.engine.profiles.pixart import PIXART
+from worker.engine.profiles.prx import PRX
 from worker.engine.profiles.qwen_image import QWEN_IMAGE
 from worker.engine.profiles.sana import SANA
 from worker.engine.profiles.sd import STABLE_DIFFUSION
@@ -22,7 +25,8 @@ from worker.engine.profiles.sd3 import SD3
 from worker.engine.profiles.sdxl import SDXL
 from worker.engine.profiles.z_image import Z_IMAGE
 
-DEFAULT = Profile(name="auto")
+# Of any pipeline that takes the word: else it would make another size than was asked for.
+DEFAULT = Profile(name="auto", fixed={"use_resolution_binning": False})
 PROFILES: tuple[Profile, ...] = (
     STABLE_DIFFUSION,
     SDXL,
@@ -39,6 +43,9 @@ PROFILES: tuple[Profile, ...] = (
     FLUX2,
     FLUX2_KLEIN,
     LCM,
+    OVIS_IMAGE,
+    PRX,
+    LONGCAT_IMAGE,
 )
 
 
