@@ -272,6 +272,8 @@ def _headers(error: PrintworksError, status: int) -> dict[str, str]:
         headers["x-should-retry"] = "false"  # the openai SDK sends 408, 409, 429 again otherwise
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, BodyTimeout):  # what still comes of that body belongs to no request
+        headers["connection"] = "close"
     if isinstance(error, RangeNotSatisfiable):
         headers["content-range"] = f"bytes */{error.total_bytes}"
     return headers
