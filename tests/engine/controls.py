@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
 from diffusers.models.controlnets.controlnet_qwenimage import QwenImageControlNetModel
@@ -43,11 +42,11 @@ from diffusers.pipelines.qwenimage.pipeline_qwenimage_controlnet import (
 
 from tests.engine.families import flux, qwen_image, sd3
 from tests.engine.more_families import whole_sdxl
-from tests.engine.tiny import tiny_pipeline
+from tests.engine.tiny import loud, tiny_pipeline
 
 
 def tiny_control(unet: Any) -> ControlNetModel:
-    return _loud(
+    return loud(
         ControlNetModel.from_unet(
             unet, conditioning_embedding_out_channels=(64, 64), load_weights_from_unet=True
         )
@@ -60,7 +59,7 @@ def _of_unet(pipeline: Any) -> Any:
 
 def _flux(pipeline: Any) -> Any:
     sizes = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 32}
-    return _loud(
+    return loud(
         FluxControlNetModel.from_transformer(
             pipeline.transformer,
             **sizes,
@@ -72,25 +71,16 @@ def _flux(pipeline: Any) -> Any:
 
 def _sd3(pipeline: Any) -> Any:
     known = {k: v for k, v in pipeline.transformer.config.items() if not k.startswith("_")}
-    return _loud(SD3ControlNetModel.from_config({**known, "num_layers": 1}))
+    return loud(SD3ControlNetModel.from_config({**known, "num_layers": 1}))
 
 
 def _qwen(pipeline: Any) -> Any:
-    return _loud(
+    return loud(
         QwenImageControlNetModel.from_transformer(
             pipeline.transformer, num_layers=1, attention_head_dim=32, num_attention_heads=2,
             load_weights_from_transformer=False,
         )
     )  # fmt: skip
-
-
-def _loud(control: Any) -> Any:
-    torch.manual_seed(3)
-    with torch.no_grad():  # a new one's outputs are zero: it would steer nothing
-        for part in control.parameters():
-            if not part.any():
-                part.normal_(std=0.05)
-    return control.eval()
 
 
 @dataclass(frozen=True)

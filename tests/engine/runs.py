@@ -32,6 +32,14 @@ def plain(model: Model, request: ImageRequest, **more: Any) -> bytes:
     return to_pixels(made.images[0]).data
 
 
+def with_text(model: Model, request: ImageRequest) -> Any:
+    """The pipeline that serves the request; tiny ones say by hand what a prompt becomes."""
+    variant = model._gated.variants.for_request(request)
+    if "encode_prompt" in vars(model.pipeline):
+        variant.encode_prompt = model.pipeline.encode_prompt
+    return variant
+
+
 def finish(engine: Engine) -> list[Event]:
     """Tick until nothing is left."""
     events: list[Event] = []

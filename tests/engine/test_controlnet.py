@@ -15,7 +15,7 @@ from PIL import Image
 from jobs.catalogue import Catalogue, Defaults, Part
 from jobs.samplers import SAMPLERS
 from tests.engine.controls import STEERED, Steered, tiny_control
-from tests.engine.runs import alone, pixels, run
+from tests.engine.runs import alone, pixels, run, with_text
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
 from worker.engine.call import to_pixels
 from worker.engine.errors import ModelBroken
@@ -126,10 +126,8 @@ def opened(picture: Pixels) -> Image.Image:
 
 
 def heard(family: Family, request: ImageRequest) -> ImageRequest:
-    """The same; the pipeline that serves it knows by hand what the prompt becomes."""
-    text, variant = family.model.pipeline, family.model._gated.variants.for_request(request)
-    if "encode_prompt" in vars(text):
-        variant.encode_prompt = text.encode_prompt
+    """The same; the pipeline that serves it knows what the prompt becomes."""
+    with_text(family.model, request)
     return request
 
 

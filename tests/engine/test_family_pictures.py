@@ -12,7 +12,7 @@ import torch
 from jobs.catalogue import Catalogue
 from jobs.samplers import SAMPLERS, samplers_for
 from tests.engine import families
-from tests.engine.runs import alone, pixels, run
+from tests.engine.runs import alone, pixels, run, with_text
 from tests.engine.test_families import FAMILIES, Family
 from tests.engine.tiny import SIDE, a_model, a_request, an_entry, tiny_pipeline, tiny_unet, tiny_vae
 from worker.engine.call import to_pixels
@@ -72,14 +72,6 @@ def plain_variant(model: Model, family: Family, request: ImageRequest) -> bytes:
         return_dict=False,
     )
     return to_pixels(made[0][0]).data
-
-
-def with_text(model: Model, request: ImageRequest) -> object:
-    """The variant that serves the request; the tiny families say by hand what a prompt becomes."""
-    variant = model._gated.variants.for_request(request)
-    if "encode_prompt" in vars(model.pipeline):
-        variant.encode_prompt = model.pipeline.encode_prompt
-    return variant
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS, ids=[" ".join(k) for k in KINDS])

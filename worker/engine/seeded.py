@@ -5,8 +5,8 @@ the very numbers that it would get without it.
 
 Why: encoding a picture is a draw. SD3's ControlNet pipeline leaves it to torch's global generator,
 which belongs to nobody: the same request gave another picture each time, in the vendor's own
-pipeline as well (0.42.1: up to 6 of 255 in two thirds of the values). With the seed, the numbers
-are those of the vendor's pipeline right after `torch.manual_seed(seed)`.
+pipeline as well (0.42.1, a tiny random model: up to 6 of 255, in two of three values). With the
+seed, the numbers are those of the vendor's pipeline right after `torch.manual_seed(seed)`.
 """
 
 from __future__ import annotations
