@@ -19,10 +19,12 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
 from jobs.errors import SettingsError
+from jobs.s3_endpoints import Addressing, check_bucket, checked_endpoint
 
 PREFIX = "PRINTWORKS_"
 ROLE_PREFIXES = ("PRINTWORKS_API_", "PRINTWORKS_WORKER_")
@@ -59,6 +61,12 @@ class RoleSettings(BaseModel):
     )
     s3_region: str = Field("us-east-1", description="S3 region")
     s3_bucket: str = Field("printworks", description="the bucket that holds the pictures")
+    s3_addressing: Addressing = Field(
+        "auto",
+        validate_default=True,
+        description="path: endpoint/bucket; virtual: bucket.endpoint; auto: virtual for AWS and "
+        "stores known to take nothing else (OSS, COS, OBS), path for all others",
+    )
     s3_access_key: str | None = Field(None, description="unset: boto3's own chain of credentials")
     s3_secret_key: SecretStr | None = Field(None, description="goes with the access key")
     models_file: Path = Field(ROOT / "models" / "models.toml", description="the model file")
@@ -90,6 +98,21 @@ class RoleSettings(BaseModel):
     otel_share: float = Field(
         1.0, ge=0, le=1, description="share of traces that are kept, where the caller began none"
     )
+
+    @field_validator("s3_endpoint", "s3_public_endpoint")
+    @classmethod
+    def _endpoint_of_a_server(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if not value:
+            return None
+        return checked_endpoint(value, for_clients=info.field_name == "s3_public_endpoint")
+
+    @field_validator("s3_addressing")
+    @classmethod
+    def _bucket_can_be_reached(cls, value: Addressing, info: ValidationInfo) -> Addressing:
+        endpoint = info.data.get("s3_endpoint")
+        for each in {endpoint, info.data.get("s3_public_endpoint") or endpoint}:
+            check_bucket(info.data.get("s3_bucket", ""), value, each)
+        return value
 
     @field_validator("redis_waive")
     @classmethod
