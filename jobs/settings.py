@@ -29,6 +29,7 @@ from jobs.s3_endpoints import Addressing, check_bucket, checked_endpoint
 PREFIX = "PRINTWORKS_"
 ROLE_PREFIXES = ("PRINTWORKS_API_", "PRINTWORKS_WORKER_")
 CLIENT_VARIABLES = ("PRINTWORKS_URL", "PRINTWORKS_KEY")  # read by the command line only
+AWS_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set
 WAIVABLE = ("no-aof", "eviction", "old-version")  # jobs/connection.py says what each risks
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,7 +56,11 @@ class RoleSettings(BaseModel):
     redis_waive: str = Field(
         "", description="faults of Redis to live with, by comma: no-aof, eviction, old-version"
     )
-    s3_endpoint: str | None = Field(None, description="S3 endpoint; unset: AWS's own")
+    s3_endpoint: str | None = Field(
+        None,
+        description="S3 endpoint; AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are read too; "
+        "unset: AWS's own",
+    )
     s3_public_endpoint: str | None = Field(
         None, description="the endpoint that clients reach, for presigned URLs; unset: s3_endpoint"
     )
@@ -170,4 +175,7 @@ class RoleSettings(BaseModel):
         values = {f: environ[v] for f in cls.model_fields if (v := cls.variable(f)) in environ}
         if "REDIS_URL" in environ:
             values.setdefault("redis_url", environ["REDIS_URL"])
+        for name in AWS_ENDPOINTS:  # boto3 would read them by itself, past every check of ours
+            if environ.get(name):
+                values.setdefault("s3_endpoint", environ[name])
         return values

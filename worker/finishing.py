@@ -181,9 +181,7 @@ class Finishing:
     def _upload(self, encoded: _Encoded) -> None:
         if encoded.image_id in self._dropped:
             self._dropped.discard(encoded.image_id)
-            encoded.held.release()
-            if not self._parked:
-                self._away = None  # nothing is left that could find out
+            self._let_go(encoded)
             return
         span = self.tracing.start("put picture", "client", parent=encoded.trace)
         try:
@@ -191,7 +189,7 @@ class Finishing:
         except OSError:  # its file is gone, and with it the picture
             span.end(error="spool_lost")
             log.exception("spool.lost", extra={"image": encoded.image_id})
-            encoded.held.release()
+            self._let_go(encoded)
             self._done.append(Unstorable(image_id=encoded.image_id, error=UNSTORABLE, again=True))
             return
         except BlobsUnavailable as error:
@@ -212,6 +210,12 @@ class Finishing:
         self._done.append(
             Stored(image_id=encoded.image_id, image=encoded.image, upload_ms=upload_ms)
         )
+
+    def _let_go(self, encoded: _Encoded) -> None:
+        """It will not be uploaded; where it was the last, nothing is left that could find out."""
+        encoded.held.release()
+        if not self._parked:
+            self._away = None
 
 
 def _encoded(work: ToStore) -> tuple[Image, bytes]:

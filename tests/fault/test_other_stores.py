@@ -18,6 +18,8 @@ from jobs.errors import BlobsUnavailable
 from jobs.settings import RoleSettings
 from tests.api.serving import serving
 from tests.fault.s3_proxy import Answer, Asked, Rule, S3Proxy
+from tests.queue.making import QUICK
+from tests.queue.test_life import running
 from tests.stores import self_signed
 from worker.janitor import Janitor
 from worker.settings import WorkerSettings
@@ -99,16 +101,21 @@ def may_not_list(asked: Asked) -> Answer | None:
 @pytest.mark.parametrize(
     "rule",
     [
-        wants_md5,
-        knows_no_crc32,
-        deletes_one_at_a_time(501, "NotImplemented"),
-        deletes_one_at_a_time(405, "MethodNotAllowed"),
-        deletes_one_at_a_time(400, "MissingContentMD5"),
-        deletes_one_at_a_time(403, "AccessDenied"),
-        deletes_one_at_a_time(404, "NoSuchKey"),
-        deletes_one_at_a_time(500, "InternalError"),
-        deletes_one_at_a_time(200, "<DeleteResult></DeleteResult>"),
-        deletes_one_at_a_time(200, "<html>welcome</html>"),
+        pytest.param(wants_md5, id="MissingContentMD5"),
+        pytest.param(knows_no_crc32, id="no CRC32"),
+        *(
+            pytest.param(deletes_one_at_a_time(status, said), id=f"{status} {said[:20]}")
+            for status, said in (
+                (501, "NotImplemented"),
+                (405, "MethodNotAllowed"),
+                (400, "MissingContentMD5"),
+                (403, "AccessDenied"),
+                (404, "NoSuchKey"),
+                (500, "InternalError"),
+                (200, "<DeleteResult></DeleteResult>"),
+                (200, "<html>welcome</html>"),
+            )
+        ),
     ],
 )
 def test_f3_pictures_are_erased_whatever_the_store_makes_of_a_batch(
@@ -230,6 +237,29 @@ def overdue(api: httpx2.Client) -> dict[str, int]:
     """printworks_erase_overdue, by kind."""
     lines = [line for line in api.get("/metrics").text.splitlines() if "_erase_overdue{" in line]
     return {line.split('"')[1]: int(line.rsplit(" ", 1)[1]) for line in lines}
+
+
+def test_f3_the_whole_path_from_prompt_to_erased_on_another_store(
+    redis_url: str, moto_settings: dict[str, str]
+):
+    shared = {f"PRINTWORKS_{name.upper()}": value for name, value in moto_settings.items()}
+    environ = {"PRINTWORKS_REDIS_URL": redis_url, **shared, **QUICK}
+    blobs = Blobs(RoleSettings.model_validate(moto_settings))
+
+    with serving_on(redis_url, moto_settings) as api, running(environ):
+        sent = api.post("/v1/jobs", json={"prompt": "a cat", "n": 3}, headers={"prefer": "wait=20"})
+        job = sent.json()
+        stored = [blobs.size(f"images/default/{job['id']}/{k}.png") for k in range(3)]
+        picture = api.get(job["images"][2]["url"]).content
+        redirected = api.get(job["images"][2]["url"], params={"redirect": "1"})
+        elsewhere = httpx2.get(redirected.headers["location"]).content
+        gone = api.delete(job["urls"]["self"])
+        left = [blobs.size(f"images/default/{job['id']}/{k}.png") for k in range(3)]
+
+    assert job["status"] == "succeeded"
+    assert picture == elsewhere
+    assert stored[2] == len(picture)
+    assert (gone.status_code, left) == (204, [None] * 3)
 
 
 # --- storing

@@ -56,6 +56,16 @@ def test_a_last_slash_means_nothing_and_nothing_means_unset():
     assert load(endpoint="", public_endpoint="").s3_endpoint is None
 
 
+def test_endpoints_that_boto3_would_read_by_itself_are_read_and_checked_here():
+    aws = {"AWS_ENDPOINT_URL_S3": "http://one:1/", "AWS_ENDPOINT_URL": "http://two:2"}
+    ours = {"PRINTWORKS_S3_ENDPOINT": "http://three:3"}
+
+    assert RoleSettings.load(aws).s3_endpoint == "http://one:1"
+    assert RoleSettings.load(aws | ours).s3_endpoint == "http://three:3"
+    with pytest.raises(SettingsError, match=r"PRINTWORKS_S3_ENDPOINT: .*two:2"):
+        RoleSettings.load({"AWS_ENDPOINT_URL": "two:2"})
+
+
 def test_a_store_may_serve_under_a_path_of_its_own():
     assert (
         load(endpoint="https://store.example/v1/s3/").s3_endpoint == "https://store.example/v1/s3"
