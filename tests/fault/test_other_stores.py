@@ -339,7 +339,7 @@ def test_f3_virtual_hosted_style_reaches_the_bucket_and_so_do_its_urls(
     assert blobs.delete(["other/virtual.png", "other/not.png"]) == {}
 
 
-@pytest.mark.parametrize("proxy", ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("proxy", ["http_proxy", "HTTP_PROXY"])
 def test_f2_an_inherited_proxy_does_not_stand_before_this_machine(
     s3_settings: dict[str, str], monkeypatch: pytest.MonkeyPatch, proxy: str
 ):
