@@ -121,7 +121,7 @@ class Intake:
             raise BlobsUnavailable(left[key])
 
     async def _mended(self, known: Input, pixels: Pixels, *, tenant: str) -> bool:
-        """Put the bytes of an input where they belong, if they are not there; whether they were.
+        """Put the bytes of an input where they belong, if they are not there; True: they were not.
 
         Redis knows an input whose object somebody removed. Under the same name, since the jobs
         that wait for it know that one.
