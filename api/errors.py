@@ -23,7 +23,6 @@ from starlette.routing import compile_path
 from api.groupstore import GroupMissing
 from api.keystore import KeyMissing
 from jobs import errors as jobs_errors
-from jobs.blobs import BlobMissing
 from jobs.errors import InvalidRequest, NotAdmitted, PrintworksError, Problem
 from jobs.webhooks.deliveries import DeliveryMissing
 from jobs.webhooks.endpoints import EndpointMissing, TooManyEndpoints
@@ -193,7 +192,7 @@ TABLE: dict[type[PrintworksError], Shown] = {
     jobs_errors.InputMissing: Shown(404, "There is no such input"),
     GroupMissing: Shown(404, "There is no such group"),
     KeyMissing: Shown(404, "There is no such key"),
-    BlobMissing: Shown(410, "The picture is no longer stored"),
+    jobs_errors.BlobMissing: Shown(410, "The picture is no longer stored"),
     EndpointMissing: Shown(404, "There is no such endpoint"),
     DeliveryMissing: Shown(404, "There is no such delivery"),
     TooManyEndpoints: Shown(422, "You have as many endpoints as you may"),

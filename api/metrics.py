@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from starlette.types import Scope
 
 from jobs.overview import ModelQueue, WorkerReport
+from jobs.scripts.erase_calls import Late
 from jobs.webhooks.deliveries import Figures
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -133,6 +134,13 @@ def queue_families(queues: Sequence[ModelQueue], workers: Sequence[WorkerReport]
             name, "gauge", said, [("", labels, v) for labels, v in values.items()]
         )
     ]
+
+
+def erase_families(found: Sequence[Late]) -> list[str]:
+    """What is due to be erased and still stored; anything but 0 for long is for an operator."""
+    samples: list[Sample] = [("", (("kind", late.kind),), late.count) for late in found]
+    said = "Due to be erased and still stored: jobs with pictures, inputs."
+    return family_of("erase_overdue", "gauge", said, samples)
 
 
 def webhook_families(figures: Figures) -> list[str]:

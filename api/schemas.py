@@ -229,6 +229,9 @@ class Health(View):
 
     status: str
     reasons: dict[str, str] = Field(default={}, description="What is amiss, by part.")
+    degraded: dict[str, str] = Field(
+        default={}, description="What is amiss though pictures are made, by part."
+    )
 
 
 def job_of(record: JobRecord, base_url: str) -> Job:

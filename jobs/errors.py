@@ -14,6 +14,7 @@
     │   ├── StorageFull       Redis has no memory or disk left to accept anything
     │   └── NotReplicated     it is done, but too few replicas confirmed that they have it
     ├── BlobsUnavailable      the picture store is away or refuses
+    │   └── BlobMissing       it has no such object (any more)
     └── SettingsError         a setting is misspelt, missing or impossible
 
 The class carries the stable `code`; what HTTP makes of it is decided in `api/errors.py`.
@@ -129,6 +130,13 @@ class BlobsUnavailable(PrintworksError):
 
     code = "blobs_unavailable"
     retryable = True
+
+
+class BlobMissing(BlobsUnavailable):
+    """There is no such object (any more)."""
+
+    code = "blob_missing"
+    retryable = False
 
 
 class SettingsError(PrintworksError):

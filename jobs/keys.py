@@ -20,6 +20,8 @@ is compressed and Lua cannot read it.
 | pw:deadlines | zset: job by Redis time, s | trimmed at each end | what may have to expire |
 | pw:erase | zset: tenant/job/n.ext by Redis time, s | by the janitor | what to erase, when |
 | pw:inputs | zset: tenant/input/name by Redis time, s | by the janitor | inputs to look at, when |
+| pw:unerased:{kind} | zset: as above by Redis time, s | 3 min, renewed | what S3 would not erase |
+| pw:unerased:{kind}:why | string | 3 min, renewed | the last reason |
 | pw:input:{tenant}/{input} | hash: blob, changes | KEEP_S, renewed | a picture to begin with |
 | pw:input:{tenant}/{input}:holds | zset: who by time, s | KEEP_S, renewed | how long it is held |
 | pw:preview:{job} | hash: image, JSON | PREVIEW_TTL_S; the job's end | what it looks like by now |
@@ -223,6 +225,12 @@ def an_input(tenant: str, input_id: str) -> tuple[str, str]:
     """A picture that jobs begin with: what is known of it, and who holds it."""
     key = f"pw:input:{tenant}/{input_id}"
     return key, f"{key}:holds"
+
+
+def unerased(kind: str) -> tuple[str, str]:
+    """What the picture store would not erase of this kind (pictures, inputs), and why."""
+    key = f"pw:unerased:{kind}"
+    return key, f"{key}:why"
 
 
 def image_key(tenant: str, job_id: str, index: int, extension: str) -> str:

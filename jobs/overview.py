@@ -54,6 +54,9 @@ class WorkerReport(BaseModel):
     models: tuple[ModelPace, ...]
     loading: dict[str, float] = {}  # models being loaded or tested: the share that is done
     broken: dict[str, str] = {}  # models that cannot be loaded here, and why
+    uploads_fail: str | None = (
+        None  # why the picture store takes none of its pictures; None: it does
+    )
     held_up: str | None = None  # why it takes no jobs though it could run them; None: it does
 
 

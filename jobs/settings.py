@@ -19,14 +19,17 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
 from jobs.errors import SettingsError
+from jobs.s3_endpoints import Addressing, check_bucket, checked_endpoint
 
 PREFIX = "PRINTWORKS_"
 ROLE_PREFIXES = ("PRINTWORKS_API_", "PRINTWORKS_WORKER_")
 CLIENT_VARIABLES = ("PRINTWORKS_URL", "PRINTWORKS_KEY")  # read by the command line only
+AWS_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set
 WAIVABLE = ("no-aof", "eviction", "old-version")  # jobs/connection.py says what each risks
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,12 +56,22 @@ class RoleSettings(BaseModel):
     redis_waive: str = Field(
         "", description="faults of Redis to live with, by comma: no-aof, eviction, old-version"
     )
-    s3_endpoint: str | None = Field(None, description="S3 endpoint; unset: AWS's own")
+    s3_endpoint: str | None = Field(
+        None,
+        description="S3 endpoint; AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL are read too; "
+        "unset: AWS's own",
+    )
     s3_public_endpoint: str | None = Field(
         None, description="the endpoint that clients reach, for presigned URLs; unset: s3_endpoint"
     )
     s3_region: str = Field("us-east-1", description="S3 region")
     s3_bucket: str = Field("printworks", description="the bucket that holds the pictures")
+    s3_addressing: Addressing = Field(
+        "auto",
+        validate_default=True,
+        description="path: endpoint/bucket; virtual: bucket.endpoint; auto: virtual for AWS and "
+        "stores known to take nothing else (OSS, COS, OBS), path for all others",
+    )
     s3_access_key: str | None = Field(None, description="unset: boto3's own chain of credentials")
     s3_secret_key: SecretStr | None = Field(None, description="goes with the access key")
     models_file: Path = Field(ROOT / "models" / "models.toml", description="the model file")
@@ -90,6 +103,21 @@ class RoleSettings(BaseModel):
     otel_share: float = Field(
         1.0, ge=0, le=1, description="share of traces that are kept, where the caller began none"
     )
+
+    @field_validator("s3_endpoint", "s3_public_endpoint")
+    @classmethod
+    def _endpoint_of_a_server(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if not value:
+            return None
+        return checked_endpoint(value, for_clients=info.field_name == "s3_public_endpoint")
+
+    @field_validator("s3_addressing")
+    @classmethod
+    def _bucket_can_be_reached(cls, value: Addressing, info: ValidationInfo) -> Addressing:
+        endpoint = info.data.get("s3_endpoint")
+        for each in {endpoint, info.data.get("s3_public_endpoint") or endpoint}:
+            check_bucket(info.data.get("s3_bucket", ""), value, each)
+        return value
 
     @field_validator("redis_waive")
     @classmethod
@@ -147,4 +175,7 @@ class RoleSettings(BaseModel):
         values = {f: environ[v] for f in cls.model_fields if (v := cls.variable(f)) in environ}
         if "REDIS_URL" in environ:
             values.setdefault("redis_url", environ["REDIS_URL"])
+        for name in AWS_ENDPOINTS:  # boto3 would read them by itself, past every check of ours
+            if environ.get(name):
+                values.setdefault("s3_endpoint", environ[name])
         return values

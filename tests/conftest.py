@@ -6,9 +6,12 @@ for is not started. Invariant: a test that leaves a Redis key without a TTL fail
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,9 +19,11 @@ import pytest
 from redis import Redis
 
 from deploy import servers
+from deploy.service import Service
 from jobs.blobs import Blobs
 from jobs.settings import RoleSettings
 from tests.helpers import keys_without_ttl, tool_missing
+from tests.stores import Store, endpoint_of, moto_refusing, moto_service
 
 # As worker/engine_link.py sets it for the engine, before torch is imported: spinning threads make
 # model calls 12 to 30 times slower on a busy machine.
@@ -92,6 +97,41 @@ def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serve
     server.wait_ready()
     yield server
     server.kill()  # its data is the test's: 2.3 s of an orderly end buy nothing
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The process's own moto: a second S3 server, unlike the first."""
+    if importlib.util.find_spec("moto") is None:
+        tool_missing("moto: a second S3 server")
+    server = moto_service(tmp_path_factory.mktemp("moto"))
+    server.start()
+    server.wait_ready()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def moto_settings(moto_server: Service) -> dict[str, str]:
+    """The settings of moto as the picture store; its bucket is there."""
+    settings = {
+        "s3_endpoint": endpoint_of(moto_server),
+        "s3_access_key": "AKIAIOSFODNN7EXAMPLE",
+        "s3_secret_key": "tests-secret",
+    }
+    Blobs(RoleSettings.model_validate(settings)).ensure_bucket()
+    return settings
+
+
+@pytest.fixture(scope="session", params=["seaweedfs", "moto"])
+def s3_store(request: pytest.FixtureRequest) -> Store:
+    """Each S3 server in turn: what a test asks of it, every store must do."""
+    if request.param == "moto":
+        settings = request.getfixturevalue("moto_settings")
+        refusing = functools.partial(moto_refusing, settings["s3_endpoint"])
+        return Store(name="moto", settings=settings, verifies_urls=False, refusing_keys=refusing)
+    settings = request.getfixturevalue("s3_settings")
+    return Store(name="seaweedfs", settings=settings, verifies_urls=True, refusing_keys=nullcontext)
 
 
 @pytest.fixture

@@ -228,5 +228,6 @@ class Control:
             slots=self._settings.slots,
             step_ms=self._engine.step_ms,
             **self._news.report(jobs, self._holding.pace),
+            uploads_fail=self._finishing.away,
             held_up=SPOOL_FULL if self._finishing.full else None,
         )

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from jobs.blobs import BlobMissing, Blobs
-from jobs.errors import BlobsUnavailable
+from jobs.blobs import Blobs
+from jobs.errors import BlobMissing, BlobsUnavailable
 from jobs.inputs import input_id
 from worker.messages import Pixels
 from worker.threads import Threads

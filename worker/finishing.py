@@ -104,6 +104,7 @@ class Finishing:
         self._parked: deque[_Encoded] = deque()
         self._dropped: set[str] = set()
         self._pause_s = 0.0  # 0: the store is well, as far as we know
+        self._away: str | None = None  # why the last upload failed; None: it did not
         self._try_at_s = 0.0
         self.tally = Tally()  # what this worker did, for metrics; told at its beats
 
@@ -122,6 +123,11 @@ class Finishing:
     def drop(self, image_id: str) -> None:
         """Nobody wants it any more: stop trying."""
         self._dropped.add(image_id)
+
+    @property
+    def away(self) -> str | None:
+        """Why the store takes no pictures, as the last upload was told; None: it does."""
+        return self._away
 
     @property
     def full(self) -> bool:
@@ -175,7 +181,7 @@ class Finishing:
     def _upload(self, encoded: _Encoded) -> None:
         if encoded.image_id in self._dropped:
             self._dropped.discard(encoded.image_id)
-            encoded.held.release()
+            self._let_go(encoded)
             return
         span = self.tracing.start("put picture", "client", parent=encoded.trace)
         try:
@@ -183,7 +189,7 @@ class Finishing:
         except OSError:  # its file is gone, and with it the picture
             span.end(error="spool_lost")
             log.exception("spool.lost", extra={"image": encoded.image_id})
-            encoded.held.release()
+            self._let_go(encoded)
             self._done.append(Unstorable(image_id=encoded.image_id, error=UNSTORABLE, again=True))
             return
         except BlobsUnavailable as error:
@@ -191,17 +197,25 @@ class Finishing:
             self.tally.add("s3", "put", error.code)
             self._pause_s = min(LAST_RETRY_S, max(FIRST_RETRY_S, self._pause_s * 2))
             self._try_at_s = time.monotonic() + self._pause_s
+            self._away = str(error)
             self._parked.append(encoded)
             log.warning("blobs.away", extra={"reason": str(error), "again_in_s": self._pause_s})
             return
         span.end()
         self.tally.add("s3", "put", "ok")
         self._pause_s = self._try_at_s = 0.0
+        self._away = None
         encoded.held.release()
         upload_ms = (time.monotonic() - encoded.began_s) * 1000
         self._done.append(
             Stored(image_id=encoded.image_id, image=encoded.image, upload_ms=upload_ms)
         )
+
+    def _let_go(self, encoded: _Encoded) -> None:
+        """It will not be uploaded; where it was the last, nothing is left that could find out."""
+        encoded.held.release()
+        if not self._parked:
+            self._away = None
 
 
 def _encoded(work: ToStore) -> tuple[Image, bytes]:

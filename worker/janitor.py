@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from redis import Redis
 from rq.queue import Queue
@@ -20,9 +20,10 @@ from jobs import keys
 from jobs.blobs import Blobs
 from jobs.catalogue import load_catalogue
 from jobs.connection import connect, translated
-from jobs.errors import BlobsUnavailable, StoreUnavailable
+from jobs.errors import StoreUnavailable
 from jobs.inputs import blob_of
-from jobs.scripts import input_calls, worker_calls
+from jobs.scripts import erase_calls, input_calls, worker_calls
+from jobs.scripts.erase_calls import Kind
 from jobs.store import JobStore
 from worker.main import Stop
 from worker.settings import WorkerSettings
@@ -30,7 +31,6 @@ from worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 ERASE_MOST = 100
-ERASE_HIDE_S = 60.0  # a janitor that dies with members in hand: another gets them after this
 SWEEP_S = 10.0
 
 
@@ -52,6 +52,7 @@ class Janitor:
             (SWEEP_S, self.sweep),
         )
         self._due = [0.0] * len(self._jobs)
+        self._refused: dict[Kind, str] = {}  # why the store would not erase, last
 
     def tick(self, now_s: float) -> None:
         """Do what is due; what fails is tried again at its next time."""
@@ -61,7 +62,7 @@ class Janitor:
             self._due[index] = now_s + period_s
             try:
                 job()
-            except (StoreUnavailable, BlobsUnavailable) as error:
+            except StoreUnavailable as error:
                 log.warning("janitor.waits", extra={"job": job.__name__, "reason": str(error)})
 
     def reap(self) -> None:
@@ -78,24 +79,45 @@ class Janitor:
 
     def erase(self) -> None:
         """Erase the pictures of expired, deleted and canceled jobs."""
-        members = self._store.run(worker_calls.erase(most=ERASE_MOST, hide_s=ERASE_HIDE_S))
-        if not members:
-            return
-        self._blobs.delete([blob for m in members for blob in worker_calls.blobs_of(m)])
-        self._store.run(worker_calls.erased(members))
-        log.info("pictures.erased", extra={"jobs": len(members)})
+        due = self._store.run(worker_calls.erase(most=ERASE_MOST, hide_s=erase_calls.HIDE_S))
+        done = self._erased("pictures", {m: worker_calls.blobs_of(m) for m in due})
+        if done:
+            self._store.run(worker_calls.erased(done))
+            log.info("pictures.erased", extra={"jobs": len(done)})
 
     def erase_inputs(self) -> None:
         """Erase the pictures to begin with that nobody holds any more."""
-        members = self._store.run(input_calls.due(most=ERASE_MOST, hide_s=ERASE_HIDE_S))
-        if not members:
-            return
-        self._blobs.delete([blob_of(member) for member in members])
-        self._store.run(input_calls.erased(members))
-        log.info("inputs.erased", extra={"inputs": len(members)})
+        due = self._store.run(input_calls.due(most=ERASE_MOST, hide_s=erase_calls.HIDE_S))
+        done = self._erased("inputs", {m: [blob_of(m)] for m in due})
+        if done:
+            self._store.run(input_calls.erased(done))
+            log.info("inputs.erased", extra={"inputs": len(done)})
+
+    def _erased(self, kind: Kind, blobs_of: Mapping[str, Sequence[str]]) -> list[str]:
+        """Erase the blobs of these members; those that are gone whole. The rest is noted."""
+        left = self._blobs.delete([blob for blobs in blobs_of.values() for blob in blobs])
+        reasons = {m: left[b] for m, blobs in blobs_of.items() for b in blobs if b in left}
+        if reasons:
+            self._note(kind, list(reasons), min(reasons.values()))
+        return [member for member in blobs_of if member not in reasons]
+
+    def _note(self, kind: Kind, members: Sequence[str], reason: str) -> None:
+        """Say that the store would not erase these: for metrics at each try, in the log once."""
+        count = self._store.run(erase_calls.left(kind, members, reason))
+        if self._refused.get(kind) != reason:
+            log.error("erase.refused", extra={"kind": kind, "reason": reason, "count": count})
+        self._refused[kind] = reason
+
+    def _note_if_over(self) -> None:
+        """Say once that what was refused is erased by now."""
+        for kind in list(self._refused):
+            if not self._store.run(erase_calls.late(kind)).count:
+                log.info("erase.caught_up", extra={"kind": kind})
+                del self._refused[kind]
 
     def sweep(self) -> None:
         """Trim RQ's registries, and put right what its tools left."""
+        self._note_if_over()
         for model in self._models:
             self._store.run(worker_calls.sweep(model))
         with translated():

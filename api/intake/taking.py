@@ -8,6 +8,7 @@ writing; the bytes that came are never stored and never decoded in this process.
 from __future__ import annotations
 
 import functools
+import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,13 +23,14 @@ from api.intake.pool import Decoders, Pixels, Undecodable
 from api.settings import ApiSettings
 from jobs.blobs import Blobs
 from jobs.choices import Picture
-from jobs.errors import InputMissing, InvalidRequest, JobMissing, Problem
+from jobs.errors import BlobsUnavailable, InputMissing, InvalidRequest, JobMissing, Problem
 from jobs.inputs import CONTENT_TYPE, Input, blob_of, size_of
 from jobs.scripts import input_calls
 from jobs.spec import JobRequest, JobSpec
 from jobs.store import AsyncJobStore
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 OWN_BYTES = 256 * 1024 * 1024  # of a picture that we made: bounded by its pixels, not by its bytes
 
 
@@ -72,9 +74,10 @@ class Intake:
     async def keep(self, pixels: Pixels, *, tenant: str) -> Input:
         """Store plain pixels, unless they are there; held for as long as an upload is."""
         hold_s, blob = self._settings.input_ttl_s, secrets.token_hex(8)
-        known = await self._store.run(
-            input_calls.find(tenant, pixels.id, new_blob=blob, hold_s=hold_s)
-        )
+        find = input_calls.find(tenant, pixels.id, new_blob=blob, hold_s=hold_s)
+        known = await self._store.run(find)
+        if known is not None and await self._mended(known, pixels, tenant=tenant):
+            known = await self._store.run(find)  # erased meanwhile: it is new once more
         if known is not None:
             return known
         key = blob_of(f"{tenant}/{pixels.id}/{blob}")
@@ -113,7 +116,22 @@ class Intake:
         key = await self._store.run(input_calls.drop(tenant, an_id))
         if key is None:
             raise InputMissing("there is no such input, or its time is over")
-        await self._in_thread(self._blobs.delete, [key])
+        left = await self._in_thread(self._blobs.delete, [key])
+        if left:  # the janitor tries on; whoever asked is not told that it is done
+            raise BlobsUnavailable(left[key])
+
+    async def _mended(self, known: Input, pixels: Pixels, *, tenant: str) -> bool:
+        """Put the bytes of an input where they belong, if they are not there; True: they were not.
+
+        Redis knows an input whose object somebody removed. Under the same name, since the jobs
+        that wait for it know that one.
+        """
+        key = blob_of(f"{tenant}/{known.id}/{known.blob}")
+        if await self._in_thread(self._blobs.size, key) == len(pixels.png):
+            return False
+        await self._in_thread(self._blobs.put, key, pixels.png, CONTENT_TYPE)
+        log.warning("input.stored_again", extra={"input": known.id})
+        return True
 
     async def _taken(
         self, pointer: str, given: Picture, tenant: str, cut: Mapping[str, bytes]

@@ -29,8 +29,8 @@ async def livez() -> Response:
 )
 async def readyz(services: ServicesDep) -> Response:
     """Redis takes writes, the picture store answers, a worker is ready."""
-    reasons = await services.readiness.reasons()
-    if not reasons:
-        return json_answer(Health(status="ready"))
-    view = Health(status="not ready", reasons=reasons)
+    found = await services.readiness.look()
+    if not found.reasons:
+        return json_answer(Health(status="ready", degraded=dict(found.degraded)))
+    view = Health(status="not ready", reasons=dict(found.reasons), degraded=dict(found.degraded))
     return json_answer(view, status=503, headers={"retry-after": "2"})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -57,7 +57,7 @@ async def get_image(
     record = await services.store.read(job_id, tenant=caller.tenant)
     found = find_image(record, image)
     if redirect:
-        return await _redirect(services, found)
+        return await _redirect(services, found, file_name(job_id, found))
     span = byte_range(request.headers.get("range"), found.bytes)
     stream = await _open(services, found, span)
     if_range = request.headers.get("if-range")
@@ -80,10 +80,19 @@ async def get_image(
 
 
 @router.head("/{image}", include_in_schema=False)
-async def head_image(services: ServicesDep, caller: Reader, job_id: JobId, image: str) -> Response:
-    """What GET would say of the picture: its type, length and ETag."""
+async def head_image(
+    services: ServicesDep,
+    caller: Reader,
+    job_id: JobId,
+    *,
+    image: str,
+    redirect: bool = False,
+) -> Response:
+    """What GET would say of the picture: its type, length and ETag; or a URL for HEAD."""
     record = await services.store.read(job_id, tenant=caller.tenant)
     found = find_image(record, image)
+    if redirect:
+        return await _redirect(services, found, file_name(job_id, found), method="HEAD")
     stream = await _open(services, found, None)
     await _close(services, stream)
     headers = _headers(job_id, found, stream) | {"content-length": str(stream.length)}
@@ -120,12 +129,21 @@ def byte_range(header: str | None, total_bytes: int) -> str | None:
     return f"bytes={first}-{last}"
 
 
-async def _redirect(services: Services, image: Image) -> Response:
+def file_name(job_id: str, image: Image) -> str:
+    """The name under which a picture is saved: of our own IDs only, never of a prompt."""
+    return f"{job_id}-{image.index}.{EXTENSIONS.get(image.content_type, ('bin',))[0]}"
+
+
+async def _redirect(
+    services: Services, image: Image, name: str, *, method: Literal["GET", "HEAD"] = "GET"
+) -> Response:
     # in a thread: credentials of an instance's role are fetched over the network at times
     sign = functools.partial(
         services.blobs.presign,
         image.key,
         content_type=image.content_type,
+        file_name=name,
+        method=method,
         expires_s=PRESIGNED_S,
     )
     url = await anyio.to_thread.run_sync(sign, limiter=services.blob_threads)
@@ -133,13 +151,11 @@ async def _redirect(services: Services, image: Image) -> Response:
 
 
 def _headers(job_id: str, image: Image, stream: BlobStream) -> dict[str, str]:
-    extension = EXTENSIONS.get(image.content_type, ("bin",))[0]
     return {
         "etag": stream.etag,
         "accept-ranges": "bytes",
         "cache-control": CACHING,
-        # made of our own IDs only: a prompt never becomes a file name
-        "content-disposition": f'inline; filename="{job_id}-{image.index}.{extension}"',
+        "content-disposition": f'inline; filename="{file_name(job_id, image)}"',
     }
 
 

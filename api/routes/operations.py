@@ -16,13 +16,14 @@ from api.auth import needs
 from api.errors import ModelMissing, WorkerMissing
 from api.keystore import Scope
 from api.lasting import lasting_families
-from api.metrics import MEDIA_TYPE, family, queue_families, webhook_families
+from api.metrics import MEDIA_TYPE, erase_families, family, queue_families, webhook_families
 from api.openapi import problems
 from api.schemas import Paused, WorkerList
 from api.state import Services, ServicesDep
 from api.stats import Draining, Purged, StatsList, WorkerDraining, stats_of
 from api.version import own_version
 from jobs.errors import InvalidRequest, NotReplicated, Problem, StoreUnavailable
+from jobs.scripts.erase_calls import KINDS, late
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ async def get_metrics(services: ServicesDep) -> Response:
         models = [entry.id for entry in services.catalogue.models]
         queues = await services.store.queue_state(models)
         more += queue_families(queues, await services.store.workers())
+        more += erase_families([await services.store.run(late(kind)) for kind in KINDS])
         more += webhook_families(await services.webhooks.deliveries.figures())
         more += lasting_families(await services.figures.counts())
         redis_up = 1

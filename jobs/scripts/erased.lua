@@ -1,7 +1,7 @@
 -- erased: these blobs are gone. The entry of a record that still lives comes once more, to take
 -- it out of its tenant's listing.
 -- uses: common
--- KEYS  1 zset of what to erase
+-- KEYS  1 zset of what to erase  2 zset of what the store refused
 -- ARGV  members
 
 local now = clock()
@@ -9,6 +9,7 @@ for _, member in ipairs(ARGV) do
   local tenant, id, extension = string.match(member, '^(.*)/([^/]+)/%d+%.(%w+)$')
   local left = redis.call('TTL', job_key(id))
   redis.call('ZREM', KEYS[1], member)
+  redis.call('ZREM', KEYS[2], member)
   if left > 0 then
     redis.call('ZADD', KEYS[1], exact(now + left), tenant .. '/' .. id .. '/0.' .. extension)
   elseif left == -2 then

@@ -48,7 +48,8 @@ def due(*, most: int, hide_s: float) -> Call[list[str]]:
 
 def erased(members: Sequence[str]) -> Call[int]:
     """These bytes are gone."""
-    return Call(load("input_erased"), (keys.INPUTS,), tuple(members), int)
+    where = (keys.INPUTS, keys.unerased("inputs")[0])
+    return Call(load("input_erased"), where, tuple(members), int)
 
 
 def _input(an_id: str, reply: Sequence[Any]) -> Input:

@@ -235,7 +235,8 @@ def erase(*, most: int, hide_s: float) -> Call[list[str]]:
 
 def erased(members: Sequence[str]) -> Call[int]:
     """These blobs are gone."""
-    return Call(load("erased"), (keys.ERASE,), tuple(members), int)
+    where = (keys.ERASE, keys.unerased("pictures")[0])
+    return Call(load("erased"), where, tuple(members), int)
 
 
 def blobs_of(member: str) -> list[str]:

@@ -31,7 +31,14 @@ class HandWorker:
         self.blobs = blobs
         self.model = model
 
-    def speak(self, *, cost_per_s: float = 2.0, engine_ready: bool = True) -> None:
+    def speak(
+        self,
+        *,
+        cost_per_s: float = 2.0,
+        engine_ready: bool = True,
+        name: str = NAME,
+        uploads_fail: str | None = None,
+    ) -> None:
         """Say that it lives: what readiness and the expected wait are made of."""
         pace = ModelPace(
             model=self.model,
@@ -42,7 +49,7 @@ class HandWorker:
             image_steps_per_s=10.0,
         )
         report = WorkerReport(
-            name=NAME,
+            name=name,
             host="test",
             pid=1,
             engine_ready=engine_ready,
@@ -52,9 +59,10 @@ class HandWorker:
             slots=8,
             step_ms=None,
             models=(pace,),
+            uploads_fail=uploads_fail,
         )
         self.store.run(worker_calls.beat(report, [], worker_ttl_s=60))
-        self.store.redis.sadd(keys.RQ_WORKERS, keys.rq_key("worker", NAME))
+        self.store.redis.sadd(keys.RQ_WORKERS, keys.rq_key("worker", name))
 
     def take(self) -> Claimed:
         """The next job."""

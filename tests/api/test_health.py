@@ -36,6 +36,23 @@ def test_a_missing_picture_store_is_a_reason(api_settings: ApiSettings, redis_ur
     assert "s3" in answer.json()["reasons"]
 
 
+def test_a24_a_store_that_takes_no_pictures_is_not_ready_whatever_its_bucket_says(
+    api: httpx2.Client, worker: HandWorker
+):
+    worker.speak(uploads_fail="the picture store refuses: XMinioStorageFull")
+    none = api.get("/readyz")
+    worker.speak(name="another")
+    some = api.get("/readyz")
+    worker.speak()
+    all_well = api.get("/readyz")
+
+    assert (none.status_code, list(none.json()["reasons"])) == (503, ["s3"])
+    assert "XMinioStorageFull" in none.json()["reasons"]["s3"]
+    assert (some.status_code, some.json()["status"]) == (200, "ready")
+    assert some.json()["degraded"]["s3"].startswith("1 of 2 workers cannot store")
+    assert all_well.json()["degraded"] == {}
+
+
 def test_without_redis_it_lives_says_so_and_answers_in_time(
     served, valkey_server: servers.Valkey, worker: HandWorker
 ):

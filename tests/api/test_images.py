@@ -110,6 +110,26 @@ def test_a_redirect_needs_no_key_and_reads_one_object(api: httpx2.Client, worker
     print(f"T60: one object, 600 s, {len(altered) + 2} alterations, all 403")
 
 
+def test_f15_a_picture_is_saved_under_its_name_and_head_is_sent_on_as_get_is(
+    api: httpx2.Client, worker: HandWorker
+):
+    job, (stored,) = made(api, worker)
+    url = job["images"][0]["url"]
+
+    got = api.get(url, params={"redirect": "1"})
+    asked = api.head(url, params={"redirect": "1"})
+    head = httpx2.head(asked.headers["location"])
+
+    whole = httpx2.get(got.headers["location"])
+    assert (asked.status_code, asked.content, head.status_code) == (302, b"", 200)
+    assert head.headers["content-length"] == str(len(stored))
+    for answer in (whole, head):
+        assert answer.headers["content-type"] == "image/png"
+        named = f'inline; filename="{job["id"]}-0.png"'
+        assert answer.headers["content-disposition"] == named
+    assert httpx2.get(got.headers["location"].replace("-0.png", "-0.html")).status_code == 403
+
+
 @pytest.mark.parametrize(
     "prompt", ["a\r\nSet-Cookie: x=1", '"; filename="evil.html', "../../etc", "\u202egpj.exe", "🦉"]
 )

@@ -223,6 +223,27 @@ def blob_names(redis: Redis, an_id: str) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("harm", ["lost", "cut short"])
+def test_a14_a_picture_whose_object_was_lost_is_stored_again_when_it_is_sent_again(
+    api: httpx2.Client, redis: Redis, blobs: Blobs, harm: str
+):
+    picture = a_picture(64, 64)
+    view = sent(api, picture)
+    (key,) = blob_names(redis, view["id"])
+    stored = b"".join(blobs.open(key).chunks())
+    waiting = api.post("/v1/jobs", json={"prompt": "a", "image": {"input": view["id"]}})
+    if harm == "lost":
+        blobs.delete([key])
+    else:
+        blobs.put(key, stored[:-9], "image/png")
+
+    again = sent(api, picture)
+
+    assert (waiting.status_code, again["id"]) == (202, view["id"])
+    assert blob_names(redis, view["id"]) == [key]  # where the job that waits looks for it
+    assert b"".join(blobs.open(key).chunks()) == stored
+
+
 def end_upload(redis: Redis, an_id: str) -> None:
     """As if its hour had passed."""
     redis.zadd(f"pw:input:default/{an_id}:holds", {"upload": 1})

@@ -3,16 +3,21 @@
 It passes requests on untouched (signatures cover the Host header, which stays the client's own),
 unless its mode says otherwise: an error's name; "half": every second request is told to slow down;
 "reset", "hang"; "truncate", "corrupt": the store gets half of the bytes, or one that is wrong;
-"wrong_etag": it gets them all, and the client is told of others; "cut": the client gets half of an
-answer. Counts what it saw.
+"wrong_etag": the client is told of other bytes, and is given them when it looks; "cut": the client
+gets half of an answer; "opaque_etag": the ETag is no MD5, as where a KMS encrypts. Counts what it
+saw. A `rule` says which single requests are refused, as other stores than ours do; with a
+certificate it speaks TLS.
 """
 
 from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import struct
 import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,17 +31,42 @@ ERRORS = {
     "no_bucket": (404, "NoSuchBucket"),
     "error_in_200": (200, "InternalError"),
 }
-OTHER_BYTES = {"etag": f'"{"0" * 32}"', "x-amz-checksum-crc32": "AAAAAA=="}
+OTHER_ETAG = f'"{"0" * 32}"'
 MODES = (*ERRORS, "reset", "truncate", "corrupt", "wrong_etag", "hang")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One request, as it came."""
+
+    method: str
+    path: str  # with its query
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def deletes_many(self) -> bool:
+        return self.method == "POST" and self.path.endswith("?delete")
+
+
+Answer = tuple[int, str]  # status, and the code of S3's error or, of a 200, the whole body
+Rule = Callable[[Asked], Answer | None]
+
+
 class S3Proxy(ThreadingHTTPServer):
-    """`mode` may be changed at any time; "ok" passes everything on."""
+    """`mode` may be changed at any time; "ok" passes everything on that `rule` does not refuse."""
 
     daemon_threads = True
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(
+        self, upstream: str, *, rule: Rule | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.rule = rule or (lambda _asked: None)
+        self.asked: list[Asked] = []
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.upstream = urlsplit(upstream).netloc
         self.mode = "ok"
         self.seen = 0
@@ -46,7 +76,7 @@ class S3Proxy(ThreadingHTTPServer):
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self.server_port}"
 
     def set(self, mode: str) -> None:
         self.mode = mode
@@ -76,6 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         body = self._body()
+        asked = Asked(method=self.command, path=self.path, headers=self.headers, body=body)
+        self.server.asked.append(asked)
+        if refused := self.server.rule(asked):
+            self._refuse(*refused)
+            return
         if mode == "half":
             mode = "slow_down" if self.server.seen % 2 else "ok"
         if mode == "corrupt":
@@ -98,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, code: str) -> None:
         said = f"<Error><Code>{code}</Code><Message>told to</Message></Error>".encode()
+        if code.startswith("<"):
+            said = code.encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/xml")
         self.send_header("Content-Length", str(len(said)))
@@ -119,10 +156,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         answer = upstream.getresponse()
         data = answer.read()
+        lies = self.server.mode == "wrong_etag" and self.command in {"PUT", "GET"}
+        if lies:
+            data = bytes(b ^ 1 for b in data)
         self.send_response(answer.status)
         for name, value in answer.getheaders():
-            if self.server.mode == "wrong_etag" and name.lower() in OTHER_BYTES:
-                self.send_header(name, OTHER_BYTES[name.lower()])
+            if name.lower() == "etag" and (lies or self.server.mode == "opaque_etag"):
+                self.send_header(name, OTHER_ETAG)
             elif name.lower() not in {"transfer-encoding", "connection", "content-length", "date"}:
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))

@@ -228,11 +228,13 @@ def test_t25_a_full_spool_holds_claims_and_no_picture_is_lost(
         wait_until(lambda: held(tmp_path) > 1_000_000, "the spool is full", 20)
         wait_until(lambda: ready(redis)[0].held_up, "it says why it takes no more", 20)
         assert "spool" in str(ready(redis)[0].held_up)
+        assert "SlowDown" in str(ready(redis)[0].uploads_fail)
         assert statuses(store, ids).count("queued") >= 8  # back-pressure: they wait for others
         proxy.set("ok")
         all_succeed(store, redis, ids)
         wait_until(lambda: held(tmp_path) == 0, "the spool is empty")
         wait_until(lambda: not ready(redis)[0].held_up, "nothing holds it up", 20)
+        assert ready(redis)[0].uploads_fail is None
 
     assert {read(store, i).metrics["attempts"] for i in ids} == {1.0}
 
