@@ -61,6 +61,38 @@ def test_a_field_that_may_be_null_is_typed_so(ours: type[Any], schemas: dict[str
     assert own == theirs
 
 
+# What identifies a thing, or is all of an answer: without it, it is no answer of this service.
+REQUIRED: dict[type[Any], set[str]] = {
+    types.Job: {"id", "status"},
+    types.JobPage: {"jobs"},
+    types.Image: {"index"},
+    types.Input: {"id"},
+    types.JobError: {"code"},
+    types.Model: {"id"},
+    types.ModelList: {"models"},
+    types.Sampler: {"id"},
+    types.SamplerList: {"samplers"},
+    FieldProblem: {"pointer", "code", "detail"},
+}
+
+
+@pytest.mark.parametrize("ours", SAME, ids=lambda kind: kind.__name__)
+def test_a_service_of_an_older_release_is_read_whatever_it_does_not_say_yet(
+    ours: type[Any],
+) -> None:
+    needed = {name for name, field in ours.model_fields.items() if field.is_required()}
+
+    assert needed == REQUIRED.get(ours, set())
+
+
+def test_a_service_of_a_newer_release_is_read_whatever_it_says_besides() -> None:
+    job = {"id": "0197", "status": "dreaming", "resolved": {"prompt": "a cat", "later": 1}}
+
+    read = types.Job.model_validate(job | {"later": {"than": "this"}})
+
+    assert (read.status, read.final, read.resolved.prompt) == ("dreaming", False, "a cat")
+
+
 def _may_be_null(schema: dict[str, Any]) -> bool:
     return any(choice.get("type") == "null" for choice in schema.get("anyOf", []))
 
