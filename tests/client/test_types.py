@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,14 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
         return {n: list(inspect.signature(m).parameters) for n, m in methods if n[0] != "_"}
 
     assert public(Client) == public(AsyncClient)
+
+
+def test_the_synchronous_client_is_the_asynchronous_one_translated(root: Path) -> None:
+    asked = [sys.executable, str(root / "client/generate_sync.py"), "--check"]
+
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_tree_drawn_in_errors_is_the_tree() -> None:
