@@ -7,6 +7,8 @@ can give is declared.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,7 +165,41 @@ def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     for path in whole["paths"].values():
         for operation in path.values():
             _complete(operation)
+    whole["components"]["responses"] = _shared(whole["paths"])
     return whole
+
+
+def _shared(paths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Replace each answer that several operations give by a reference; return the answers by name.
+
+    Written out in each operation, they were 63 % of the document.
+    """
+    given: dict[str, list[dict[str, Any]]] = {}  # by the answer's JSON: the operations' own lists
+    named: dict[str, str] = {}
+    for path in paths.values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if MEDIA_TYPE in answer.get("content", {}):
+                    text = json.dumps(answer, sort_keys=True)
+                    given.setdefault(text, []).append(operation["responses"])
+                    codes = re.findall("`(.+?)`", answer["description"])
+                    named[text] = "-".join([status, *codes])
+    for text, lists in given.items():
+        answer = json.loads(text)
+        for answers in lists:
+            answers.update(
+                (status, {"$ref": f"#/components/responses/{named[text]}"})
+                for status, there in answers.items()
+                if there == answer
+            )
+    assert len({*named.values()}) == len(named), "two answers of one status and the same codes"
+    return {named[text]: json.loads(text) for text in sorted(given, key=lambda t: named[t])}
+
+
+def answer_of(whole: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """Return a declared answer itself, where an operation refers to it."""
+    name = answer.get("$ref", "").rpartition("/")[2]
+    return whole["components"]["responses"][name] if name else answer
 
 
 def _both(own: dict[str, Any] | None, common: dict[str, Any]) -> dict[str, Any]:

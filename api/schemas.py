@@ -271,33 +271,21 @@ def _image(image: Image, job_url: str) -> ImageView:
     )
 
 
+# What of a spec `resolved` does not repeat: a webhook's URL may hold a secret of its owner.
+NOT_RESOLVED = frozenset({"webhook"})
+
+
 def resolved_of(spec: JobSpec) -> Resolved:
-    """The spec in the words of a request."""
-    return Resolved(
-        model=spec.model,
-        prompt=spec.prompt,
-        negative_prompt=spec.negative_prompt,
-        width=spec.width,
-        height=spec.height,
-        steps=spec.steps,
-        guidance_scale=spec.guidance_scale,
-        seed=list(spec.seeds),
-        n=spec.n,
-        sampler=spec.sampler,
-        loras=list(spec.loras),
-        control=_control(spec.control) if spec.control else None,
-        image=PictureView(input=spec.image) if spec.image else None,
-        mask=PictureView(input=spec.mask) if spec.mask else None,
-        strength=spec.strength,
-        resize=spec.resize,
-        output=spec.output,
-        preview=spec.preview,
-        priority=spec.priority,
-        deadline_s=spec.deadline_s,
-        retention_s=spec.retention_s,
-        reproducibility=spec.reproducibility,
-        metadata=spec.metadata,
-    )
+    """Return the spec in the words of a request; a field that Resolved lacks is an error."""
+    values = {name: value for name, value in spec if name not in NOT_RESOLVED}
+    values["seed"], values["n"] = list(values.pop("seeds")), spec.n
+    values["loras"] = list(spec.loras)
+    values["control"] = _control(spec.control) if spec.control else None
+    values |= {
+        name: PictureView(input=an_id) if (an_id := values[name]) else None
+        for name in ("image", "mask")
+    }
+    return Resolved(**values)
 
 
 def _control(control: Control) -> ControlView:

@@ -15,24 +15,14 @@ from pydantic import BaseModel, Field, ValidationError
 
 from api.deps import strict_json
 from api.schemas import View
-from jobs.choices import Frozen
+from jobs.choices import SUBSCRIBABLE, EventType, Frozen, SubscribableEvent
 from jobs.errors import InvalidRequest
 from jobs.parsing import problems_of
 from jobs.webhooks.deliveries import Attempt, Delivery
 from jobs.webhooks.endpoints import OVERLAP_S, Endpoint, live
-from jobs.webhooks.events import DEFAULT, SUBSCRIBABLE, EventType
+from jobs.webhooks.events import DEFAULT
 
-Subscribed = Literal[
-    "job.started",
-    "job.progress",
-    "job.succeeded",
-    "job.failed",
-    "job.canceled",
-    "job.expired",
-    "group.completed",
-    "endpoint.disabled",
-]
-Events = Annotated[list[Subscribed], Field(min_length=1, max_length=len(SUBSCRIBABLE))]
+Events = Annotated[list[SubscribableEvent], Field(min_length=1, max_length=len(SUBSCRIBABLE))]
 Url = Annotated[str, Field(min_length=8, max_length=2048, description="Where to post.")]
 Words = Annotated[str, Field(max_length=200, description="Yours, for your own eyes.")]
 DeliveryState = Literal["pending", "held", "delivered", "exhausted"]
@@ -43,7 +33,7 @@ class EndpointRequest(Frozen):
 
     url: Url
     events: Events = Field(
-        [kind.value for kind in DEFAULT],
+        list(DEFAULT),
         description="Of what to tell; left out: how jobs and groups end.",
     )
     description: Words = ""

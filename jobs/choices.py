@@ -1,12 +1,14 @@
-"""The parts of a request that have parts: pictures, adapters, a control, the file, the webhook.
+"""The nested objects of a request: pictures, LoRAs, a control, the file, the webhook.
 
-Owns their fields and what each may be by itself. Knows no model. Invariant: every part is frozen
+Owns their fields and what each may be by itself, and two tables: file formats and the events of
+webhooks. Knows no model. Invariant: every part is frozen
 and strict, and an unknown key in it is refused.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -32,17 +34,55 @@ class Frozen(BaseModel):
     )
 
 
+Format = Literal["png", "jpeg", "webp"]
+
+
+class FileFormat(NamedTuple):
+    """What a format is called in HTTP and in a file's name; the first extension is ours."""
+
+    content_type: str
+    extensions: tuple[str, ...]
+
+
+FORMATS: dict[Format, FileFormat] = {
+    "png": FileFormat("image/png", ("png",)),
+    "jpeg": FileFormat("image/jpeg", ("jpg", "jpeg")),
+    "webp": FileFormat("image/webp", ("webp",)),
+}
+
+
 class Output(Frozen):
     """How the pixels are written to a file."""
 
-    format: Literal["png", "jpeg", "webp"] = "png"
+    format: Format = "png"
     quality: Annotated[int, Field(ge=1, le=100)] | None = None  # jpeg, webp; None: 90
     metadata: bool = True  # write seed, settings and fingerprint into the file
 
 
-WebhookEvent = Literal[
-    "job.started", "job.progress", "job.succeeded", "job.failed", "job.canceled", "job.expired"
-]
+class EventType(StrEnum):
+    """What a webhook can report. `test` is sent where it is asked for, subscribed or not."""
+
+    STARTED = "job.started"
+    PROGRESS = "job.progress"
+    SUCCEEDED = "job.succeeded"
+    FAILED = "job.failed"
+    CANCELED = "job.canceled"
+    EXPIRED = "job.expired"
+    GROUP_COMPLETED = "group.completed"
+    ENDPOINT_DISABLED = "endpoint.disabled"
+    TEST = "webhook.test"
+
+
+ENDINGS = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELED, EventType.EXPIRED)
+OF_A_JOB = (EventType.STARTED, EventType.PROGRESS, *ENDINGS)
+SUBSCRIBABLE = (*OF_A_JOB, EventType.GROUP_COMPLETED, EventType.ENDPOINT_DISABLED)
+
+if TYPE_CHECKING:
+    JobEvent = EventType
+    SubscribableEvent = EventType
+else:  # a checker cannot read a Literal made of a tuple; pydantic and the OpenAPI document can
+    JobEvent = Literal[OF_A_JOB]
+    SubscribableEvent = Literal[SUBSCRIBABLE]
 
 
 class GroupWebhook(Frozen):
@@ -58,8 +98,8 @@ class GroupWebhook(Frozen):
 class JobWebhook(GroupWebhook):
     """Whom to tell of this one job, besides the tenant's endpoints."""
 
-    events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1, strict=False)] = Field(
-        ("job.succeeded", "job.failed", "job.canceled", "job.expired"),
+    events: Annotated[tuple[JobEvent, ...], Field(min_length=1, strict=False)] = Field(
+        ENDINGS,
         description="Of what; left out: how it ended.",
     )
 

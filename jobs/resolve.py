@@ -20,7 +20,7 @@ from jobs.resolve_control import check_control, check_control_size
 from jobs.resolve_inputs import begins_with, check_inputs
 from jobs.resolve_loras import check_loras
 from jobs.samplers import SAMPLERS
-from jobs.spec import MAX_SEED, JobRequest, JobSpec
+from jobs.spec import MAX_SEED, PASSED_ON, JobRequest, JobSpec
 
 MAX_METADATA_BYTES = 1024
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -60,9 +60,8 @@ def resolve(
     if problems:
         raise InvalidRequest(problems)
     return JobSpec(
+        **{name: getattr(request, name) for name in PASSED_ON},
         model=entry.id,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
         width=width,
         height=height,
         steps=steps,
@@ -74,15 +73,7 @@ def resolve(
         image=start.image,
         mask=start.mask,
         strength=start.strength,
-        resize=request.resize,
-        output=request.output,
-        preview=request.preview,
-        priority=request.priority,
-        deadline_s=request.deadline_s,
         retention_s=request.retention_s or default_retention_s,
-        reproducibility=request.reproducibility,
-        metadata=request.metadata,
-        webhook=request.webhook,
     )
 
 

@@ -1,8 +1,9 @@
 """What was asked: the request as a client may write it, and the spec it becomes.
 
 Owns `JobRequest` (optional fields, strict types) and `JobSpec` (canonical: every value needed to
-make the same pictures again). Knows no Redis, HTTP or torch. Invariant: a JobSpec never changes;
-`jobs/parsing.py` reads a request, `jobs/resolve.py` makes a spec of it.
+make the same pictures again). Knows no Redis, HTTP or torch. Invariants: a JobSpec never changes;
+a field that both have unchanged is written once, in `Texts` or `Handling`. `jobs/parsing.py` reads
+a request, `jobs/resolve.py` makes a spec of it.
 """
 
 from __future__ import annotations
@@ -48,14 +49,43 @@ class Reproducibility(StrEnum):
     FAST = "fast"
 
 
-class JobRequest(Frozen):
-    """A generation request as a client may send it. What is left out is resolved, and recorded."""
+class Texts(Frozen):
+    """The words of a request, which pass unchanged into its spec."""
+
+    prompt: str = Field(description="What the picture shows.", min_length=1, max_length=20_000)
+    negative_prompt: str = Field("", description="What it should not show.", max_length=20_000)
+
+
+class Handling(Frozen):
+    """How a job is treated and its pictures delivered; passes unchanged into the spec."""
+
+    resize: Resize | None = Field(
+        None,
+        description="An image (or a control's) of another size than the job's: `cover` crops its "
+        "middle, `stretch` changes its shape. Left out: it is refused.",
+    )
+    output: Output = Output()
+    preview: bool = Field(
+        False,
+        description="Send `preview` events while it is made: about two small pictures a second.",
+    )
+    priority: Priority = Field(Priority.NORMAL, strict=False)
+    deadline_s: Annotated[float, Field(gt=0, le=7 * 86_400)] | None = Field(
+        None, description="Seconds from now by which it must be done; later it expires."
+    )
+    reproducibility: Reproducibility = Field(Reproducibility.EXACT, strict=False)
+    metadata: dict[str, JsonValue] = Field(
+        {}, description="Yours, echoed in the record; at most 1 KiB of JSON."
+    )
+    webhook: JobWebhook | None = Field(None, description="Call back when something happens.")
+
+
+class Choices(Frozen):
+    """Values that the model decides where a request leaves them out; `resolve` settles each."""
 
     model: Name | None = Field(
         None, description="A model's ID; left out: the first of the model file."
     )
-    prompt: str = Field(description="What the picture shows.", min_length=1, max_length=20_000)
-    negative_prompt: str = Field("", description="What it should not show.", max_length=20_000)
     width: int | None = Field(None, description="Width in px; goes with `height`.")
     height: int | None = Field(None, description="Height in px; goes with `width`.")
     size: str | None = Field(
@@ -74,7 +104,7 @@ class JobRequest(Frozen):
     )
     seed: Seed | Annotated[list[Seed], Field(min_length=1, max_length=HARD_MAX_N)] | None = Field(
         None,
-        description="Image k uses seed + k, or the k-th of a list. Left out: drawn, and recorded.",
+        description="Image k uses seed + k, or the k-th of a list. Left out: random, and recorded.",
     )
     n: int | None = Field(None, description="How many images; 1 unless `seed` is a list.")
     sampler: Name | None = Field(
@@ -99,36 +129,23 @@ class JobRequest(Frozen):
         description="How much of the image is let go of. Left out: 0.8, with a mask 1. "
         "The last steps x strength steps are taken.",
     )
-    resize: Resize | None = Field(
-        None,
-        description="An image (or a control's) of another size than the job's: `cover` crops its "
-        "middle, `stretch` changes its shape. Left out: it is refused.",
-    )
-    output: Output = Output()
-    preview: bool = Field(
-        False,
-        description="Send `preview` events while it is made: about two small pictures a second.",
-    )
-    priority: Priority = Field(Priority.NORMAL, strict=False)
-    deadline_s: Annotated[float, Field(gt=0, le=7 * 86_400)] | None = Field(
-        None, description="Seconds from now by which it must be done; later it expires."
-    )
     retention_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
         None, description="Seconds that pictures and record are kept after the end."
     )
-    reproducibility: Reproducibility = Field(Reproducibility.EXACT, strict=False)
-    metadata: dict[str, JsonValue] = Field(
-        {}, description="Yours, echoed in the record; at most 1 KiB of JSON."
-    )
-    webhook: JobWebhook | None = Field(None, description="Call back when something happens.")
 
 
-class JobSpec(Frozen):
+class JobRequest(Handling, Choices, Texts):
+    """A generation request as a client may send it. What is left out is resolved, and recorded."""
+
+
+# The fields that a spec takes from its request as they are.
+PASSED_ON = (*Texts.model_fields, *Handling.model_fields)
+
+
+class JobSpec(Handling, Texts):
     """One accepted request, every value definite. The same spec gives the same pictures."""
 
     model: str
-    prompt: str
-    negative_prompt: str
     width: int  # px
     height: int  # px
     steps: int
@@ -140,15 +157,7 @@ class JobSpec(Frozen):
     image: str | None = None  # ID of the input that it begins with, of the job's own size
     mask: str | None = None  # ID of the input that is white where to repaint
     strength: Strength | None = None  # None: there is no image
-    resize: Resize | None = None  # how the image came to that size; None: it has it
-    output: Output
-    preview: bool = False
-    priority: Priority = Field(strict=False)
-    deadline_s: float | None
     retention_s: int
-    reproducibility: Reproducibility = Field(strict=False)
-    metadata: dict[str, JsonValue]
-    webhook: JobWebhook | None = None
 
     @property
     def n(self) -> int:

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 from jobs import keys
 from jobs.blobs import Blobs
+from jobs.choices import FORMATS
 from jobs.counts import Tally
 from jobs.errors import BlobsUnavailable
 from jobs.record import Image, JobError
-from jobs.scripts.job_hash import EXTENSIONS
 from jobs.spec import JobSpec
 from jobs.tracing import OFF, Tracing
 from worker.checking import Checker, picture_of, refusal
 from worker.messages import Finished
-from worker.pictures import CONTENT_TYPES, encode
+from worker.pictures import encode
 from worker.spool import Held, Spool
 from worker.threads import Threads
 
@@ -222,14 +222,14 @@ def _encoded(work: ToStore) -> tuple[Image, bytes]:
     pixels = work.finished.pixels
     output = work.spec.output
     data = encode(work.finished, work.spec, seed=work.seed, job_id=work.job_id)
-    extension = EXTENSIONS[output.format]
+    extension = FORMATS[output.format].extensions[0]
     image = Image(
         index=work.index,
         seed=work.seed,
         pixel_sha256=hashlib.sha256(pixels.data).hexdigest(),
         width=pixels.width,
         height=pixels.height,
-        content_type=CONTENT_TYPES[output.format],
+        content_type=FORMATS[output.format].content_type,
         bytes=len(data),
         key=keys.image_key(work.tenant, work.job_id, work.index, extension),
     )

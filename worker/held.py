@@ -20,6 +20,8 @@ from jobs.tracing import NO_SPAN, Span
 from worker.messages import Control, Finished, ImageRequest, Lora, Pixels, Progress, Started
 
 PRIORITIES = {Priority.HIGH: 1, Priority.NORMAL: 0, Priority.LOW: -1}
+# Fields of a spec that no picture depends on and the engine need not know.
+NOT_FOR_THE_ENGINE = frozenset({"output", "resize", "retention_s", "metadata", "webhook"})
 PREVIEW_S = 0.4  # between two previews of one job, of whichever of its images
 _ORDER = (Stage.WAITING, Stage.ENCODING, Stage.DENOISING, Stage.DECODING, Stage.UPLOADING)
 # What several images kept together is what the weakest of them kept.

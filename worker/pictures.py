@@ -16,7 +16,6 @@ from PIL.PngImagePlugin import PngInfo
 from jobs.spec import JobSpec
 from worker.messages import Finished
 
-CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 DEFAULT_QUALITY = 90
 PNG_LEVEL = 1  # level 6 takes five times as long and saves a tenth of the bytes
 _EXIF_DESCRIPTION, _EXIF_SOFTWARE = 0x010E, 0x0131
@@ -37,27 +36,29 @@ def encode(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> byte
     return into.getvalue()
 
 
+# What of a spec is not written into a file: how it was delivered, and what is the owner's own.
+NOT_IN_FILES = {
+    "seeds",  # the picture's own seed stands there instead
+    "output",
+    "preview",
+    "priority",
+    "deadline_s",
+    "retention_s",
+    "reproducibility",  # asked for; the file says which was kept
+    "metadata",
+    "webhook",
+}
+
+
 def metadata(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> dict[str, Any]:
-    """Everything needed to make this picture again, as (seed, n=1)."""
-    control = spec.control.model_dump() if spec.control else None
-    started = {
-        "control": control,
-        "image": spec.image,
-        "mask": spec.mask,
-        "strength": spec.strength,
-    }
+    """Return everything needed to make this picture again, as (seed, n=1)."""
+    asked = spec.model_dump(mode="json", exclude=NOT_IN_FILES, exclude_none=True)
+    if not spec.loras:
+        del asked["loras"]
     return {
         "job": job_id,
-        "model": spec.model,
-        "prompt": spec.prompt,
-        "negative_prompt": spec.negative_prompt,
-        "width": spec.width,
-        "height": spec.height,
-        "steps": spec.steps,
-        "guidance_scale": spec.guidance_scale,
+        **asked,
         "seed": seed,
-        "sampler": spec.sampler,
-        **{name: value for name, value in started.items() if value is not None},
         "reproducibility": finished.reproducibility,
         "fingerprint": finished.fingerprint,
     }

@@ -37,8 +37,12 @@ function fields(schema) {
     row(name, required.includes(name), s, s.description ?? resolve(s)?.description)));
 }
 
+const declared = (answer) =>
+  answer.$ref ? document_.components.responses[answer.$ref.split("/").pop()] : answer;
+
 function answers(operation) {
-  return table(Object.entries(operation.responses).map(([status, answer]) => {
+  return table(Object.entries(operation.responses).map(([status, given]) => {
+    const answer = declared(given);
     const content = Object.entries(answer.content ?? {})[0];
     const what = content ? kind(content[1].schema) || content[0] : "";
     return node("tr", {}, node("td", {}, text("code", status)), node("td", {}, text("code", what)),

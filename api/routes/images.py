@@ -23,11 +23,12 @@ from api.errors import ImageMissing, RangeNotSatisfiable
 from api.openapi import problems
 from api.state import Services, ServicesDep
 from jobs.blobs import BlobStream
+from jobs.choices import FORMATS
 from jobs.errors import BlobsUnavailable, JobGone, JobMissing
 from jobs.record import Image, JobRecord
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/images", tags=["images"])
-EXTENSIONS = {"image/png": ("png",), "image/jpeg": ("jpg", "jpeg"), "image/webp": ("webp",)}
+EXTENSIONS = {form.content_type: form.extensions for form in FORMATS.values()}
 PRESIGNED_S = 600
 # A picture never changes while it is there, but it can be deleted: only its owner may keep it.
 CACHING = "private, max-age=3600"

@@ -37,11 +37,12 @@ from api.webhook_schemas import (
     read_as,
 )
 from api.webhooks import Webhooks
+from jobs.choices import EventType
 from jobs.errors import InvalidRequest, Problem
 from jobs.ids import new_job_id
 from jobs.webhooks.deliveries import DeliveryMissing
 from jobs.webhooks.endpoints import ENDPOINT_ID, Endpoint, EndpointMissing, TooManyEndpoints
-from jobs.webhooks.events import EventType, test_body
+from jobs.webhooks.events import test_body
 from jobs.webhooks.sealing import SealingUnset
 
 DELIVERY_ID = re.compile(r"msg_[0-9a-f]{32,40}(-progress)?(-job)?")

@@ -1,9 +1,11 @@
-"""The client for asynchronous programs: `client.py`'s twin, method for method.
+"""The client for asynchronous programs, on asyncio and trio.
 
     async with AsyncClient("http://127.0.0.1:8000") as printworks:
         job = await printworks.generate("a red bicycle", steps=30, seed=7)
+        await printworks.save(job.images[0], "bicycle.png")
 
-Runs on asyncio and trio. A test holds its methods against those of `Client`.
+Knows the contract through `protocol` only. Invariant: both clients have the same methods.
+client/generate_sync.py makes client.py of this file.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from datetime import date
 from pathlib import Path
 from typing import Self, Unpack
 
-import anyio
 import httpx2
 
 from printworks import protocol
+from printworks.blocking import async_pause, async_write
 from printworks.errors import Gone
 from printworks.events import Event, Lines, Watch, following
 from printworks.protocol import Call
@@ -114,7 +116,7 @@ class AsyncClient:
                 on_look(job)
             if job.final:
                 return job
-            await anyio.sleep(pace.pause_s(job))
+            await async_pause(pace.pause_s(job))
 
     async def events(self, job_id: str, *, timeout_s: float | None = None) -> AsyncIterator[Event]:
         """A job, live, until it ends: a snapshot first, then what changes.
@@ -143,7 +145,7 @@ class AsyncClient:
                                     return
             except httpx2.TransportError as error:
                 outcome = error
-            await anyio.sleep(watch.pause_s(outcome, self.url))
+            await async_pause(watch.pause_s(outcome, self.url))
 
     async def cancel(self, job_id: str) -> Job:
         """End a job, whatever it is doing; one that has ended stays as it is."""
@@ -233,12 +235,13 @@ class AsyncClient:
 
     async def image(self, image: Image) -> bytes:
         """The bytes of a picture."""
-        return (await self._send(Call(method="GET", path=image.url))).content
+        answer = await self._send(Call(method="GET", path=image.url))
+        return answer.content
 
     async def save(self, image: Image, path: str | Path) -> Path:
         """Write a picture to a file."""
         path = Path(path)
-        await anyio.Path(path).write_bytes(await self.image(image))
+        await async_write(path, await self.image(image))
         return path
 
     async def _send(self, call: Call) -> httpx2.Response:
@@ -250,7 +253,7 @@ class AsyncClient:
             delay_s = protocol.delay_s(attempt, outcome, known=self._known)
             if delay_s is None or call.once:
                 return protocol.answer_of(outcome, self.url)
-            await anyio.sleep(delay_s)
+            await async_pause(delay_s)
             attempt += 1
 
     async def _attempt(self, call: Call) -> httpx2.Response | httpx2.TransportError:

@@ -1,21 +1,23 @@
 """What the service answers, typed and frozen; and what can be asked.
 
 Owns the client's view of docs/openapi.json; tests/client holds the two together. Invariant: a
-newer service may say more than is named here, and nothing breaks.
+newer service may say more than is named here, and an older one less, and nothing breaks: required
+is only what identifies a thing or is all of an answer, so that another service is still noticed.
 """
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Literal, Required, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
+EPOCH = datetime.fromtimestamp(0, UTC)
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
 class Answer(BaseModel):
-    """Immutable; unknown fields of a newer service are left aside."""
+    """Immutable; unknown fields of a newer service are left aside, missing ones of an older too."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -95,116 +97,116 @@ class JobOptions(TypedDict, total=False):
 class Output(Answer):
     """How the pixels were written."""
 
-    format: str
-    quality: int | None
-    metadata: bool
+    format: str = ""
+    quality: int | None = None
+    metadata: bool = False
 
 
 class Picture(Answer):
     """A picture that a job began with, by the ID of its input."""
 
-    input: str
+    input: str = ""
 
 
 class Input(Answer):
     """A picture that jobs can begin with: plain 8-bit RGB."""
 
     id: str
-    width: int
-    height: int
-    pixel_sha256: str
-    changes: list[str]  # what decoding changed: orientation, transparency ...
-    kept_until: datetime
-    url: str
+    width: int = 0
+    height: int = 0
+    pixel_sha256: str = ""
+    changes: list[str] = []  # what decoding changed: orientation, transparency ...
+    kept_until: datetime = EPOCH
+    url: str = ""
 
 
 class LoraChoice(Answer):
     """One LoRA adapter that a picture was made with."""
 
     name: str
-    scale: float
+    scale: float = 1.0
 
 
 class ControlChoice(Answer):
     """The picture that steered the layout, and how."""
 
     name: str
-    image: Picture
-    scale: float
-    start: float
-    end: float
+    image: Picture = Picture()
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
 
 
 class Resolved(Answer):
     """Every value that the pictures were made with: submit it to make them again."""
 
-    model: str
-    prompt: str
-    negative_prompt: str
-    width: int
-    height: int
-    steps: int
-    guidance_scale: float
-    seed: list[int]
-    n: int
-    sampler: str
-    loras: list[LoraChoice]
-    control: ControlChoice | None
-    image: Picture | None
-    mask: Picture | None
-    strength: float | None
-    resize: str | None
-    output: Output
-    preview: bool
-    priority: str
-    deadline_s: float | None
-    retention_s: int
-    reproducibility: str
-    metadata: dict[str, Any]
+    model: str = ""
+    prompt: str = ""
+    negative_prompt: str = ""
+    width: int = 0
+    height: int = 0
+    steps: int = 0
+    guidance_scale: float = 0.0
+    seed: list[int] = []
+    n: int = 0
+    sampler: str = ""
+    loras: list[LoraChoice] = []
+    control: ControlChoice | None = None
+    image: Picture | None = None
+    mask: Picture | None = None
+    strength: float | None = None
+    resize: str | None = None
+    output: Output = Output()
+    preview: bool = False
+    priority: str = ""
+    deadline_s: float | None = None
+    retention_s: int = 0
+    reproducibility: str = ""
+    metadata: dict[str, Any] = {}
 
 
 class Image(Answer):
     """One picture. `pixel_sha256` is of the decoded RGB bytes: equal pixels, equal hash."""
 
     index: int
-    seed: int
-    url: str
-    pixel_sha256: str
-    width: int
-    height: int
-    content_type: str
-    bytes: int
+    seed: int = 0
+    url: str = ""
+    pixel_sha256: str = ""
+    width: int = 0
+    height: int = 0
+    content_type: str = ""
+    bytes: int = 0
 
 
 class Progress(Answer):
     """Model calls done and expected, over all images of the job."""
 
-    step: int
-    steps: int
-    fraction: float
+    step: int = 0
+    steps: int = 0
+    fraction: float = 0.0
 
 
 class QueuePlace(Answer):
     """Jobs ahead of this one (0: next), and the expected seconds until it starts."""
 
-    position: int | None
-    eta_seconds: float | None
+    position: int | None = None
+    eta_seconds: float | None = None
 
 
 class JobError(Answer):
     """Why a job failed."""
 
     code: str
-    message: str
-    retryable: bool
+    message: str = ""
+    retryable: bool = False
 
 
 class Urls(Answer):
     """Where to go from here."""
 
-    self: str
-    events: str
-    cancel: str
+    self: str = ""
+    events: str = ""
+    cancel: str = ""
 
 
 class Job(Answer):
@@ -212,20 +214,20 @@ class Job(Answer):
 
     id: str
     status: str  # one that you do not know is not final
-    stage: str | None
-    created_at: datetime | None
-    started_at: datetime | None
-    completed_at: datetime | None
-    expires_at: datetime | None
-    queue: QueuePlace | None
-    progress: Progress
-    images: list[Image]
-    resolved: Resolved
-    reproducibility: str | None
-    fingerprint: dict[str, Any] | None
-    metrics: dict[str, float]
-    error: JobError | None
-    urls: Urls
+    stage: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    expires_at: datetime | None = None
+    queue: QueuePlace | None = None
+    progress: Progress = Progress()
+    images: list[Image] = []
+    resolved: Resolved = Resolved()
+    reproducibility: str | None = None
+    fingerprint: dict[str, Any] | None = None
+    metrics: dict[str, float] = {}
+    error: JobError | None = None
+    urls: Urls = Urls()
 
     @property
     def final(self) -> bool:
@@ -237,100 +239,100 @@ class JobPage(Answer):
     """Some jobs, newest first; `next_cursor` leads on, None at the end."""
 
     jobs: list[Job]
-    next_cursor: str | None
+    next_cursor: str | None = None
 
 
 class Quote(Answer):
     """What a request would come to."""
 
-    resolved: Resolved
-    cost: float
-    eta_seconds: float | None
-    run_seconds: float | None
-    queued: int
+    resolved: Resolved = Resolved()
+    cost: float = 0.0
+    eta_seconds: float | None = None
+    run_seconds: float | None = None
+    queued: int = 0
 
 
 class Limits(Answer):
     """What a model allows; sides in px."""
 
-    min_side: int
-    max_side: int
-    side_multiple: int
-    max_pixels: int
-    max_steps: int
-    max_guidance: float
-    max_n: int
-    max_prompt_chars: int
+    min_side: int = 0
+    max_side: int = 0
+    side_multiple: int = 0
+    max_pixels: int = 0
+    max_steps: int = 0
+    max_guidance: float = 0.0
+    max_n: int = 0
+    max_prompt_chars: int = 0
 
 
 class Defaults(Answer):
     """What a model does where it is not told."""
 
-    width: int
-    height: int
-    steps: int
-    guidance_scale: float
-    sampler: str
+    width: int = 0
+    height: int = 0
+    steps: int = 0
+    guidance_scale: float = 0.0
+    sampler: str = ""
 
 
 class Lora(Answer):
     """One LoRA adapter of a model."""
 
     name: str
-    digest: str  # SHA-256 of its file
-    bytes: int
+    digest: str = ""  # SHA-256 of its file
+    bytes: int = 0
 
 
 class Model(Answer):
     """One model, and how busy it is."""
 
     id: str
-    title: str
-    default: bool
-    prediction: str
-    revision: str | None
-    limits: Limits
-    defaults: Defaults
-    inputs: list[str]
-    samplers: list[str]
-    loras: list[Lora]
-    controls: list[str]  # its ControlNets
-    queued: int
-    running: int
-    workers: int
-    reproducibility: str | None
+    title: str = ""
+    default: bool = False
+    prediction: str = ""
+    revision: str | None = None
+    limits: Limits = Limits()
+    defaults: Defaults = Defaults()
+    inputs: list[str] = []
+    samplers: list[str] = []
+    loras: list[Lora] = []
+    controls: list[str] = []  # its ControlNets
+    queued: int = 0
+    running: int = 0
+    workers: int = 0
+    reproducibility: str | None = None
 
 
 class Sampler(Answer):
     """One way from noise to picture."""
 
     id: str
-    title: str
-    good_for: str
-    predictions: list[str]
-    adds_noise: bool
-    from_image: bool
-    calls_per_step: int
-    max_steps: int
+    title: str = ""
+    good_for: str = ""
+    predictions: list[str] = []
+    adds_noise: bool = False
+    from_image: bool = False
+    calls_per_step: int = 0
+    max_steps: int = 0
 
 
 class UsageEntry(Answer):
     """What one API key had made on one day (UTC). `megapixel_steps`: of what succeeded."""
 
     day: date
-    tenant: str
-    key: str  # the key's ID; -: jobs sent without one
-    jobs: dict[str, int]  # ended that day, by status
-    images: int
-    megapixel_steps: float
+    tenant: str = ""
+    key: str = ""  # the key's ID; -: jobs sent without one
+    jobs: dict[str, int] = {}  # ended that day, by status
+    images: int = 0
+    megapixel_steps: float = 0.0
 
 
 class UsageTotal(Answer):
     """All entries together."""
 
-    jobs: dict[str, int]
-    images: int
-    megapixel_steps: float
+    jobs: dict[str, int] = {}
+    images: int = 0
+    megapixel_steps: float = 0.0
 
 
 class Usage(Answer):
@@ -338,22 +340,22 @@ class Usage(Answer):
 
     since: date
     until: date
-    total: UsageTotal
-    entries: list[UsageEntry]
+    total: UsageTotal = UsageTotal()
+    entries: list[UsageEntry] = []
 
 
 class Key(Answer):
     """An API key without its secret."""
 
     id: str
-    tenant: str
-    name: str
-    scopes: list[str]
-    max_open_jobs: int | None
-    per_minute: int | None
-    created_at: datetime
-    ends_at: datetime | None  # when a rotated key stops working
-    revoked_at: datetime | None
+    tenant: str = ""
+    name: str = ""
+    scopes: list[str] = []
+    max_open_jobs: int | None = None
+    per_minute: int | None = None
+    created_at: datetime = EPOCH
+    ends_at: datetime | None = None  # when a rotated key stops working
+    revoked_at: datetime | None = None
 
 
 class NewKey(Key):

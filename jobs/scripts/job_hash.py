@@ -19,13 +19,13 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from jobs.admission import Idempotency, Sender
+from jobs.choices import FORMATS
 from jobs.keys import Field
 from jobs.spec import JobSpec
 
 FUNCTION = "worker.rq_bridge.generate"  # the one function a job may name; never imported by name
 RQ_RETRIES = 3  # spent where RQ's own tools find a job abandoned, and by errors worth a retry
 RUN_LIMIT_S = 3600  # longest run of one job; the watchdog finds a hung engine long before
-EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 
 def packed(fields: Mapping[str, str], job_id: str) -> tuple[bytes, bytes]:
@@ -65,7 +65,7 @@ def job_fields(
         Field.SIZE_CLASS: spec.size_class,
         Field.COST: f"{spec.cost:.6f}",
         Field.N: str(spec.n),
-        Field.EXTENSION: EXTENSIONS[spec.output.format],
+        Field.EXTENSION: FORMATS[spec.output.format].extensions[0],
         Field.STEPS: "0",
         Field.WORK: f"{spec.megapixel_steps:.6f}",
         **{name: value for name, value in optional.items() if value},

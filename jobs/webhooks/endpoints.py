@@ -16,12 +16,13 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
+from jobs.choices import EventType
 from jobs.connection import translated
 from jobs.errors import NotAdmitted, PrintworksError, StoreUnavailable
 from jobs.ids import new_job_id
 from jobs.signing import new_secret
 from jobs.webhooks import keys
-from jobs.webhooks.events import DEFAULT, EventType
+from jobs.webhooks.events import DEFAULT
 from jobs.webhooks.lua import script
 from jobs.webhooks.sealing import Sealing
 

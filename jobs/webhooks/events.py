@@ -1,4 +1,4 @@
-"""What a receiver is told: the event types, and the body of each.
+"""The body of each webhook event (its types: jobs/choices.py).
 
 Owns the body's form (docs/webhooks.md shows it). It is made once and kept: every attempt sends the
 same bytes. Invariant: under MAX_BODY_BYTES, and neither a prompt nor a URL that opens a picture is
@@ -9,37 +9,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from jobs.choices import ENDINGS, EventType
+
 MAX_BODY_BYTES = 20_000  # Standard Webhooks' advice
 
 
-class EventType(StrEnum):
-    """What can happen. `test` is sent to whom it is asked for, subscribed or not."""
-
-    STARTED = "job.started"
-    PROGRESS = "job.progress"
-    SUCCEEDED = "job.succeeded"
-    FAILED = "job.failed"
-    CANCELED = "job.canceled"
-    EXPIRED = "job.expired"
-    GROUP_COMPLETED = "group.completed"
-    ENDPOINT_DISABLED = "endpoint.disabled"
-    TEST = "webhook.test"
-
-
-ENDINGS = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELED, EventType.EXPIRED)
 DEFAULT = (*ENDINGS, EventType.GROUP_COMPLETED)  # of an endpoint that names none
-SUBSCRIBABLE = (
-    EventType.STARTED,
-    EventType.PROGRESS,
-    *ENDINGS,
-    EventType.GROUP_COMPLETED,
-    EventType.ENDPOINT_DISABLED,
-)
 
 
 class Event(BaseModel):

@@ -14,11 +14,11 @@ from typing import NamedTuple, cast
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from jobs.choices import GroupWebhook, JobWebhook
+from jobs.choices import EventType, GroupWebhook, JobWebhook
 from jobs.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import Endpoint, Endpoints
-from jobs.webhooks.events import Event, EventType, body_of
+from jobs.webhooks.events import Event, body_of
 from jobs.webhooks.lua import script
 from jobs.webhooks.targets import Egress, TargetRefused, target_of
 

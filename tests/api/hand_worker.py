@@ -11,10 +11,11 @@ import json
 
 from jobs import keys
 from jobs.blobs import Blobs
+from jobs.choices import FORMATS
 from jobs.keys import Field
 from jobs.overview import ModelPace, WorkerReport
 from jobs.record import Image, JobError
-from jobs.scripts import job_hash, worker_calls
+from jobs.scripts import worker_calls
 from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
 from jobs.spec import JobSpec
 from jobs.store import JobStore
@@ -107,7 +108,7 @@ class HandWorker:
 
     def _store(self, claimed: Claimed, spec: JobSpec, index: int, data: bytes) -> Image:
         tenant = claimed.fields[Field.TENANT].decode()
-        extension = job_hash.EXTENSIONS[spec.output.format]
+        extension = FORMATS[spec.output.format].extensions[0]
         key = keys.image_key(tenant, claimed.lease.job_id, index, extension)
         self.blobs.put(key, data, KINDS[spec.output.format])
         return Image(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,38 @@ def test_a_field_that_may_be_null_is_typed_so(ours: type[Any], schemas: dict[str
     assert own == theirs
 
 
+# What identifies a thing, or is all of an answer: without it, it is no answer of this service.
+REQUIRED: dict[type[Any], set[str]] = {
+    types.Job: {"id", "status"},
+    types.JobPage: {"jobs"},
+    types.Image: {"index"},
+    types.Input: {"id"},
+    types.JobError: {"code"},
+    types.Model: {"id"},
+    types.ModelList: {"models"},
+    types.Sampler: {"id"},
+    types.SamplerList: {"samplers"},
+    FieldProblem: {"pointer", "code", "detail"},
+}
+
+
+@pytest.mark.parametrize("ours", SAME, ids=lambda kind: kind.__name__)
+def test_a_service_of_an_older_release_is_read_whatever_it_does_not_say_yet(
+    ours: type[Any],
+) -> None:
+    needed = {name for name, field in ours.model_fields.items() if field.is_required()}
+
+    assert needed == REQUIRED.get(ours, set())
+
+
+def test_a_service_of_a_newer_release_is_read_whatever_it_says_besides() -> None:
+    job = {"id": "0197", "status": "dreaming", "resolved": {"prompt": "a cat", "later": 1}}
+
+    read = types.Job.model_validate(job | {"later": {"than": "this"}})
+
+    assert (read.status, read.final, read.resolved.prompt) == ("dreaming", False, "a cat")
+
+
 def _may_be_null(schema: dict[str, Any]) -> bool:
     return any(choice.get("type") == "null" for choice in schema.get("anyOf", []))
 
@@ -80,6 +114,14 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
         return {n: list(inspect.signature(m).parameters) for n, m in methods if n[0] != "_"}
 
     assert public(Client) == public(AsyncClient)
+
+
+def test_the_synchronous_client_is_the_asynchronous_one_translated(root: Path) -> None:
+    asked = [sys.executable, str(root / "client/generate_sync.py"), "--check"]
+
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_tree_drawn_in_errors_is_the_tree() -> None:

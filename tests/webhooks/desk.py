@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from jobs import keys
-from jobs.choices import JobWebhook, Output
+from jobs.choices import ENDINGS, EventType, JobWebhook, Output
 from jobs.ids import new_job_id
 from jobs.keys import Field
 from jobs.record import Image, JobError
@@ -20,7 +20,6 @@ from jobs.spec import JobSpec
 from jobs.store import JobStore
 from jobs.webhooks.deliveries import Delivery
 from jobs.webhooks.endpoints import Endpoint
-from jobs.webhooks.events import ENDINGS, EventType
 from worker.courier.courier import Courier, Stores
 from worker.courier.sending import Sender
 

@@ -17,9 +17,10 @@ from redis import Redis
 from api.groupstore import GroupStore
 from jobs import keys as job_keys
 from jobs.admission import Sender
+from jobs.choices import EventType
 from jobs.scripts import worker_calls
 from jobs.webhooks import keys
-from jobs.webhooks.events import Event, EventType, body_of
+from jobs.webhooks.events import Event, body_of
 from tests.webhooks.desk import CANARY, Desk, a_spec
 from tests.webhooks.receivers import Receiver
 from tests.webhooks.test_crashes import an_ender

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from jobs.webhooks.events import EventType
+from jobs.choices import EventType
 from jobs.webhooks.lua import AT_ONCE, AT_ONCE_PROBING
 from jobs.webhooks.targets import Egress, resolver
 from tests.webhooks.desk import Desk

@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 from redis import Redis
 
-from jobs.webhooks.events import ENDINGS, EventType
+from jobs.choices import ENDINGS, EventType
 from jobs.webhooks.retrying import DISABLE_AFTER_S, WAITS_S, retry_after_s, wait_s
 from tests.webhooks.desk import Desk
 from tests.webhooks.receivers import Answering

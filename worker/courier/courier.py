@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jobs.choices import EventType
 from jobs.errors import StoreUnavailable
 from jobs.tracing import OFF, Tracing
 from jobs.webhooks.deliveries import LEASE_S, Attempt, Claimed, Deliveries, Pool, Verdict
 from jobs.webhooks.endpoints import Endpoints
-from jobs.webhooks.events import EventType
 from jobs.webhooks.outbox import MOST_AT_ONCE, Outbox
 from jobs.webhooks.retrying import retry_after_s, wait_s
 from jobs.webhooks.sealing import SealBroken

@@ -26,7 +26,6 @@ EPILOG = (
     "5 not allowed, 6 no such job, 7 no jobs taken now, 8 the service's fault, 130 interrupted."
 )
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     epilog=EPILOG,
     pretty_exceptions_enable=False,
