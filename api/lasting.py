@@ -1,7 +1,7 @@
-"""Metrics of what was done since ever, by all processes together: from the counts in Redis.
+"""Fleet-wide counters kept in Redis, as Prometheus metrics.
 
-Owns their names and labels. Must not know Redis. Invariant: like the queue's own gauges these are
-the same in every process that answers, so never sum them over processes.
+Owns their names and labels, one row each. Must not know Redis. Invariant: like the queue's own
+gauges these are the same in every process that answers, so never sum them over processes.
 """
 
 from __future__ import annotations
@@ -9,68 +9,75 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from api.metrics import Labels, Sample, family_of
+from prometheus_client import Metric
+from prometheus_client.metrics_core import HistogramMetricFamily, SummaryMetricFamily
+
+from api.metrics import PREFIX, LabelValues, counter
 from jobs.counts import JOB_BUCKETS_S, Count
 
-# name in pw:counts: metric, what it says, its labels
+# name in pw:counts: metric without `_total`, help, labels
 COUNTERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "jobs": ("jobs_total", "Jobs that ended.", ("model", "outcome", "reason")),
-    "images": ("images_total", "Pictures of jobs that succeeded.", ("model",)),
-    "stage": ("stage_seconds_total", "Time of such jobs in a stage.", ("model", "stage")),
-    "returned": ("jobs_returned_total", "Jobs sent back to the line.", ("why",)),
-    "fenced_writes": ("fenced_writes_total", "Ends refused: the lease was another's.", ()),
-    "poison": ("poison_total", "Jobs given up after three crashes.", ()),
-    "engine_died": ("worker_restarts_total", "Engine processes that died.", ("cause",)),
-    "s3": ("s3_requests_total", "Calls of workers to the picture store.", ("op", "code")),
+    "jobs": ("jobs", "Jobs that ended.", ("model", "outcome", "reason")),
+    "images": ("images", "Pictures of jobs that succeeded.", ("model",)),
+    "stage": ("stage_seconds", "Time of such jobs in a stage.", ("model", "stage")),
+    "returned": ("jobs_returned", "Jobs sent back to the line.", ("why",)),
+    "fenced_writes": ("fenced_writes", "Ends refused: the lease was another's.", ()),
+    "poison": ("poison", "Jobs given up after three crashes.", ()),
+    "engine_died": ("worker_restarts", "Engine processes that died.", ("cause",)),
+    "s3": ("s3_requests", "Calls of workers to the picture store.", ("op", "code")),
 }
 ALWAYS = ("fenced_writes", "poison")  # alerts need a 0 before the first
 
 
-def lasting_families(counts: Sequence[Count]) -> list[str]:
-    """All of them, as lines."""
-    samples: defaultdict[str, list[Sample]] = defaultdict(list)
+def fleet_metrics(counts: Sequence[Count]) -> list[Metric]:
+    """Return all of them, as counted by every process since the first start."""
+    values: defaultdict[str, dict[LabelValues, float]] = defaultdict(dict)
+    for name in ALWAYS:
+        values[name][()] = 0
     for count in counts:
         if count.name in COUNTERS:
-            names = COUNTERS[count.name][2]
-            labels: Labels = tuple(zip(names, count.labels, strict=False))
-            samples[count.name].append(("", labels, count.value))
-    for name in ALWAYS:
-        samples[name] = samples[name] or [("", (), 0)]
-    lines = [
-        line
-        for name, (metric, said, _) in COUNTERS.items()
-        for line in family_of(metric, "counter", said, samples[name])
-    ]
+            values[count.name][tuple(count.labels)] = count.value
     expired = sum(c.value for c in counts if (c.name, c.labels) == ("returned", ("lease",)))
     return [
-        *lines,
-        *family_of("lease_expired_total", "counter", "Leases that ran out.", [("", (), expired)]),
-        *family_of("job_seconds", "histogram", "By phase and outcome.", _seconds(counts)),
-        *family_of("batch_size", "summary", "Mean batch of such jobs.", _batches(counts)),
+        *(
+            counter(metric, said, values[name], *labels)
+            for name, (metric, said, labels) in COUNTERS.items()
+        ),
+        counter("lease_expired", "Leases that ran out.", {(): expired}),
+        _seconds(counts),
+        _batches(counts),
     ]
 
 
-def _seconds(counts: Sequence[Count]) -> list[Sample]:
-    """seconds|phase|outcome|bucket and ...|sum, as cumulative buckets."""
-    found: defaultdict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+def _seconds(counts: Sequence[Count]) -> Metric:
+    """The histogram of seconds|phase|outcome|bucket and ...|sum."""
+    found: defaultdict[LabelValues, dict[str, float]] = defaultdict(dict)
     for count in counts:
         if count.name == "seconds":
             phase, outcome, bucket = count.labels
             found[phase, outcome][bucket] = count.value
-    samples: list[Sample] = []
-    for (phase, outcome), told in found.items():
-        labels: Labels = (("phase", phase), ("outcome", outcome))
-        seen = 0.0
+    family = HistogramMetricFamily(
+        f"{PREFIX}_job_seconds", "By phase and outcome.", labels=("phase", "outcome")
+    )
+    for labels, told in found.items():
+        seen, buckets = 0.0, list[tuple[str, float]]()
         for bound in (*(f"{b:g}" for b in JOB_BUCKETS_S), "inf"):
             seen += told.get(bound, 0)
-            shown = "+Inf" if bound == "inf" else bound
-            samples.append(("_bucket", (*labels, ("le", shown)), seen))
-        samples += [("_sum", labels, told.get("sum", 0.0)), ("_count", labels, seen)]
-    return samples
+            buckets.append(("+Inf" if bound == "inf" else bound, seen))
+        family.add_metric(labels, buckets=buckets, sum_value=told.get("sum", 0.0))
+    return family
 
 
-def _batches(counts: Sequence[Count]) -> list[Sample]:
-    suffixes = {"batch": "_sum", "batched": "_count"}
-    return [
-        (suffixes[c.name], (("model", c.labels[0]),), c.value) for c in counts if c.name in suffixes
-    ]
+def _batches(counts: Sequence[Count]) -> Metric:
+    """The mean batch of such jobs, as sum and count by model."""
+    sums = {c.labels[0]: c.value for c in counts if c.name == "batch"}
+    family = SummaryMetricFamily(
+        f"{PREFIX}_batch_size", "Mean batch of such jobs.", labels=("model",)
+    )
+    for count in counts:
+        if count.name == "batched":
+            model = count.labels[0]
+            family.add_metric(
+                (model,), count_value=int(count.value), sum_value=sums.get(model, 0.0)
+            )
+    return family

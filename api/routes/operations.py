@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from api.answers import json_answer
 from api.auth import needs
 from api.errors import ModelMissing, WorkerMissing
 from api.keystore import Scope
-from api.lasting import lasting_families
-from api.metrics import MEDIA_TYPE, erase_families, family, queue_families, webhook_families
+from api.lasting import fleet_metrics
+from api.metrics import erase_metrics, gauge, queue_metrics, webhook_metrics
 from api.openapi import problems
 from api.schemas import Paused, WorkerList
 from api.state import Services, ServicesDep
@@ -120,22 +120,32 @@ def _models_named(services: Services, model: str | None) -> list[str]:
     "/metrics",
     response_class=Response,
     summary="Prometheus metrics",
-    responses={200: {"description": "Text, 0.0.4", "content": {"text/plain": {}}}},
+    responses={
+        200: {
+            "description": "Text, or OpenMetrics where Accept asks for it",
+            "content": {"text/plain": {}, "application/openmetrics-text": {}},
+        }
+    },
 )
-async def get_metrics(services: ServicesDep) -> Response:
+async def get_metrics(request: Request, services: ServicesDep) -> Response:
     """Of this process, and of the queue; without Redis, of this process only."""
-    more = [family("streams", "gauge", "Followers of jobs.", {}, services.following.count)]
+    more = [
+        gauge("build_info", "The version that runs.", {(own_version(),): 1}, "version"),
+        gauge("streams", "Followers of jobs.", {(): services.following.count}),
+    ]
     try:
         models = [entry.id for entry in services.catalogue.models]
         queues = await services.store.queue_state(models)
-        more += queue_families(queues, await services.store.workers())
-        more += erase_families([await services.store.run(late(kind)) for kind in KINDS])
-        more += webhook_families(await services.webhooks.deliveries.figures())
-        more += lasting_families(await services.figures.counts())
+        more += queue_metrics(queues, await services.store.workers())
+        more += erase_metrics([await services.store.run(late(kind)) for kind in KINDS])
+        more += webhook_metrics(await services.webhooks.deliveries.figures())
+        more += fleet_metrics(await services.figures.counts())
         redis_up = 1
     except StoreUnavailable as error:
         redis_up = 0  # a scrape must not fail for what it is to report
         log.warning("metrics.store_away", extra={"reason": str(error)})
-    more.append(family("redis_up", "gauge", "Whether Redis answered this.", {}, redis_up))
-    text = services.metrics.text(version=own_version(), more=more)
-    return Response(text, media_type=MEDIA_TYPE, headers={"cache-control": "no-store"})
+    more.append(gauge("redis_up", "Whether Redis answered this.", {(): redis_up}))
+    accept = request.headers.get("accept", "")
+    body, content_type = services.metrics.rendered(more, accept=accept)
+    headers = {"cache-control": "no-store", "content-type": content_type, "vary": "accept"}
+    return Response(body, headers=headers)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 
 import httpx2
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
+from prometheus_client.parser import text_string_to_metric_families
 
 from api.settings import ApiSettings
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import serving
 
-LINE = re.compile(r'(\w+)(?:\{((?:\w+="[^"]*",?)*)\})? (-?[\d.e+inf]+)')
-
 
 def scraped(api: httpx2.Client) -> dict[tuple[str, str], float]:
-    """Every sample: (name, labels) to value. Fails on a line that is not the format's."""
+    """Every sample of ours: (name, labels) to value, as prometheus-client's parser reads it."""
     answer = api.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     found: dict[tuple[str, str], float] = {}
-    for line in answer.text.splitlines():
-        if not line.startswith("#"):
-            match = LINE.fullmatch(line)
-            assert match, line
-            found[match[1], match[2] or ""] = float(match[3])
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            if sample.name.startswith("printworks_"):
+                labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
+                found[sample.name, labels] = sample.value
     return found
 
 
@@ -73,3 +76,23 @@ def test_metrics_name_no_prompt_no_job_and_no_tenant(api: httpx2.Client):
     assert "zqxcanary" not in text
     assert job["id"] not in text
     assert "default" not in text
+
+
+def test_a_scraper_that_asks_for_openmetrics_gets_it(api: httpx2.Client):
+    api.post("/v1/jobs", json={"prompt": "a cat"})
+
+    answer = api.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    found = {family.name: family.type for family in openmetrics_families(answer.text)}
+    assert found["printworks_admissions"] == "counter"
+    assert found["printworks_http_request_seconds"] == "histogram"
+    assert found["printworks_queue_jobs"] == "gauge"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux says what a process uses")
+def test_the_process_says_its_memory_and_files(api: httpx2.Client):
+    text = api.get("/metrics").text
+
+    assert "process_resident_memory_bytes" in text
+    assert "process_open_fds" in text

@@ -110,7 +110,7 @@ def test_t68_counters_equal_what_was_done_through_kills_cancels_failures_and_a_r
         if name == "printworks_job_seconds_count" and 'phase="total"' in labels
     }
     assert sum(seconds.values()) == JOBS
-    assert seen["printworks_s3_requests_total", 'op="put",code="ok"'] > 0
+    assert seen["printworks_s3_requests_total", 'code="ok",op="put"'] > 0
     assert seen["printworks_worker_restarts_total", 'cause="killed"'] >= 1
     print(f"T68: {JOBS} jobs, {kills} workers killed, {dict(happened)}: difference 0")
 
