@@ -354,6 +354,7 @@ class Key(Answer):
     created_at: datetime
     ends_at: datetime | None  # when a rotated key stops working
     revoked_at: datetime | None
+    successor: str | None = None  # ID of the key that a rotated one was rotated to
 
 
 class NewKey(Key):
