@@ -190,17 +190,19 @@ class Following:
         """Send those home whose key was revoked or has ended: one read for all, every KEYS_S."""
         while True:
             await asyncio.sleep(KEYS_S)
-            keyed = [f for all_of in self._followers.values() for f in all_of if f.key_id]
-            if not keyed:
-                continue
             try:
-                live = await self._live_keys({f.key_id for f in keyed if f.key_id})
+                await self._refuse_ended()
             except StoreUnavailable as error:  # then nothing is told of any job, either
                 log.warning("api.keys_not_looked_at", extra={"reason": str(error)})
-                continue
-            for follower in keyed:
-                if follower.key_id not in live:
-                    follower.refuse()
+            except Exception:  # a look that fails must not be the last one
+                log.exception("api.keys_not_looked_at")
+
+    async def _refuse_ended(self) -> None:
+        keyed = [f for all_of in self._followers.values() for f in all_of if f.key_id]
+        live = await self._live_keys({f.key_id for f in keyed if f.key_id})
+        for follower in keyed:
+            if follower.key_id not in live:
+                follower.refuse()
 
     async def _listen(self) -> None:
         while True:

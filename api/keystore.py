@@ -27,6 +27,7 @@ from jobs import keys
 from jobs.connection import connect_async, translated
 from jobs.errors import PrintworksError
 from jobs.scripts import load
+from jobs.scripts import text as as_text
 
 log = logging.getLogger(__name__)
 CACHE_S = 3.0  # revocation works within 5 s; one look-up in 3 s instead of one a request
@@ -235,7 +236,7 @@ class KeyStore:
 
     async def _text(self, key_id: str) -> str:
         with translated():
-            return await self._redis.hget(keys.API_KEYS, key_id) or ""
+            return as_text(await self._redis.hget(keys.API_KEYS, key_id) or "")
 
     async def _change(self, *changes: tuple[str, str, ApiKey]) -> bool:
         """Keep keys in the place of what was read of them: ID, that text, the key."""
@@ -271,7 +272,7 @@ async def open_keystore(redis_url: str) -> AsyncGenerator[KeyStore]:
         yield KeyStore(redis)
 
 
-def _read(text: str | None) -> ApiKey | None:
+def _read(text: str | bytes | None) -> ApiKey | None:
     """A key as it is kept; None where there is none, or what nobody can read: it opens nothing."""
     if not text:
         return None
@@ -282,7 +283,7 @@ def _read(text: str | None) -> ApiKey | None:
         return None
 
 
-def _readable(texts: Iterable[str]) -> Iterable[ApiKey]:
+def _readable(texts: Iterable[str | bytes]) -> Iterable[ApiKey]:
     return (key for key in map(_read, texts) if key is not None)
 
 
