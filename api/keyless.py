@@ -65,8 +65,8 @@ PROXY_HEADERS = frozenset(
 MAX_HOST = 255  # RFC 1035 2.3.4
 LOOPBACK = "localhost or a loopback address, such as 127.0.0.1"
 SEND_A_KEY = (
-    "send a key, Authorization: Bearer pw_...; on the server `python -m api keys create` makes one"
-    " (docs/proxy.md)"
+    "send a key, Authorization: Bearer pw_...; on the server `python -m api keys create` makes one,"
+    " `deploy up` prints one (docs/proxy.md)"
 )
 
 
@@ -97,7 +97,7 @@ def _check_direct(request: Request) -> None:
             raise Unauthorized(f"this came through a proxy, as its headers say: {SEND_A_KEY}")
     if request.scope["http_version"] == "1.0":
         # what nginx before 1.29.7 speaks to its upstream where nothing else is set; clients do not
-        raise Unauthorized(f"HTTP/1.0, as nginx speaks it to what is behind it: {SEND_A_KEY}")
+        raise Unauthorized(f"this came in HTTP/1.0, as nginx asks for others: {SEND_A_KEY}")
 
 
 def check_host(host: str, settings: ApiSettings) -> None:

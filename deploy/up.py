@@ -137,7 +137,7 @@ def _table(stack: Stack, key: str, data: DataFolder, seconds: float) -> str:
         "playground": f"{stack.api_url}/",
         "API": f"{stack.api_url}/v1/jobs",
         "reference": f"{stack.api_url}/docs",
-        "operator's key": f"{key} (jobs from this machine need none)",
+        "operator's key": f"{key} (for webhooks, keys, the queue's control)",
         "pictures (S3)": stack.s3["endpoint"] or "AWS",
         "addresses": data.up_file,
         "logs": data.logs,
