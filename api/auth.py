@@ -84,6 +84,7 @@ async def _found(request: Request) -> Caller:
         key = await services.keys.find(credentials)
         if key is None:
             raise Unauthorized("this key is unknown or revoked")
+        keyless.check_page(request, settings.origins)
         return Caller(tenant=key.tenant, scopes=key.scopes, key=key)
     if settings.key_needed or "authorization" in request.headers:
         raise Unauthorized(keyless.SEND_A_KEY)

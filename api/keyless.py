@@ -1,15 +1,16 @@
-"""Callers without a key: whether one is answered, and what it may do.
+"""Callers without a key: whether one is answered, and what it may do; pages of other origins.
 
 Owns every rule about them, in one place, for every route: no proxy before us, a name that is this
-machine's, no page of another origin. Must not know routes, keys or Redis. Invariant: nothing that
-such a caller does outlives its leave: it mints no key, registers no webhook, operates no queue.
+machine's, no page of another origin (with a key neither, where the browser says so). Must not know
+routes, keys or Redis. Invariant: nothing that a caller without a key does outlives its leave: it
+mints no key, registers no webhook, operates no queue.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from starlette.requests import Request
 
@@ -63,6 +64,10 @@ PROXY_HEADERS = frozenset(
     }
 )
 MAX_HOST = 255  # RFC 1035 2.3.4
+FOREIGN_PAGE = (
+    "a page of another origin may change nothing here: list its origin in"
+    " PRINTWORKS_API_CORS_ORIGINS"
+)
 LOOPBACK = "localhost or a loopback address, such as 127.0.0.1"
 SEND_A_KEY = (
     "send a key, Authorization: Bearer pw_...; on the server `python -m api keys create` makes one,"
@@ -78,8 +83,7 @@ def check(request: Request, settings: ApiSettings) -> None:
     _check_direct(request)
     host = request.headers.get("host", "").lower()
     check_host(host, settings)
-    if request.method not in SAFE_METHODS:
-        _check_origin(request, host, settings.origins)
+    _check_origin(request, host, settings.origins)
 
 
 def refused_scope(scope: Scope) -> Unauthorized:
@@ -126,18 +130,27 @@ def _answered_to(host: str, *, addresses: bool, names: tuple[str, ...]) -> bool:
     return addresses or address.is_loopback
 
 
-def _check_origin(request: Request, host: str, listed: tuple[str, ...]) -> None:
-    """Refuse what a page of another origin sends: a browser sends it unasked, and says whose it is.
+def check_page(request: Request, listed: Collection[str]) -> None:
+    """Refuse what a page of another origin would change, with a key or without.
 
-    Origin comes with every unsafe method of today's browsers, Sec-Fetch-Site with those to https
-    and localhost. What is no browser sends neither.
+    A key in the hands of a page of today's browsers is its own only if CORS let it send one; one
+    that a proxy adds for all its visitors goes with what any page of theirs sends unasked.
+    `listed`: origins whose pages may. Sec-Fetch-Site comes with requests to https and localhost.
     """
-    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if origin in listed:
+    if request.method in SAFE_METHODS or request.headers.get("origin") in listed:
         return
-    own = origin is None or origin.lower().partition("://")[2] == host
-    if not own or site not in (None, "same-origin", "none"):
-        raise OriginNotAllowed(
-            "a page of another origin may change nothing here without a key: list its origin in "
-            "PRINTWORKS_API_CORS_ORIGINS, or send a key"
-        )
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise OriginNotAllowed(FOREIGN_PAGE)
+
+
+def _check_origin(request: Request, host: str, listed: Collection[str]) -> None:
+    """Refuse the same by Origin, which comes with every unsafe method of any browser.
+
+    Only without a key: then `host` is as the browser said it, and no proxy has rewritten it. What
+    is no browser sends neither header.
+    """
+    check_page(request, listed)
+    origin = request.headers.get("origin")
+    own = origin is None or origin in listed or origin.lower().partition("://")[2] == host
+    if request.method not in SAFE_METHODS and not own:
+        raise OriginNotAllowed(FOREIGN_PAGE)
