@@ -35,6 +35,8 @@ COPY --chown=10001:10001 jobs jobs
 COPY --chown=10001:10001 api api
 COPY --chown=10001:10001 worker worker
 COPY --chown=10001:10001 models/models.toml models/models.toml
+# the first API key is kept here (docker-compose.yml): a volume inherits owner and mode
+RUN mkdir -m 700 /keys && chown 10001:10001 /keys
 ENV PRINTWORKS_API_HOST=0.0.0.0
 USER 10001:10001
 EXPOSE 8000

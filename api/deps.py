@@ -25,8 +25,8 @@ from jobs.ids import is_job_id
 from jobs.parsing import parse_request, problems_of
 from jobs.spec import JobRequest
 
-# What `curl -d` says of any body. A browser posts it across origins unasked, but names the origin:
-# from there only JSON is taken, which a page may not send before it asked (CORS).
+# What `curl -d` says of any body. A browser posts it across origins unasked: without a key such a
+# caller was refused before its body is read (api/keyless.py), and a key no page sends unasked.
 UNDECLARED = {"", "application/x-www-form-urlencoded"}
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
 
@@ -45,7 +45,7 @@ def check_json(request: Request) -> None:
     """Raise UnsupportedMediaType unless the body is declared as JSON, or as nothing."""
     kind = media_type(request)
     is_json = kind == "application/json" or kind.endswith("+json")
-    if not is_json and (kind not in UNDECLARED or "origin" in request.headers):
+    if not is_json and kind not in UNDECLARED:
         raise UnsupportedMediaType("send Content-Type: application/json")
 
 

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
 from api.groupstore import GroupMissing
-from api.keystore import KeyMissing
+from api.keystore import KeyMissing, KeyRotated
 from jobs import errors as jobs_errors
 from jobs.errors import InvalidRequest, NotAdmitted, PrintworksError, Problem
 from jobs.webhooks.deliveries import DeliveryMissing
@@ -52,6 +52,12 @@ class Forbidden(HttpError):
     """A good key that may not do this."""
 
     code, status, title = "forbidden", 403, "This key may not do that"
+
+
+class OriginNotAllowed(HttpError):
+    """Without a key, a page of another origin may change nothing."""
+
+    code, status, title = "origin_not_allowed", 403, "A page of another origin may not do that"
 
 
 class RouteMissing(HttpError):
@@ -192,6 +198,7 @@ TABLE: dict[type[PrintworksError], Shown] = {
     jobs_errors.InputMissing: Shown(404, "There is no such input"),
     GroupMissing: Shown(404, "There is no such group"),
     KeyMissing: Shown(404, "There is no such key"),
+    KeyRotated: Shown(409, "The key was rotated already"),
     jobs_errors.BlobMissing: Shown(410, "The picture is no longer stored"),
     EndpointMissing: Shown(404, "There is no such endpoint"),
     DeliveryMissing: Shown(404, "There is no such delivery"),

@@ -1,7 +1,7 @@
-"""`python -m api keys create|list|revoke`: the first key cannot be made over HTTP.
+"""`python -m api keys create|first|list|rotate|revoke`: the first key cannot be made over HTTP.
 
-Owns the words of these commands. Prints JSON, so that a script can read it; the secret is shown
-once, by `create`, and never again.
+Owns the words of these commands. They print JSON, so that a script can read it; a secret is shown
+once, by `create` and `rotate`, and never again. `first` prints the key alone, each time.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import argparse
 import json
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from api.keystore import ApiKey, KeyMissing, Scope, make_key, open_keystore
+from api.first_key import NoFirstKey, first_key
+from api.keystore import ApiKey, KeyMissing, KeyRotated, Scope, make_key, open_keystore
 from api.settings import ApiSettings
 from jobs.errors import StoreUnavailable
 
@@ -32,6 +34,8 @@ def add_to(commands: Any) -> None:
     )
     create.add_argument("--max-open-jobs", type=int, help="unfinished jobs it may have")
     create.add_argument("--per-minute", type=int, help="requests a minute")
+    first = verbs.add_parser("first", help="make a key of every scope where there is none")
+    first.add_argument("--file", type=Path, required=True, help="where it is kept, with mode 600")
     verbs.add_parser("list", help="show all keys, without their secrets")
     rotate = verbs.add_parser("rotate", help="make its successor; it works on for a while")
     rotate.add_argument("id")
@@ -42,10 +46,25 @@ def add_to(commands: Any) -> None:
 async def run(asked: argparse.Namespace, settings: ApiSettings) -> int:
     """Do what was asked; the exit code."""
     try:
+        if asked.verb == "first":
+            return await _first(asked.file, settings)
         _print(await _answer(asked, settings))
-    except (KeyMissing, StoreUnavailable, ValueError) as error:
+    except (KeyMissing, KeyRotated, StoreUnavailable, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    return 0
+
+
+async def _first(file: Path, settings: ApiSettings) -> int:
+    """Print the first key. That there are others is no fault; that it was revoked is none, either,
+    where one of them lets somebody in."""
+    async with open_keystore(settings.redis_url) as store:
+        try:
+            print(f"first key (of every scope; kept in {file}): {await first_key(store, file)}")  # noqa: T201
+        except NoFirstKey as none:
+            others = await store.any()
+            print(f"{'note' if others else 'error'}: {none}", file=sys.stderr)  # noqa: T201
+            return 0 if others else 1
     return 0
 
 
@@ -60,7 +79,7 @@ async def _answer(asked: argparse.Namespace, settings: ApiSettings) -> Any:
                 max_open_jobs=asked.max_open_jobs,
                 per_minute=asked.per_minute,
             )
-            await store.put(new.key)
+            await store.add(new.key)
             return {"secret": new.secret, **shown(new.key)}
         if asked.verb == "rotate":
             overlap = timedelta(hours=asked.overlap_h)

@@ -2,29 +2,34 @@
 
 Owns the form of a key and what is kept of it: an ID in the clear and a SHA-256 of the whole
 (32 random bytes need no slow hash), so that a dump of Redis gives no key away. Must not know
-HTTP. Invariant: a revoked key is refused within CACHE_S, by every process.
+HTTP. Invariants: a revoked key is refused within CACHE_S, by every process; a change to a key is
+one step in Redis, taken only if the key is still what the change was decided on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
 from jobs import keys
 from jobs.connection import connect_async, translated
 from jobs.errors import PrintworksError
+from jobs.scripts import load
+from jobs.scripts import text as as_text
 
+log = logging.getLogger(__name__)
 CACHE_S = 3.0  # revocation works within 5 s; one look-up in 3 s instead of one a request
 MAX_CACHED = 1_000
 KEY = re.compile(r"pw_([0-9a-z]{12})_([0-9A-Za-z_-]{43})")
@@ -50,6 +55,19 @@ class KeyMissing(PrintworksError):
     code = "key_not_found"
 
 
+class KeyRotated(PrintworksError):
+    """The key has a successor already: a second one would be a live key that nobody asked for."""
+
+    code = "key_rotated"
+
+    def __init__(self, key: ApiKey) -> None:
+        successor = key.successor or "a later key of the list"
+        super().__init__(
+            f"the key {key.id} was rotated already, and its time is not prolonged; its successor "
+            f"is {successor}: where that one's secret was lost, rotate and then revoke it"
+        )
+
+
 class ApiKey(BaseModel):
     """What is kept of a key. The key itself is shown once, when it is made."""
 
@@ -64,6 +82,13 @@ class ApiKey(BaseModel):
     created_at: datetime
     revoked_at: datetime | None = None
     ends_at: datetime | None = None  # a rotated key works on for a while
+    successor: str | None = None  # ID of the key that it was rotated to
+    line: str = ""  # ID of the first key of a line of rotations; "": this is it
+
+    @property
+    def counted_as(self) -> str:
+        """The ID under which its requests are counted: a key and its successors have one rate."""
+        return self.line or self.id
 
     def live(self, now: datetime) -> bool:
         """Whether it lets anybody in."""
@@ -85,12 +110,13 @@ def make_key(
     scopes: Collection[Scope] = (Scope.JOBS_READ, Scope.JOBS_WRITE),
     max_open_jobs: int | None = None,
     per_minute: int | None = None,
+    line: str = "",
+    secret: str | None = None,
 ) -> NewKey:
-    """A new key, not stored yet."""
-    key_id = "".join(secrets.choice(ALPHABET) for _ in range(12))
-    secret = f"pw_{key_id}_{secrets.token_urlsafe(32)}"
+    """Return a new key, not stored yet; `secret`: one that was drawn before (`draw_secret`)."""
+    secret = secret or draw_secret()
     key = ApiKey(
-        id=key_id,
+        id=id_of(secret),
         digest=_digest(secret),
         tenant=tenant,
         name=name,
@@ -98,8 +124,23 @@ def make_key(
         max_open_jobs=max_open_jobs,
         per_minute=per_minute,
         created_at=datetime.now(UTC),
+        line=line,
     )
     return NewKey(secret, key)
+
+
+def draw_secret() -> str:
+    """Return the text of a key that nobody has yet."""
+    key_id = "".join(secrets.choice(ALPHABET) for _ in range(12))
+    return f"pw_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+def id_of(secret: str) -> str:
+    """Return the ID in the text of a key. Raises ValueError where it has not the form of one."""
+    match = KEY.fullmatch(secret)
+    if match is None:
+        raise ValueError("this is not the text of a key: pw_ID_SECRET")
+    return match[1]
 
 
 class KeyStore:
@@ -132,49 +173,81 @@ class KeyStore:
         return key
 
     async def get(self, key_id: str) -> ApiKey | None:
-        """What is kept of a key, or None."""
-        with translated():
-            text = await self._redis.hget(keys.API_KEYS, key_id)
-        return ApiKey.model_validate_json(text) if text else None
+        """Return what is kept of a key, or None."""
+        return _read(await self._text(key_id))
 
-    async def put(self, key: ApiKey) -> None:
-        """Keep a new key, or a change to one."""
+    async def live(self, key_ids: Collection[str]) -> set[str]:
+        """Return those of `key_ids` that still let somebody in: one read, past the cache."""
+        asked = list(key_ids)
         with translated():
-            await self._redis.hset(keys.API_KEYS, key.id, key.model_dump_json())
-        self._cache.pop(key.id, None)
+            texts = await self._redis.hmget(keys.API_KEYS, asked) if asked else []
+        now = datetime.now(UTC)
+        found = ((key_id, _read(text)) for key_id, text in zip(asked, texts, strict=True))
+        return {key_id for key_id, key in found if key is not None and key.live(now)}
+
+    async def add(self, key: ApiKey) -> None:
+        """Keep a new key. Raises ValueError where its ID is taken."""
+        if not await self._change((key.id, "", key)):
+            raise ValueError(f"there is a key {key.id} already")
 
     async def list(self) -> list[ApiKey]:
-        """Every key, oldest first."""
+        """Return every key, oldest first."""
         with translated():
             texts = await self._redis.hvals(keys.API_KEYS)
-        return sorted((ApiKey.model_validate_json(t) for t in texts), key=lambda k: k.created_at)
+        return sorted(_readable(texts), key=lambda k: k.created_at)
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Refuse a key from now on. Raises KeyMissing."""
-        key = await self.get(key_id)
-        if key is None:
-            raise KeyMissing(f"there is no key {key_id}")
-        if key.revoked_at is None:
-            key = key.model_copy(update={"revoked_at": datetime.now(UTC)})
-            await self.put(key)
-        return key
+        """Refuse a key from now on, whatever else happens to it meanwhile. Raises KeyMissing."""
+        while True:  # each round that fails is another change that succeeded: it ends
+            text = await self._text(key_id)
+            key = _read(text)
+            if key is None:
+                raise KeyMissing(f"there is no key {key_id}")
+            if key.revoked_at is not None:
+                return key
+            revoked = key.model_copy(update={"revoked_at": datetime.now(UTC)})
+            if await self._change((key_id, text, revoked)):
+                return revoked
 
     async def rotate(self, key_id: str, *, overlap: timedelta) -> NewKey:
-        """A new key with the same rights; the old one works on for `overlap`. Raises KeyMissing."""
-        old = await self.get(key_id)
-        now = datetime.now(UTC)
-        if old is None or not old.live(now):
-            raise KeyMissing(f"there is no live key {key_id}")
-        new = make_key(
-            tenant=old.tenant,
-            name=old.name,
-            scopes=old.scopes,
-            max_open_jobs=old.max_open_jobs,
-            per_minute=old.per_minute,
-        )
-        await self.put(new.key)
-        await self.put(old.model_copy(update={"ends_at": now + overlap}))
-        return new
+        """Make a key with the same rights; the old one works on for `overlap`, once.
+
+        Raises KeyMissing (revoked and ended ones, too), KeyRotated (it has a successor).
+        """
+        while True:
+            text = await self._text(key_id)
+            old, now = _read(text), datetime.now(UTC)
+            if old is None or not old.live(now):
+                raise KeyMissing(f"there is no live key {key_id}")
+            if old.ends_at is not None:
+                raise KeyRotated(old)
+            new = make_key(
+                tenant=old.tenant,
+                name=old.name,
+                scopes=old.scopes,
+                max_open_jobs=old.max_open_jobs,
+                per_minute=old.per_minute,
+                line=old.counted_as,
+            )
+            ending = {"ends_at": now + overlap, "successor": new.key.id}
+            after = old.model_copy(update=ending)
+            if await self._change((key_id, text, after), (new.key.id, "", new.key)):
+                return new
+
+    async def _text(self, key_id: str) -> str:
+        with translated():
+            return as_text(await self._redis.hget(keys.API_KEYS, key_id) or "")
+
+    async def _change(self, *changes: tuple[str, str, ApiKey]) -> bool:
+        """Keep keys in the place of what was read of them: ID, that text, the key."""
+        parts = [
+            part for key_id, was, key in changes for part in (key_id, was, key.model_dump_json())
+        ]
+        with translated():
+            kept = await self._redis.eval(load("key_change").text, 1, keys.API_KEYS, *parts)
+        for key_id, _, _ in changes:
+            self._cache.pop(key_id, None)
+        return bool(kept)
 
     async def any(self) -> bool:
         """Whether a key could come in at all."""
@@ -197,6 +270,21 @@ async def open_keystore(redis_url: str) -> AsyncGenerator[KeyStore]:
     """A key store with connections of its own, closed at the end."""
     async with open_redis(redis_url) as redis:
         yield KeyStore(redis)
+
+
+def _read(text: str | bytes | None) -> ApiKey | None:
+    """A key as it is kept; None where there is none, or what nobody can read: it opens nothing."""
+    if not text:
+        return None
+    try:
+        return ApiKey.model_validate_json(text)
+    except ValidationError:
+        log.exception("api.key_unreadable")
+        return None
+
+
+def _readable(texts: Iterable[str | bytes]) -> Iterable[ApiKey]:
+    return (key for key in map(_read, texts) if key is not None)
 
 
 def _digest(secret: str) -> str:

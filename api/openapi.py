@@ -23,12 +23,14 @@ from api.errors import (
     Forbidden,
     HeadersTooLarge,
     HostNotAllowed,
+    OriginNotAllowed,
     PayloadTooLarge,
     RateLimited,
     Unauthorized,
     UnsupportedMediaType,
     shown,
 )
+from api.keyless import SAFE_METHODS
 from jobs.errors import InvalidRequest, PrintworksError, StorageFull, StoreUnavailable
 from jobs.spec import JobRequest
 
@@ -127,6 +129,7 @@ COMMON = problems(
     StoreUnavailable,
     StorageFull,
 )
+UNSAFE = problems(Forbidden, OriginNotAllowed)
 WITH_BODY = problems(BodyTimeout, PayloadTooLarge, UnsupportedMediaType)
 
 
@@ -163,8 +166,8 @@ def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for path in whole["paths"].values():
-        for operation in path.values():
-            _complete(operation)
+        for method, operation in path.items():
+            _complete(method.upper(), operation)
     whole["components"]["responses"] = _shared(whole["paths"])
     return whole
 
@@ -211,13 +214,15 @@ def _both(own: dict[str, Any] | None, common: dict[str, Any]) -> dict[str, Any]:
     return own | {"description": "; ".join([*told, *more])}
 
 
-def _complete(operation: dict[str, Any]) -> None:
+def _complete(method: str, operation: dict[str, Any]) -> None:
     """The answers that do not depend on the route."""
     answers = operation["responses"]
     framework = answers.get("422", {}).get("content", {}).get("application/json")
     if framework:  # FastAPI's own 422 does not exist here: errors.py translates it
         del answers["422"]
     common = COMMON if operation.get("security") else problems(HeadersTooLarge, InvalidRequest)
+    if operation.get("security") and method not in SAFE_METHODS:
+        common = common | UNSAFE
     if "requestBody" in operation:
         common = common | WITH_BODY
     for status, answer in common.items():

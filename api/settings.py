@@ -10,10 +10,13 @@ import functools
 import ipaddress
 from pathlib import Path
 from typing import ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from jobs.settings import RoleSettings
+
+Anonymous = Literal["on-loopback", "never", "from-anywhere"]
 
 
 class ApiSettings(RoleSettings):
@@ -26,9 +29,15 @@ class ApiSettings(RoleSettings):
     public_url: str | None = Field(
         None, description="how clients reach the service, for the URLs in answers; unset: as asked"
     )
-    anonymous: Literal["on-loopback", "never", "from-anywhere"] = Field(
+    anonymous: Anonymous = Field(
         "on-loopback",
-        description="who may come without a key; from-anywhere: all who reach the service",
+        description="whose jobs need no key. on-loopback: this machine's, where only it can reach"
+        " the service; never: nobody's, as it must be behind a proxy; from-anywhere: of all who"
+        " reach the service by an address, localhost, or a name in hosts. Keys, webhooks and the"
+        " queue's control always need a key",
+    )
+    hosts: str = Field(
+        "", description="names that callers without a key may ask for, with commas; from-anywhere"
     )
     max_body_bytes: int = Field(65_536, ge=1024, description="the largest request body")
     body_timeout_s: float = Field(10, gt=0, description="seconds a client has to send its body")
@@ -75,6 +84,13 @@ class ApiSettings(RoleSettings):
         if self.anonymous == "on-loopback":
             return not self.on_loopback
         return self.anonymous == "never"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """`hosts`, taken apart, and the name of `public_url`; in lower case."""
+        own = urlsplit(self.public_url or "").hostname
+        listed = (name.strip().lower() for name in self.hosts.split(","))
+        return tuple(name for name in (own, *listed) if name)
 
     @property
     def origins(self) -> tuple[str, ...]:

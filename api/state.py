@@ -72,7 +72,10 @@ async def open_services(
         blobs = await asyncio.to_thread(Blobs, settings)
         blob_threads = anyio.CapacityLimiter(BLOB_THREADS)
         following = Following(
-            store, max_streams=settings.max_streams, max_tenant=settings.max_tenant_streams
+            store,
+            keys.live,
+            max_streams=settings.max_streams,
+            max_tenant=settings.max_tenant_streams,
         )
         await stack.enter_async_context(following)
         intake = await stack.enter_async_context(open_intake(settings, store, blobs, blob_threads))
@@ -103,7 +106,7 @@ async def check_before_start(settings: ApiSettings, store: AsyncJobStore, keys: 
         if settings.anonymous != "from-anywhere" and settings.key_needed and not await keys.any():
             raise SettingsError(
                 f"listening on {settings.host} needs a key and there is none: make one with "
-                "`python -m api keys create`, or set PRINTWORKS_API_ANONYMOUS=from-anywhere"
+                "`python -m api keys create --scope admin --scope jobs:read --scope jobs:write`"
             )
     except StoreUnavailable as error:
         # Redis may come later than we do: start, and say so in /readyz

@@ -1,6 +1,8 @@
-"""A first API key, where the service asks for one: nobody could make it over HTTP.
+"""The operator's API key: nobody could make it over HTTP.
 
-Owns when it is made and where it is kept (the data folder's secrets). Standard library only.
+A caller without one may send jobs from this machine, and nothing that lasts: webhooks, keys and
+the queue's control need this. Owns when it is made and where it is kept (the data folder's
+secrets). Standard library only.
 """
 
 from __future__ import annotations
@@ -19,13 +21,12 @@ from deploy.data import DataFolder
 from deploy.service import ServiceError
 
 KEPT_AS = "api_key"
+SCOPES = ("jobs:read", "jobs:write", "webhooks", "metrics", "admin")
 TIMEOUT_S = 10.0
 
 
-def first_key(api_url: str, data: DataFolder, env: Mapping[str, str]) -> str | None:
-    """A key that works, or None where none is needed: the one of last time, if it still does."""
-    if _let_in(api_url, None):
-        return None
+def first_key(api_url: str, data: DataFolder, env: Mapping[str, str]) -> str:
+    """Return a key of every scope: the one of last time, if it still works."""
     kept = data.secrets().get(KEPT_AS)
     if kept and _let_in(api_url, kept):
         return kept
@@ -34,13 +35,13 @@ def first_key(api_url: str, data: DataFolder, env: Mapping[str, str]) -> str | N
     return made
 
 
-def _let_in(api_url: str, key: str | None) -> bool:
+def _let_in(api_url: str, key: str) -> bool:
     parts = urlsplit(api_url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
     try:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        connection.request("GET", "/v1/models", headers=headers)
-        return connection.getresponse().status != HTTPStatus.UNAUTHORIZED
+        connection.request("GET", "/v1/workers", headers={"Authorization": f"Bearer {key}"})
+        refused = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)  # unknown; of another scope
+        return connection.getresponse().status not in refused
     except OSError as error:
         raise ServiceError(f"the API does not answer: {error}") from None
     finally:
@@ -48,7 +49,8 @@ def _let_in(api_url: str, key: str | None) -> bool:
 
 
 def _make(env: Mapping[str, str]) -> str:
-    argv = [sys.executable, "-m", "api", "keys", "create", "--name", "first"]
+    scopes = [part for scope in SCOPES for part in ("--scope", scope)]
+    argv = [sys.executable, "-m", "api", "keys", "create", "--name", "first", *scopes]
     made = subprocess.run(
         argv, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False
     )

@@ -131,13 +131,13 @@ class _OneMachine:
         return True
 
 
-def _table(stack: Stack, key: str | None, data: DataFolder, seconds: float) -> str:
+def _table(stack: Stack, key: str, data: DataFolder, seconds: float) -> str:
     """What the person at the terminal wants to know."""
     rows = {
         "playground": f"{stack.api_url}/",
         "API": f"{stack.api_url}/v1/jobs",
         "reference": f"{stack.api_url}/docs",
-        "first key": key or "none is needed from this machine",
+        "operator's key": f"{key} (for webhooks, keys, the queue's control)",
         "pictures (S3)": stack.s3["endpoint"] or "AWS",
         "addresses": data.up_file,
         "logs": data.logs,

@@ -1,8 +1,9 @@
 """A job, live: server-sent events.
 
 Owns the words of the stream: `snapshot` first, then `status`, `progress`, `preview`, `image`, at
-last `done` (or `gone`, if it was deleted). Invariant: whoever connects, at whatever time, knows
-everything after the snapshot; so there is nothing to resume, and events may be missed.
+last `done` (or `gone`, if the job was deleted; `unauthorized`, if the key ended before the job).
+Invariant: whoever connects, at whatever time, knows everything after the snapshot; so there is
+nothing to resume, and events may be missed.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from fastapi.responses import StreamingResponse
 
 from api.auth import Reader
 from api.deps import JobId, base_url
-from api.errors import TooManyStreams
-from api.following import Follower
+from api.errors import TooManyStreams, Unauthorized
+from api.following import KEY_ENDED, Follower
 from api.openapi import problems
 from api.schemas import Job, job_of
 from api.state import Services, ServicesDep
@@ -49,7 +50,7 @@ async def follow_job(
     services.following.check_room(caller.tenant)
     record = await services.store.read(job_id, tenant=caller.tenant)
     return StreamingResponse(
-        Stream(services, base_url(request)).of(record),
+        Stream(services, base_url(request), key_id=caller.key_id).of(record),
         media_type=STREAM,
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
@@ -58,21 +59,27 @@ async def follow_job(
 class Stream:
     """One stream: what has been said of the job so far."""
 
-    def __init__(self, services: Services, base: str) -> None:
+    def __init__(self, services: Services, base: str, *, key_id: str | None) -> None:
         self._services = services
         self._base = base
+        self._key_id = key_id
         self._said: Job | None = None
         self._ended = False
 
     async def of(self, record: JobRecord) -> AsyncGenerator[str]:
         """The events of a job, until it ends or we do."""
         following = self._services.following
-        with following.follow(record.id, tenant=record.tenant, wants_progress=True) as follower:
+        with following.follow(
+            record.id, tenant=record.tenant, key_id=self._key_id, wants_progress=True
+        ) as follower:
             yield "retry: 2000\n\n"
             follower.stale = True  # it may have moved before we followed
             if record.spec.preview:
                 follower.previews.update(range(record.spec.n))
             while not self._ended:
+                if follower.refused:  # before anything more is told
+                    yield event("unauthorized", {"code": Unauthorized.code, "detail": KEY_ENDED})
+                    return
                 for text in await self._look(follower, record):
                     yield text
                 for text in await self._previews(follower, record):

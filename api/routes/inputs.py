@@ -86,13 +86,9 @@ async def send_input(
 
 
 def _check_type(request: Request) -> bool:
-    """Whether the body is a form. Raises UnsupportedMediaType if it is no picture either.
-
-    A page of somebody else's can send a form unasked, though not with a key, and says its origin.
-    """
+    """Whether the body is a form. Raises UnsupportedMediaType if it is no picture either."""
     kind = media_type(request)
-    foreign = "origin" in request.headers and "authorization" not in request.headers
-    if kind == FORM and not foreign:
+    if kind == FORM:
         return True
     if kind not in PICTURES:
         raise UnsupportedMediaType(f"send one of {', '.join(PICTURES)}, {FORM}")

@@ -116,7 +116,7 @@ async def send_job(
             await services.intake.find(an_id, tenant=caller.tenant)
         return json_answer(await _quote(services, spec))
     admitted = await admit(services, caller, spec, asked, key=key)
-    return await answer_sent(request, admitted, wait_s=wait_s, keyed=key is not None)
+    return await answer_sent(request, caller, admitted, wait_s=wait_s, keyed=key is not None)
 
 
 async def admit(
@@ -144,7 +144,6 @@ async def admit_as(
     """Have `spec` admitted as `job_id`, and count it."""
     queue = queue_name(spec.model, spec.priority)
     span = sending(services.tracing, job_id=job_id, queue=queue)
-    key = caller.key.id if caller.key else None
     try:
         admitted = await services.store.admit(
             spec,
@@ -152,7 +151,7 @@ async def admit_as(
             job_id=job_id,
             idempotency=idempotency,
             limits=caller.limits(services.settings),
-            sender=Sender(key=key, group=group, trace=span.traceparent),
+            sender=Sender(key=caller.key_id, group=group, trace=span.traceparent),
         )
     except PrintworksError as refused:
         span.end(error=refused.code)
@@ -167,13 +166,14 @@ async def admit_as(
 
 
 async def answer_sent(
-    request: Request, admitted: Admitted, *, wait_s: int, keyed: bool
+    request: Request, caller: Caller, admitted: Admitted, *, wait_s: int, keyed: bool
 ) -> Response:
     """Wait if asked to, then say what became of the job: 200 if it is done, else 202."""
     record = admitted.record
     headers = replay_headers(record, replayed=admitted.replayed) if keyed else {}
     if wait_s:
-        record = await services_of(request).following.until_final(record, wait_s)
+        following = services_of(request).following
+        record = await following.until_final(record, wait_s, key_id=caller.key_id)
         headers["preference-applied"] = f"wait={wait_s}"
     job = job_of(record, base_url(request))
     headers |= {"location": job.urls.self, **pace(job)}
@@ -222,7 +222,7 @@ async def get_job(
     if wait_s:
         headers["preference-applied"] = f"wait={wait_s}"
         if not record.status.final:
-            record = await services.following.until_final(record, wait_s)
+            record = await services.following.until_final(record, wait_s, key_id=caller.key_id)
     job = job_of(record, base_url(request))
     return tagged_answer(request, job, headers | pace(job))
 
@@ -269,7 +269,7 @@ async def rerun_job(
         admitted = await admit(services, caller, spec, asked, key=key)
     except InputMissing:
         raise InputGone("the picture that this job began with was erased") from None
-    return await answer_sent(request, admitted, wait_s=wait_s, keyed=key is not None)
+    return await answer_sent(request, caller, admitted, wait_s=wait_s, keyed=key is not None)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=NO_JOB_OR_COPY)

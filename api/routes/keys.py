@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.answers import json_answer
 from api.auth import needs
 from api.deps import body_as
-from api.keystore import ApiKey, KeyMissing, NewKey, Scope, make_key
+from api.keystore import ApiKey, KeyMissing, KeyRotated, NewKey, Scope, make_key
 from api.openapi import json_body, problems
 from api.schemas import View
 from api.state import ServicesDep
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)])
 NO_KEY = problems(KeyMissing)
+NO_KEY_OR_ROTATED = problems(KeyMissing, KeyRotated)
 KeyId = Annotated[str, Path(description="The key's ID: the middle of it.", max_length=40)]
 
 
@@ -50,6 +51,7 @@ class KeyView(View):
     created_at: datetime
     ends_at: datetime | None = Field(description="When a rotated key stops working.")
     revoked_at: datetime | None
+    successor: str | None = Field(description="ID of the key that a rotated one was rotated to.")
 
 
 class NewKeyView(KeyView):
@@ -82,7 +84,7 @@ async def create_key(
         max_open_jobs=asked.max_open_jobs,
         per_minute=asked.per_minute,
     )
-    await services.keys.put(new.key)
+    await services.keys.add(new.key)
     return json_answer(_new_view(new), status=201)
 
 
@@ -93,10 +95,14 @@ async def list_keys(services: ServicesDep) -> Response:
 
 
 @router.post(
-    "/{key_id}/rotate", response_model=NewKeyView, summary="Rotate a key", responses=NO_KEY
+    "/{key_id}/rotate",
+    response_model=NewKeyView,
+    summary="Rotate a key",
+    responses=NO_KEY_OR_ROTATED,
 )
 async def rotate_key(services: ServicesDep, key_id: KeyId) -> Response:
-    """A new key with the same rights; the old one works for 24 hours more."""
+    """A new key with the same rights; the old one works for 24 hours more. A key is rotated once:
+    after that its successor is."""
     return json_answer(_new_view(await services.keys.rotate(key_id, overlap=timedelta(days=1))))
 
 
@@ -115,4 +121,4 @@ def _new_view(new: NewKey) -> NewKeyView:
 
 
 def _fields(key: ApiKey) -> dict[str, object]:
-    return {**key.model_dump(exclude={"digest"}), "scopes": sorted(key.scopes)}
+    return {**key.model_dump(exclude={"digest", "line"}), "scopes": sorted(key.scopes)}

@@ -356,6 +356,7 @@ class Key(Answer):
     created_at: datetime = EPOCH
     ends_at: datetime | None = None  # when a rotated key stops working
     revoked_at: datetime | None = None
+    successor: str | None = None  # ID of the key that a rotated one was rotated to
 
 
 class NewKey(Key):

@@ -11,7 +11,7 @@ from api.settings import ApiSettings
 from deploy import servers
 from jobs.blobs import Blobs
 from tests.api.hand_worker import HandWorker
-from tests.api.serving import Served, serving
+from tests.api.serving import Served, as_operator, serving
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,13 @@ def served(redis_url: str, api_server: Served) -> Served:
 def api(served: Served) -> httpx2.Client:
     """A client of the shared API."""
     return served.client
+
+
+@pytest.fixture
+def operator(served: Served, redis_url: str) -> Iterator[httpx2.Client]:
+    """A client of the shared API with a key of every scope, of the tenant of those without one."""
+    with httpx2.Client(base_url=served.url, headers=as_operator(redis_url), timeout=30) as client:
+        yield client
 
 
 @pytest.fixture

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 
 import httpx2
 import uvicorn
+from redis import Redis
 
 from api.__main__ import DrainingServer
 from api.app import create_app
+from api.keystore import EVERYTHING, make_key
 from api.protocol import TimedH11Protocol
 from api.settings import ApiSettings
 from api.state import Services
+from jobs import keys
 from tests.helpers import wait_until
 
 
@@ -43,6 +46,14 @@ class Served:
         """Host and port, for raw sockets."""
         host, port = self.url.removeprefix("http://").split(":")
         return host, int(port)
+
+
+def as_operator(redis_url: str) -> dict[str, str]:
+    """The headers of a new key of every scope, of the tenant of those without one."""
+    new = make_key(tenant="default", scopes=EVERYTHING)
+    with Redis.from_url(redis_url) as redis:
+        redis.hset(keys.API_KEYS, new.key.id, new.key.model_dump_json())
+    return {"authorization": f"Bearer {new.secret}"}
 
 
 @contextmanager

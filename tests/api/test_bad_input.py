@@ -150,12 +150,9 @@ def test_a_chunked_body_is_cut_off_at_the_limit(api: httpx2.Client):
         ({}, 202),
         ({"content-type": "text/plain"}, 415),
         ({"content-type": "multipart/form-data; boundary=x"}, 415),
-        # a page in a browser can send these anywhere without asking, but says where it is from
-        ({"content-type": "application/x-www-form-urlencoded", "origin": "https://evil"}, 415),
-        ({"origin": "null"}, 415),
     ],
 )
-def test_a_body_is_json_and_no_page_of_others_can_send_one(
+def test_a_body_is_json_or_declared_as_nothing(
     api: httpx2.Client, headers: dict[str, str], status: int
 ):
     answer = api.post("/v1/jobs", content=b'{"prompt":"a"}', headers=headers)

@@ -27,7 +27,7 @@ from api.errors import MEDIA_TYPE
 from api.openapi import answer_of
 from api.settings import ApiSettings
 from deploy import servers
-from tests.api.serving import Served, serving
+from tests.api.serving import Served, as_operator, serving
 
 DOCUMENT = create_app(ApiSettings()).openapi()
 every, some = (schemathesis.openapi.from_dict(DOCUMENT) for _ in range(2))
@@ -55,9 +55,10 @@ def impatient(valkey_server: servers.Valkey, s3_settings: dict[str, str]) -> Ite
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[requests.Session]:
-    """One connection for all cases."""
+def session(impatient: Served) -> Iterator[requests.Session]:
+    """One connection for all cases, of a caller who may do everything."""
     with requests.Session() as session:
+        session.headers.update(as_operator(impatient.services.settings.redis_url))
         yield session
 
 

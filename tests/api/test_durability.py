@@ -13,7 +13,7 @@ import pytest
 from api.app import create_app
 from api.openapi import answer_of
 from api.settings import ApiSettings
-from tests.api.serving import serving
+from tests.api.serving import as_operator, serving
 from tests.helpers import wait_until
 from tests.queue.copies import Copies, client, copies, sentinels
 
@@ -33,6 +33,7 @@ def replicated(
     ):
         settings = {"redis_url": url, "durability": "replicated", **s3_settings}
         with serving(ApiSettings.model_validate(settings)) as served:
+            served.client.headers.update(as_operator(made.primary.url))
             yield made, served.client
 
 

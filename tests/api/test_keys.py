@@ -169,15 +169,6 @@ def test_a_key_is_not_in_the_store(guarded: Guarded, redis):
     assert made.secret.rsplit("_", 1)[1].encode() not in kept
 
 
-def test_without_keys_a_page_with_a_name_of_its_own_is_refused(api: httpx2.Client):
-    # DNS rebinding: evil.example points to 127.0.0.1, the browser still says its name
-    evil = api.get("/v1/jobs", headers={"host": "evil.example"})
-
-    assert (evil.status_code, evil.json()["code"]) == (421, "host_not_allowed")
-    for name in ("localhost:8000", "127.0.0.1", "[::1]:80", "printworks.localhost"):
-        assert api.get("/v1/jobs", headers={"host": name}).status_code == 200
-
-
 def test_without_keys_a_key_that_is_sent_must_still_be_good(api: httpx2.Client):
     assert api.get("/v1/jobs", headers=bearer("pw_wrong")).status_code == 401
 
@@ -192,6 +183,7 @@ def test_without_keys_a_key_that_is_sent_must_still_be_good(api: httpx2.Client):
         ("::", "on-loopback", True),
         ("unix", "on-loopback", True),  # what is before a Unix socket may be the whole world
         ("127.0.0.1", "never", True),
+        ("0.0.0.0", "never", True),
         ("0.0.0.0", "from-anywhere", False),
     ],
 )

@@ -9,7 +9,6 @@ from redis import Redis
 from api.keystore import make_key
 from jobs import keys
 from tests.api.hand_worker import NAME, HandWorker
-from tests.api.serving import Served
 
 
 def sent(api: httpx2.Client, count: int, **headers: str) -> list[str]:
@@ -26,9 +25,9 @@ def as_tenant(redis: Redis, tenant: str) -> dict[str, str]:
 
 
 def test_purge_counts_first_and_then_cancels_what_waits(
-    served: Served, redis: Redis, worker: HandWorker
+    operator: httpx2.Client, redis: Redis, worker: HandWorker
 ):
-    api, noisy = served.client, as_tenant(redis, "noisy")
+    api, noisy = operator, as_tenant(redis, "noisy")
     running = sent(api, 1)
     worker.take()
     mine, theirs = sent(api, 2), sent(api, 12, **noisy)  # more than stand in a line at a time
@@ -52,7 +51,8 @@ def test_purge_counts_first_and_then_cancels_what_waits(
 
 
 @pytest.mark.parametrize(("query", "status"), [("", 422), ("?model=none", 404)])
-def test_purge_says_what_or_does_nothing(api: httpx2.Client, query: str, status: int):
+def test_purge_says_what_or_does_nothing(operator: httpx2.Client, query: str, status: int):
+    api = operator
     (job_id,) = sent(api, 1)
 
     refused = api.post(f"/v1/queue/purge{query}")
@@ -61,7 +61,8 @@ def test_purge_says_what_or_does_nothing(api: httpx2.Client, query: str, status:
     assert api.get(f"/v1/jobs/{job_id}").json()["status"] == "queued"
 
 
-def test_drain_pauses_and_counts_what_still_runs(api: httpx2.Client, worker: HandWorker):
+def test_drain_pauses_and_counts_what_still_runs(operator: httpx2.Client, worker: HandWorker):
+    api = operator
     worker.speak()
 
     drained = api.post("/v1/queue/drain")
@@ -71,8 +72,8 @@ def test_drain_pauses_and_counts_what_still_runs(api: httpx2.Client, worker: Han
     assert api.post("/v1/queue/resume").json() == {"paused": False}
 
 
-def test_a_worker_is_drained_by_name(served: Served, redis: Redis, worker: HandWorker):
-    api = served.client
+def test_a_worker_is_drained_by_name(operator: httpx2.Client, redis: Redis, worker: HandWorker):
+    api = operator
     missing = api.post("/v1/workers/nobody/drain")
     worker.speak()
     deaf = api.post(f"/v1/workers/{NAME}/drain")  # it spoke a moment ago, and listens no more
@@ -90,7 +91,8 @@ def test_a_worker_is_drained_by_name(served: Served, redis: Redis, worker: HandW
     assert heard["data"] == b'{"command": "shutdown"}'
 
 
-def test_what_a_model_did_is_told(api: httpx2.Client, worker: HandWorker):
+def test_what_a_model_did_is_told(operator: httpx2.Client, worker: HandWorker):
+    api = operator
     sent(api, 3)
     worker.finish(worker.take())
     worker.finish(worker.take())

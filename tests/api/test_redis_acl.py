@@ -15,7 +15,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from api.settings import ApiSettings
 from deploy import servers
 from jobs.blobs import Blobs
-from tests.api.serving import serving
+from tests.api.serving import as_operator, serving
 from tests.helpers import wait_until
 from tests.queue.making import QUICK
 from tests.queue.worker_process import worker_process
@@ -62,7 +62,7 @@ def urls(
 
 
 def test_t61_every_role_does_its_work_and_nothing_was_refused(
-    urls: dict[str, str], redis: Redis, s3_settings: dict[str, str]
+    urls: dict[str, str], redis: Redis, redis_url: str, s3_settings: dict[str, str]
 ):
     shared = {f"PRINTWORKS_{name.upper()}": value for name, value in s3_settings.items()}
     environ = {"PRINTWORKS_REDIS_URL": urls["printworks-worker"], **shared, **QUICK}
@@ -73,6 +73,7 @@ def test_t61_every_role_does_its_work_and_nothing_was_refused(
         worker_process(environ) as worker,
     ):
         api = served.client
+        api.headers.update(as_operator(redis_url))
         body = {"prompt": "a cat", "steps": 3, "size": "64x64"}
         headers = {"idempotency-key": "k"}
         sent = [api.post("/v1/jobs", json=body, headers=headers) for _ in range(2)]

@@ -27,12 +27,13 @@ from uuid import UUID
 import httpx2
 import psutil
 
-from api.auth import ANONYMOUS
+from api.keyless import TENANT as ANONYMOUS
 from deploy import servers
 from deploy.service import free_port
 from jobs.blobs import Blobs
 from jobs.settings import RoleSettings
 from jobs.store import JobStore
+from tests.api.serving import as_operator
 from tests.chaos.books import Books
 from tests.chaos.roles import Ears, Role
 from tests.queue.making import QUICK
@@ -120,6 +121,7 @@ class Chaos:
         """Have webhooks sent to us. Waits for the API."""
         with httpx2.Client(base_url=self.url, timeout=ANSWER_S) as client:
             hook = {"url": f"http://127.0.0.1:{self.ears.server_port}/"}
+            client.headers.update(as_operator(self.valkey.url))
             self.ask(client, "/v1/webhooks", hook)
 
     def submit_for_ever(self, chance: Random) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from printworks.cli.main import shared_first
 from jobs.record import Status
 from tests.api.hand_worker import HandWorker
 from tests.api.hostile_pictures import a_picture, encoded
-from tests.api.serving import Served
+from tests.api.serving import Served, as_operator
 from tests.helpers import wait_until
 
 PROMPT = "a red bicycle"
@@ -29,6 +29,12 @@ class Shell:
 
     folder: Path
     url: str | None
+    key: str | None = None
+
+    @property
+    def told(self) -> dict[str, str | None]:
+        """Its settings."""
+        return {"PRINTWORKS_URL": self.url, "PRINTWORKS_KEY": self.key}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         environ = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
@@ -38,7 +44,7 @@ class Shell:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env=environ | ({"PRINTWORKS_URL": self.url} if self.url else {}),
+            env=environ | {n: v for n, v in self.told.items() if v},
             # a shell that runs the tests in its background has SIGINT ignored, and children inherit
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
@@ -56,6 +62,13 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def shell(served: Served, tmp_path: Path) -> Shell:
     """A shell whose PRINTWORKS_URL is the API."""
     return Shell(tmp_path, served.url)
+
+
+@pytest.fixture
+def operating(shell: Shell, redis_url: str) -> Shell:
+    """The same with an operator's key."""
+    _, _, key = as_operator(redis_url)["authorization"].partition(" ")
+    return replace(shell, key=key)
 
 
 def queued(served: Served, count: int = 1) -> list[str]:
@@ -190,10 +203,11 @@ def test_shared_options_may_stand_anywhere(written: list[str], read: list[str]) 
     assert shared_first(written) == read
 
 
-def test_usage_is_told_by_day_and_key(shell: Shell, served: Served, worker: HandWorker):
+def test_usage_is_told_by_day_and_key(operating: Shell, served: Served, worker: HandWorker):
     served.client.post("/v1/jobs", json={"prompt": PROMPT, "seed": [1, 2]})
     worker.finish(worker.take())
 
+    shell = operating
     code, out, _ = shell.run("usage")
     as_json = shell.run("usage", "--json", "--all-tenants")
     wrong = shell.run("usage", "--since", "yesterday")
@@ -204,10 +218,11 @@ def test_usage_is_told_by_day_and_key(shell: Shell, served: Served, worker: Hand
     assert wrong[0] == 2
 
 
-def test_keys_are_made_listed_rotated_and_revoked(shell: Shell):
+def test_keys_are_made_listed_rotated_and_revoked(operating: Shell):
+    shell = operating
     made = shell.run("keys", "create", "--tenant", "acme", "--name", "app", "--scope", "jobs:read")
     secret = made[1].strip()
-    listed = json.loads(shell.run("keys", "list", "--json")[1])
+    first, *listed = json.loads(shell.run("keys", "list", "--json")[1])
     key_id = listed[0]["id"]
     rotated = json.loads(shell.run("keys", "rotate", key_id, "--json")[1])
     good = shell.run("jobs", "--key", secret)
@@ -220,6 +235,7 @@ def test_keys_are_made_listed_rotated_and_revoked(shell: Shell):
         "app",
         ["jobs:read"],
     )
+    assert "admin" in first["scopes"]  # the operator's own
     assert secret not in json.dumps(listed)
     assert rotated["id"] != key_id
     assert shell.run("jobs", "--key", rotated["secret"])[0] == 0
@@ -229,6 +245,13 @@ def test_keys_are_made_listed_rotated_and_revoked(shell: Shell):
     assert "revoked" in shell.run("keys", "list")[1]
     assert shell.run("keys", "revoke", "../jobs")[0] == 6
     assert shell.run("keys", "create", "--scope", "everything")[0] == 2
+
+
+def test_who_operates_without_a_key_is_told_where_one_comes_from(shell: Shell):
+    code, _, err = shell.run("keys", "create", "--tenant", "evil")
+
+    assert code == 5
+    assert "python -m api keys create --scope admin" in err
 
 
 def test_a_picture_of_this_machine_is_begun_with(shell: Shell, served: Served, tmp_path: Path):

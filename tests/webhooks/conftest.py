@@ -25,7 +25,7 @@ from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox
 from jobs.webhooks.sealing import Sealing
 from jobs.webhooks.targets import Egress, resolver
-from tests.api.serving import Served, serving
+from tests.api.serving import Served, as_operator, serving
 from tests.webhooks.desk import Desk
 from worker.courier.courier import Stores
 from worker.courier.sending import open_sender
@@ -80,12 +80,11 @@ async def desk(
 def webhook_api(
     valkey_server: servers.Valkey, s3_settings: dict[str, str], webhook_key: SecretStr
 ) -> Iterator[Served]:
-    """One API for all, that needs keys; webhooks may go to 127.0.0.1 by plain HTTP."""
+    """One API for all; webhooks may go to 127.0.0.1 by plain HTTP."""
     settings = ApiSettings.model_validate(
         {
             "redis_url": valkey_server.url,
             **s3_settings,
-            "anonymous": "from-anywhere",
             "webhook_key": webhook_key,
             "webhook_schemes": "http,https",
             "webhook_ports": "1024-65535",
@@ -98,6 +97,8 @@ def webhook_api(
 
 @pytest.fixture
 async def api(webhook_api: Served, redis_url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of it."""
-    async with httpx2.AsyncClient(base_url=webhook_api.url, timeout=30) as client:
+    """A client of it, with a key."""
+    headers = as_operator(redis_url)
+    url = webhook_api.url
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
         yield client

@@ -13,7 +13,7 @@ from api.keystore import Scope, make_key, open_keystore
 from api.settings import ApiSettings
 from deploy import servers
 from jobs.webhooks.endpoints import MAX_ENDPOINTS
-from tests.api.serving import serving
+from tests.api.serving import as_operator, serving
 from tests.webhooks.desk import Desk
 from tests.webhooks.receivers import Answering, Receiver
 
@@ -308,7 +308,7 @@ async def test_another_tenants_endpoint_is_missing(api: httpx2.AsyncClient, desk
     event = await desk.put(endpoint)
     async with open_keystore(desk.redis_url) as keys:
         new = make_key(tenant="ours", scopes=[Scope.WEBHOOKS])
-        await keys.put(new.key)
+        await keys.add(new.key)
     headers = {"authorization": f"Bearer {new.secret}"}
     path = f"/v1/webhooks/{endpoint.id}"
     calls = [
@@ -338,7 +338,7 @@ async def test_without_a_key_of_the_operator_there_are_no_webhooks(
         with serving(settings) as served:
             body = {"url": "https://example.com/"}
             return (
-                served.client.post("/v1/webhooks", json=body),
+                served.client.post("/v1/webhooks", json=body, headers=as_operator(redis_url)),
                 served.client.post("/v1/jobs", json=JOB | {"webhook": body}),
             )
 

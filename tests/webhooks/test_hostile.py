@@ -5,8 +5,6 @@ Limits are the product's, scaled by 10 (15 s are 1.5 s here); the product's own 
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import ssl
 import time
 from collections.abc import Callable
@@ -14,12 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from jobs.webhooks.targets import Egress, resolver
+from tests.certificates import certificate
 from tests.webhooks import receivers as r
 from tests.webhooks.desk import Desk
 from worker.courier.sending import Answer, Letter, Limits, Outcome, Sender, open_sender
@@ -85,32 +80,6 @@ async def test_nobody_there_is_unreachable(sender: Sender):
 
     assert answer.outcome is Outcome.UNREACHABLE
     assert took_s < 2
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate that `name` signed for itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    address = name.replace(".", "").isdigit()
-    alt = x509.IPAddress(ipaddress.ip_address(name)) if address else x509.DNSName(name)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([alt]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    form = serialization.Encoding.PEM
-    (folder / "cert.pem").write_bytes(made.public_bytes(form))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "cert.pem", folder / "key.pem"
 
 
 @pytest.mark.parametrize(

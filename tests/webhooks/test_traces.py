@@ -22,7 +22,7 @@ from api.settings import ApiSettings
 from jobs.errors import SettingsError
 from jobs.settings import ROOT, RoleSettings
 from jobs.tracing import OFF, open_tracing, traceparent_in
-from tests.api.serving import serving
+from tests.api.serving import as_operator, serving
 from tests.helpers import wait_until
 from tests.queue.making import QUICK
 from tests.queue.worker_process import worker_process
@@ -64,7 +64,8 @@ async def traced(environ: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
     """An API that traces."""
     settings = ApiSettings.load({k: v for k, v in environ.items() if "WORKER" not in k})
     with serving(settings.model_copy(update={"port": 0})) as served:
-        async with httpx2.AsyncClient(base_url=served.url, timeout=30) as client:
+        headers = as_operator(settings.redis_url)
+        async with httpx2.AsyncClient(base_url=served.url, headers=headers, timeout=30) as client:
             yield client
 
 
