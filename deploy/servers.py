@@ -1,8 +1,9 @@
 """The real servers of one machine: Valkey (queue) and SeaweedFS (pictures), without Docker.
 
 Owns where their programs are found, their command lines and when each is ready; the standard
-library only, because it runs before anything else is known to work. Invariants: loopback only,
-a secret on each, an acknowledged write is on disk, no telemetry.
+library only (and `cryptography`, in deploy/locks.py), because it runs before anything else is known
+to work. Invariants: loopback only, a secret on each door, an acknowledged write is on disk, no
+telemetry.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deploy.locks import lock
 from deploy.service import Service, ServiceError, free_port
 
 PROBE_S = 0.5  # a server on this machine that needs longer to answer is not ready
@@ -151,10 +153,16 @@ def seaweedfs(
     secret_key: str,
     ports: Mapping[str, int] | None = None,
     log: Path | None = None,
+    origins: str = "",
 ) -> SeaweedFS:
     """An S3 server that keeps its data in `folder`: give the `ports` of last time again, since
 
-    the master keeps its own state in a folder named after its port.
+    the master keeps its own state in a folder named after its port. `origins` (with commas): whose
+    pages may read a bucket in a browser, if they have a key or a presigned URL.
+
+    S3 asks for the keys, every other port for a certificate (deploy/locks.py). What SeaweedFS says
+    with `Access-Control-Allow-Origin: *` all the same, by a constant of its own, holds nothing: the
+    200 of /healthz and refusals outside of buckets.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ports = dict(ports or seaweedfs_ports())
@@ -171,12 +179,15 @@ def seaweedfs(
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.telemetry=false",  # on by default since July 2026
+        "-disableHttp",  # of filer and master: browsers could read and write pictures there
+        f"-s3.allowedOrigins={origins}",  # the default is every page of the world
         f"-bucket={BUCKET}",
     ]
     return SeaweedFS(
         name="seaweedfs",
         argv=argv,
         log=log or folder.with_suffix(".log"),
+        cwd=lock(folder / "locks"),
         env={"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
         ready=lambda: s3_put(s3, ".ready", access_key, secret_key),
         endpoint=f"http://127.0.0.1:{s3}",

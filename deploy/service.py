@@ -59,6 +59,7 @@ class Service:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                umask=0o077,  # SeaweedFS puts Unix sockets where everybody may look
                 start_new_session=True,  # a Ctrl-C reaches us alone: we drain in order
                 preexec_fn=_die_with_parent(os.getpid()) if LINUX else None,  # noqa: PLW1509
             )

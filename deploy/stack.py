@@ -89,7 +89,7 @@ def _servers(
         redis_url = valkey.url
     s3 = _s3_given(environ)
     if s3 is None:
-        seaweedfs = _seaweedfs(data)
+        seaweedfs = _seaweedfs(data, origins=environ.get("PRINTWORKS_API_CORS_ORIGINS", ""))
         own.append(seaweedfs)
         s3 = {name: getattr(seaweedfs, name) for name in S3_NAMES}
     return own, redis_url, s3
@@ -104,7 +104,7 @@ def _valkey(data: DataFolder) -> servers.Valkey:
     )
 
 
-def _seaweedfs(data: DataFolder) -> servers.SeaweedFS:
+def _seaweedfs(data: DataFolder, *, origins: str) -> servers.SeaweedFS:
     kept, ports = data.secrets(), data.ports()
     return servers.seaweedfs(
         data.path / "s3",
@@ -112,6 +112,7 @@ def _seaweedfs(data: DataFolder) -> servers.SeaweedFS:
         secret_key=kept["s3_secret_key"],
         ports={part: ports[part] for part in servers.SEAWEEDFS_PARTS},
         log=data.log("seaweedfs"),
+        origins=",".join(origin.strip() for origin in origins.split(",")),
     )
 
 
