@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import http.client
 import os
+import re
 import shutil
 import socket
 import sys
@@ -28,6 +29,8 @@ from deploy.service import Service, ServiceError, free_port
 PROBE_S = 0.5  # a server on this machine that needs longer to answer is not ready
 GRPC_OFFSET = 10_000  # SeaweedFS takes P + 10000 beside each of its ports, for gRPC
 SEAWEEDFS_PARTS = ("s3", "master", "volume", "filer", "admin")
+# Nothing else of the terminal's environment: a setting or a secret of somebody else's
+INHERITED = re.compile("PATH|HOME|USER|LOGNAME|LANG|LC_.*|TZ|TMPDIR|GOGC|GOMAXPROCS")
 BUCKET = "printworks"
 REGION = "us-east-1"
 
@@ -62,6 +65,10 @@ def _on_path(*names: str, package: str) -> Path:
     raise ToolMissing(f"{' or '.join(names)} not found; install {package}")
 
 
+def _inherited(variable: str) -> bool:
+    return INHERITED.fullmatch(variable) is not None
+
+
 @dataclass(kw_only=True)
 class Valkey(Service):
     """A Valkey or Redis server, and how to reach it."""
@@ -93,6 +100,7 @@ def valkey(
         name="valkey",
         argv=[binary or find_valkey(), config],
         log=log or folder / "valkey.log",
+        inherits=_inherited,
         ready=lambda: redis_ping(port, password),
         url=f"redis://:{password}@127.0.0.1:{port}/0",
     )
@@ -188,6 +196,7 @@ def seaweedfs(
         argv=argv,
         log=log or folder.with_suffix(".log"),
         cwd=lock(folder / "locks"),
+        inherits=_inherited,
         env={"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
         ready=lambda: s3_put(s3, ".ready", access_key, secret_key),
         endpoint=f"http://127.0.0.1:{s3}",

@@ -43,7 +43,8 @@ class Service:
     after: Sequence[str] = ()  # start once the services of these names are ready
     uses: Sequence[str] = ()  # stop before these, besides those in `after`
     cwd: Path | None = None
-    env: Mapping[str, str] = field(default_factory=dict[str, str])  # added to our own
+    env: Mapping[str, str] = field(default_factory=dict[str, str])  # added to what it inherits
+    inherits: Callable[[str], bool] = lambda _name: True  # which of our own variables it gets
     start_s: float = 120.0  # from its start to ready; a slow disk on a busy machine takes a minute
     stop_s: float = 10.0  # from SIGTERM to SIGKILL
     process: subprocess.Popen[bytes] | None = None
@@ -54,7 +55,7 @@ class Service:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(part) for part in self.argv],
-                env={**os.environ, **self.env},
+                env={n: v for n, v in os.environ.items() if self.inherits(n)} | {**self.env},
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

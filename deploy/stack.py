@@ -26,6 +26,13 @@ PROBE_S = 1.0
 WORKER_START_S = 3600.0  # a model of 20 GB may be on its way from the hub
 WORKER_STOP_S = 45.0  # > the worker's own grace for finishing what fits
 REDIS_VARIABLES = ("PRINTWORKS_REDIS_URL", "REDIS_URL")
+# Secrets that a role has no use for, by how their variables begin: it is not told them.
+WITHHELD = {
+    "api": (),
+    "gpu": ("PRINTWORKS_WEBHOOK_KEY",),
+    "janitor": ("PRINTWORKS_WEBHOOK_KEY",),
+    "courier": ("PRINTWORKS_S3_ACCESS_KEY", "PRINTWORKS_S3_SECRET_KEY", "AWS_"),
+}
 S3_NAMES = ("endpoint", "bucket", "access_key", "secret_key")  # as settings and as up.json say
 
 
@@ -149,8 +156,16 @@ def _role(
     name: str, *arguments: str, data: DataFolder, env: Mapping[str, str], **more: Any
 ) -> Service:
     """One of our own processes, run from the repository: `-m` finds the packages there."""
-    argv = [sys.executable, "-m", *arguments]
-    return Service(name=name, argv=argv, log=data.log(name), cwd=ROOT, env=env, **more)
+    withheld = WITHHELD[arguments[-1]]
+    return Service(
+        name=name,
+        argv=[sys.executable, "-m", *arguments],
+        log=data.log(name),
+        cwd=ROOT,
+        env={n: value for n, value in env.items() if not n.startswith(withheld)},
+        inherits=lambda variable: not variable.startswith(withheld),
+        **more,
+    )
 
 
 def _worker(data: DataFolder, env: Mapping[str, str], redis_url: str, number: int) -> Service:

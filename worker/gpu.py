@@ -20,6 +20,7 @@ from jobs.store import JobStore
 from jobs.tracing import open_tracing
 from worker.checking import checker_of
 from worker.control import Control
+from worker.engine_environ import engine_environ
 from worker.engine_link import EngineLink
 from worker.fetching import Fetching
 from worker.finishing import Finishing
@@ -41,7 +42,11 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
     checker = checker_of(settings.image_checker, timeout_s=settings.image_checker_timeout_s)
     tracing = open_tracing(settings, "worker")
     models = [entry.id for entry in catalogue.models]
-    link = EngineLink(_engine_config(settings, catalogue), quiet_s=settings.hang_s)
+    link = EngineLink(
+        _engine_config(settings, catalogue),
+        quiet_s=settings.hang_s,
+        environ=engine_environ(also=settings.engine_passes),
+    )
     link.start()  # it imports torch for seconds: meanwhile we look for Redis
     if not wait_for_redis(settings, stop):
         link.stop(grace_s=0)

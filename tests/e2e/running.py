@@ -46,6 +46,14 @@ WORKER = {
     "PRINTWORKS_WORKER_THREADS": "1",
 }
 
+# What stands in many a terminal, and is no business of an engine or a server
+STRANGE = {
+    "AWS_SESSION_TOKEN": "strange-1",
+    "DATABASE_URL": "postgres://somebody:strange-2@127.0.0.1/x",
+    "NVIDIA_API_KEY": "strange-3",
+    "SOMEBODYS_SECRET": "strange-4",
+}
+
 
 def write_tiny_model(folder: Path) -> Path:
     """A model file and its model. In a process of its own: torch stays out of the test's."""
@@ -76,7 +84,7 @@ class Up:
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
                 [*map(str, argv), "--data", str(data), *arguments],
-                env=environ | WORKER | {"PRINTWORKS_MODELS_FILE": str(models)},
+                env=environ | WORKER | STRANGE | {"PRINTWORKS_MODELS_FILE": str(models)},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=data.parent,
