@@ -92,12 +92,15 @@ def _engine_config(settings: WorkerSettings, catalogue: Catalogue) -> EngineConf
 
 def wait_for_redis(settings: WorkerSettings, stop: Stop) -> bool:
     """Wait until Redis is there and as it must be; False: told to stop. Raises SettingsError."""
+    said = ""
     with JobStore(settings.redis_url) as store:
         while not stop.asked:
             try:
                 store.check_server(waived=settings.waived)
             except StoreUnavailable as error:
-                log.warning("redis.awaited", extra={"reason": str(error)})
+                if str(error) != said:  # a file of 20 GB is read back for minutes: once is enough
+                    said = str(error)
+                    log.warning("redis.awaited", extra={"reason": said})
                 stop.wait(WAIT_FOR_REDIS_S)
             else:
                 return True
