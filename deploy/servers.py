@@ -1,9 +1,9 @@
 """The real servers of one machine: Valkey (queue) and SeaweedFS (pictures), without Docker.
 
 Owns where their programs are found, their command lines and when each is ready; the standard
-library only (and `cryptography`, in deploy/locks.py), because it runs before anything else is known
-to work. Invariants: loopback only, a secret on each door, an acknowledged write is on disk, no
-telemetry.
+library only (and `cryptography`, in deploy/certificates.py), because it runs before anything else
+is known to work. Invariants: loopback only, a secret on each door, an acknowledged write is on
+disk, no telemetry.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.locks import lock
+from deploy.certificates import lock
 from deploy.service import Service, ServiceError, free_port
 
 PROBE_S = 0.5  # a server on this machine that needs longer to answer is not ready
@@ -168,15 +168,16 @@ def seaweedfs(
     the master keeps its own state in a folder named after its port. `origins` (with commas): whose
     pages may read a bucket in a browser, if they have a key or a presigned URL.
 
-    S3 asks for the keys, every other port for a certificate (deploy/locks.py). What SeaweedFS says
-    with `Access-Control-Allow-Origin: *` all the same, by a constant of its own, holds nothing: the
-    200 of /healthz and refusals outside of buckets.
+    S3 asks for the keys, every other port for a certificate (deploy/certificates.py). What
+    SeaweedFS says with `Access-Control-Allow-Origin: *` all the same, by a constant of its own,
+    holds nothing: the 200 of /healthz and refusals outside of buckets.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ports = dict(ports or seaweedfs_ports())
     s3 = ports["s3"]
     argv: list[str | Path] = [
         find_weed(),
+        "-logtostderr=true",  # and not into files of its own in the temporary folder, for ever
         "mini",
         f"-dir={folder}",
         "-ip=127.0.0.1",
@@ -195,7 +196,7 @@ def seaweedfs(
         name="seaweedfs",
         argv=argv,
         log=log or folder.with_suffix(".log"),
-        cwd=lock(folder / "locks"),
+        cwd=lock(folder / "certificates"),
         inherits=_inherited,
         env={"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
         ready=lambda: s3_put(s3, ".ready", access_key, secret_key),

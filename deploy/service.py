@@ -20,6 +20,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.logs import tail
+
 PR_SET_PDEATHSIG = 1
 LINUX = sys.platform == "linux"
 # looked up before any fork: dlopen in a forked child of a threaded process can hang
@@ -125,11 +127,7 @@ class Service:
 
     def log_tail(self, lines: int = 15) -> str:
         """The last lines that it printed."""
-        try:
-            text = self.log.read_text(errors="replace")
-        except FileNotFoundError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
+        return tail(self.log, lines)
 
 
 def _die_with_parent(parent: int) -> Callable[[], None]:

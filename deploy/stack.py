@@ -7,7 +7,6 @@ server that the environment names is used as it is, and none is started in its p
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ WITHHELD = {
     "janitor": ("PRINTWORKS_WEBHOOK_KEY",),
     "courier": ("PRINTWORKS_S3_ACCESS_KEY", "PRINTWORKS_S3_SECRET_KEY", "AWS_"),
 }
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 S3_NAMES = ("endpoint", "bucket", "access_key", "secret_key")  # as settings and as up.json say
 
 
@@ -137,6 +137,9 @@ def _settings(
     env = {name: value for name, value in environ.items() if name.startswith("PRINTWORKS_")}
     env |= {"PRINTWORKS_REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
     env |= {f"PRINTWORKS_S3_{name.upper()}": value for name, value in s3.items() if value}
+    # a proxy of the company cannot reach this machine; a CIDR in NO_PROXY is Greek to most clients
+    direct = [environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
+    env |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join([*filter(None, direct), *LOOPBACK]))
     if models := environ.get("PRINTWORKS_MODELS_FILE"):
         env["PRINTWORKS_MODELS_FILE"] = str(Path(models).resolve())  # roles run in ROOT
     return env
@@ -193,18 +196,15 @@ def _engine_ready(service: Service, redis_url: str) -> Callable[[], bool]:
         # imported here: 0.4 s, to be spent while the workers import torch and not before
         from redis import RedisError  # noqa: PLC0415
 
-        from jobs import keys  # noqa: PLC0415
+        from deploy.worker_health import reports  # noqa: PLC0415
         from jobs.connection import connect  # noqa: PLC0415
 
         with connect(redis_url, reply_s=PROBE_S) as client:  # which knows sentinels, too
             try:
-                names = list(client.scan_iter(keys.worker("*"), count=1000))
-                said = [
-                    json.loads(report) for report in (client.mget(names) if names else ()) if report
-                ]
+                said = reports(client)
             except RedisError:
                 return False
-        return any(one["pid"] == service.pid and one["engine_ready"] for one in said)
+        return any(one.get("pid") == service.pid and one.get("engine_ready") for one in said)
 
     return ready
 

@@ -92,5 +92,5 @@ def test_no_unix_socket_and_no_key_is_for_other_users(tmp_path: Path) -> None:
         server.kill()
 
     assert not found
-    key = tmp_path / "s3" / "locks" / "key.pem"
+    key = tmp_path / "s3" / "certificates" / "key.pem"
     assert key.stat().st_mode & 0o077 == 0

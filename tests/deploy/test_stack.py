@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from deploy.data import DataFolder
-from deploy.service import ServiceError
-from deploy.stack import Stack, one_machine
+from deploy.service import Service, ServiceError
+from deploy.stack import Stack, _engine_ready, one_machine
+from jobs import keys
 
 S3 = {
     "PRINTWORKS_S3_ENDPOINT": "http://127.0.0.1:9",
@@ -105,3 +108,38 @@ def test_a_wrong_command_line_ends_with_2(root: Path, arguments: list[str], said
 
     assert ended.returncode == 2
     assert said in ended.stderr
+
+
+def test_what_another_version_says_of_itself_ends_nothing(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]
+    worker = Service(name="w", argv=argv, log=tmp_path / "log", ready=lambda: False)
+    worker.start()
+    ready = _engine_ready(worker, redis_url)
+    said = [b"\xff", b"[]", b"7", b'{"engine_ready": true}', b'{"pid": "x"}']
+    for number, report in enumerate(said):
+        say(redis, f"odd-{number}", report)
+
+    assert not ready()
+    say(redis, "ours", json.dumps({"pid": worker.pid, "engine_ready": True}).encode())
+    assert ready()
+    worker.kill()
+
+
+def say(redis: Redis, name: str, report: bytes) -> None:
+    redis.sadd(keys.RQ_WORKERS, keys.rq_key("worker", name))
+    redis.expire(keys.RQ_WORKERS, 60)
+    redis.set(keys.worker(name), report, ex=60)
+
+
+@pytest.mark.parametrize("given", [{}, {"no_proxy": "localhost,127.0.0.0/8"}, {"NO_PROXY": "a.b"}])
+def test_no_proxy_stands_between_the_roles_and_this_machine(
+    data: DataFolder, given: dict[str, str]
+) -> None:
+    stack = one_machine(data, port=0, workers=1, environ={"HTTP_PROXY": "http://p:9", **given})
+
+    for name in ("no_proxy", "NO_PROXY"):
+        direct = stack.env[name].split(",")
+        assert {"localhost", "127.0.0.1", "::1"} <= set(direct)
+        assert {part for value in given.values() for part in value.split(",")} <= set(direct)
