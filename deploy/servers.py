@@ -19,6 +19,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,7 +147,8 @@ class SeaweedFS(Service):
         for port in self.ports.values():
             for number in (port, port + GRPC_OFFSET):
                 for left in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{number}.sock"):
-                    left.unlink(missing_ok=True)
+                    with suppress(OSError):  # somebody else's, by the same name
+                        left.unlink()
 
 
 def seaweedfs_ports() -> dict[str, int]:

@@ -137,12 +137,21 @@ def _settings(
     env = {name: value for name, value in environ.items() if name.startswith("PRINTWORKS_")}
     env |= {"PRINTWORKS_REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
     env |= {f"PRINTWORKS_S3_{name.upper()}": value for name, value in s3.items() if value}
-    # a proxy of the company cannot reach this machine; a CIDR in NO_PROXY is Greek to most clients
-    direct = [environ.get(name, "") for name in ("no_proxy", "NO_PROXY")]
-    env |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join([*filter(None, direct), *LOOPBACK]))
+    env |= dict.fromkeys(("no_proxy", "NO_PROXY"), _direct(environ))
     if models := environ.get("PRINTWORKS_MODELS_FILE"):
         env["PRINTWORKS_MODELS_FILE"] = str(Path(models).resolve())  # roles run in ROOT
     return env
+
+
+def _direct(environ: Mapping[str, str]) -> str:
+    """The hosts that no proxy stands before: those of the environment, and this machine.
+
+    A company's proxy cannot reach it, and most clients know no CIDR (127.0.0.0/8) in this list.
+    """
+    given = [environ[name] for name in ("no_proxy", "NO_PROXY") if environ.get(name)]
+    if "*" in given:  # every host; in a list with others it would be none
+        return "*"
+    return ",".join([*given, *LOOPBACK])
 
 
 def _api_port(asked: int | None) -> int:

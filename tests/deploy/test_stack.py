@@ -143,3 +143,9 @@ def test_no_proxy_stands_between_the_roles_and_this_machine(
         direct = stack.env[name].split(",")
         assert {"localhost", "127.0.0.1", "::1"} <= set(direct)
         assert {part for value in given.values() for part in value.split(",")} <= set(direct)
+
+
+def test_no_proxy_at_all_stays_none(data: DataFolder) -> None:
+    environ = {"HTTP_PROXY": "http://p:9", "no_proxy": "*"}
+
+    assert one_machine(data, port=0, workers=1, environ=environ).env["no_proxy"] == "*"

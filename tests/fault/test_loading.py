@@ -172,6 +172,24 @@ def test_a_role_that_starts_meanwhile_goes_on_once_it_is_loaded(
     assert "Traceback" not in said
 
 
+def test_a_courier_that_starts_before_redis_goes_on_once_it_is_there(
+    server: servers.Valkey, tmp_path: Path
+) -> None:
+    server.kill()
+    log = tmp_path / "log"
+
+    with role(server, log, "worker", "courier") as process:
+        wait_until(
+            lambda: "courier.store_away" in log.read_text() or process.poll() is not None,
+            "it waits",
+            WAITS_S,
+        )
+        server.start()
+        wait_until(lambda: "courier.ready" in log.read_text(), "it goes on", WAITS_S)
+
+    assert log.read_text().count("courier.store_away") == 1
+
+
 def asked_for(loading: Loading) -> bool:
     """Whether somebody but us has read or run something there since it is loaded."""
     done = set(loading.redis.info("commandstats"))
