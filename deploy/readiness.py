@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,27 +22,43 @@ READY_S = 60.0  # every process is up by then: what is missing now does not come
 
 
 class Patience:
-    """How long the service has been not ready, without a break; over after `within_s`."""
+    """How long the service has been not ready, without a break; over after `within_s`.
+
+    `ignored`: parts that may be missing. It is asked every `every_s` at most.
+    """
 
     def __init__(
         self,
         api_url: str,
         within_s: float = READY_S,
+        *,
+        ignored: Collection[str] = (),
+        every_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api_url = api_url
         self._within_s = within_s
+        self._ignored = ignored
+        self._every_s = every_s
         self._clock = clock
         self._since_s: float | None = None
+        self._next_s = clock()
+        self._missing = ""
 
     def look(self) -> str:
         """Return what is missing, in words; nothing: it is ready. Raises ServiceError once over."""
-        missing = "; ".join(f"{part}: {why}" for part, why in reasons(self._api_url).items())
         now_s = self._clock()
-        self._since_s = (now_s if self._since_s is None else self._since_s) if missing else None
+        if now_s >= self._next_s:
+            self._next_s = now_s + self._every_s
+            found = {p: why for p, why in reasons(self._api_url).items() if p not in self._ignored}
+            self._missing = "; ".join(f"{part}: {why}" for part, why in found.items())
+            since_s = now_s if self._since_s is None else self._since_s
+            self._since_s = since_s if found else None
         if self._since_s is not None and now_s - self._since_s > self._within_s:
-            raise ServiceError(f"Printworks is not ready after {self._within_s:g} s: {missing}")
-        return missing
+            raise ServiceError(
+                f"Printworks is not ready after {self._within_s:g} s: {self._missing}"
+            )
+        return self._missing
 
 
 def wait_ready(

@@ -27,6 +27,9 @@ from pathlib import Path
 from deploy.certificates import lock
 from deploy.service import Service, ServiceError, free_port
 
+LOADING_S = (
+    3600.0  # reading a file of many GB back is work, not silence: its log says how far it is
+)
 PROBE_S = 0.5  # a server on this machine that needs longer to answer is not ready
 GRPC_OFFSET = 10_000  # SeaweedFS takes P + 10000 beside each of its ports, for gRPC
 SEAWEEDFS_PARTS = ("s3", "master", "volume", "filer", "admin")
@@ -103,6 +106,7 @@ def valkey(
         log=log or folder / "valkey.log",
         inherits=_inherited,
         ready=lambda: redis_ping(port, password),
+        start_s=LOADING_S,
         url=f"redis://:{password}@127.0.0.1:{port}/0",
     )
 
@@ -202,6 +206,7 @@ def seaweedfs(
         inherits=_inherited,
         env={"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
         ready=lambda: s3_put(s3, ".ready", access_key, secret_key),
+        start_s=LOADING_S,
         endpoint=f"http://127.0.0.1:{s3}",
         bucket=BUCKET,
         access_key=access_key,

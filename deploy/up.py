@@ -25,6 +25,7 @@ from deploy.supervisor import Supervisor
 
 FIRST_PROMPT = "a red house on a snowy field"
 INTERRUPTED = 130
+LOOK_S = 1.0  # between two questions what is missing
 FIRST_SEED = 7  # the same first picture for everybody
 
 
@@ -78,13 +79,16 @@ class _OneMachine:
         self._interrupts = interrupts
         self._stack = one_machine(data, port=options.port, workers=options.workers)
         self._key: str | None = None
+        self._start_patience = Patience(
+            self._stack.api_url, ignored=("api", "worker"), every_s=LOOK_S
+        )
         self._supervisor = Supervisor(self._stack.services, progress, changed=self._write_up)
 
     def run(self) -> int:
         """From the first start to the last stop."""
         supervisor, interrupts = self._supervisor, self._interrupts
         try:
-            if not supervisor.start(interrupts.once):
+            if not supervisor.start(self._stop_starting):
                 return INTERRUPTED
             if not wait_ready(self._stack.api_url, meanwhile=self._look_after):
                 return INTERRUPTED
@@ -99,6 +103,14 @@ class _OneMachine:
             return 0
         finally:
             supervisor.stop(at_once=interrupts.twice)
+
+    def _stop_starting(self) -> bool:
+        """Whether to end the start: Ctrl-C. Raises ServiceError where what it needs is not there.
+
+        A worker may load a model for an hour; a Redis or S3 that somebody named does not come.
+        """
+        self._start_patience.look()
+        return self._interrupts.once()
 
     def _look_after(self, missing: str) -> bool:
         """Keep all running while something is missing yet; False when interrupted."""

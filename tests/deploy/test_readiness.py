@@ -95,3 +95,12 @@ def test_an_answer_of_somebody_else_is_no_yes(service: Service, body: bytes) -> 
 
 def test_a_service_that_does_not_answer_is_not_ready() -> None:
     assert "does not answer" in reasons(f"http://127.0.0.1:{free_port()}")["api"]
+
+
+def test_a_part_that_may_be_missing_costs_no_patience(service: Service) -> None:
+    now = [0.0]
+    patience = Patience(service.url, within_s=60, ignored=("s3",), clock=lambda: now[0])
+    patience.look()
+    now[0] = 3600.0
+
+    assert patience.look() == ""
