@@ -6,6 +6,7 @@ wrong, what was started is stopped, and the exit status says whether it went wel
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -161,10 +162,9 @@ class _OneMachine:
 
 
 def _words(error: Exception) -> str:
-    """What is wrong; of the system's own errors, with the file that it is about."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}. Free some room, or give another --data."
-    return str(error)
+    """What is wrong; of a full disk, with what to do about it."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{error}; make some room there, or give another --data" if full else str(error)
 
 
 def _table(stack: Stack, key: str | None, data: DataFolder, seconds: float) -> str:

@@ -16,6 +16,7 @@ from deploy.data import DataFolder
 from deploy.service import Service, ServiceError
 from deploy.stack import Stack, _engine_ready, one_machine
 from jobs import keys
+from tests.fault.test_full_disk import fill, small_disk
 
 S3 = {
     "PRINTWORKS_S3_ENDPOINT": "http://127.0.0.1:9",
@@ -149,3 +150,16 @@ def test_no_proxy_at_all_stays_none(data: DataFolder) -> None:
     environ = {"HTTP_PROXY": "http://p:9", "no_proxy": "*"}
 
     assert one_machine(data, port=0, workers=1, environ=environ).env["no_proxy"] == "*"
+
+
+def test_a_full_disk_at_the_start_is_said_in_words(tmp_path: Path, root: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        fill(disk)
+        argv = [sys.executable, root / "deploy", "up", "--no-install", "--port", "0"]
+
+        ended = subprocess.run([*argv, "--data", disk], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert "No space left on device" in ended.stderr
+    assert "make some room there" in ended.stderr
+    assert "Traceback" not in ended.stderr
