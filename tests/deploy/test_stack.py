@@ -61,6 +61,20 @@ def test_what_uses_a_server_is_stopped_before_it(data: DataFolder) -> None:
         assert {"valkey", "seaweedfs"} <= {*services[user].after, *services[user].uses}
 
 
+@pytest.mark.parametrize(
+    ("listed", "passed"),
+    [("", ""), ("https://a.example, https://b.example", "https://a.example,https://b.example")],
+)
+def test_the_pages_that_may_call_the_api_may_read_pictures_and_no_others(
+    data: DataFolder, listed: str, passed: str
+) -> None:
+    environ = {"PRINTWORKS_API_CORS_ORIGINS": listed}
+
+    services = {s.name: s for s in one_machine(data, port=0, workers=1, environ=environ).services}
+
+    assert f"-s3.allowedOrigins={passed}" in services["seaweedfs"].argv
+
+
 def test_servers_that_the_environment_names_are_used(data: DataFolder) -> None:
     environ = {"REDIS_URL": "redis://127.0.0.1:9/0", **S3}
 
