@@ -57,7 +57,7 @@ class DataFolder:
         return self.logs / f"{name}.log"
 
     def write_up(self, content: dict[str, Any]) -> None:
-        """Say where everything is."""
+        """Say where everything is. Raises OSError: the caller goes on without, and says so."""
         _write_private(self.up_file, content)
 
     def close(self) -> None:
@@ -111,8 +111,12 @@ def _in_use(up_file: Path) -> str:
 
 
 def _write_private(file: Path, content: object) -> None:
-    """The whole file or none of it, for this user only."""
+    """The whole file or none of it, for this user only. Raises OSError, and leaves no draft."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        json.dump(content, out, indent=2)
-    draft.replace(file)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            json.dump(content, out, indent=2)
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
 
 CLEAR = "\r\x1b[2K"  # back to the first column, and erase the line
@@ -48,5 +49,6 @@ class Progress:
         self._shown = ""
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        with suppress(OSError):  # a terminal that is gone, a file on a full disk: nobody reads it
+            self._stream.write(text)
+            self._stream.flush()

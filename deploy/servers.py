@@ -1,8 +1,9 @@
 """The real servers of one machine: Valkey (queue) and SeaweedFS (pictures), without Docker.
 
 Owns where their programs are found, their command lines and when each is ready; the standard
-library only, because it runs before anything else is known to work. Invariants: loopback only,
-a secret on each, an acknowledged write is on disk, no telemetry.
+library only (and `cryptography`, in deploy/certificates.py), because it runs before anything else
+is known to work. Invariants: loopback only, a secret on each door, an acknowledged write is on
+disk, no telemetry.
 """
 
 from __future__ import annotations
@@ -11,21 +12,29 @@ import hashlib
 import hmac
 import http.client
 import os
+import re
 import shutil
 import socket
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from deploy.certificates import lock
 from deploy.service import Service, ServiceError, free_port
 
+LOADING_S = (
+    3600.0  # reading a file of many GB back is work, not silence: its log says how far it is
+)
 PROBE_S = 0.5  # a server on this machine that needs longer to answer is not ready
 GRPC_OFFSET = 10_000  # SeaweedFS takes P + 10000 beside each of its ports, for gRPC
 SEAWEEDFS_PARTS = ("s3", "master", "volume", "filer", "admin")
+# Nothing else of the terminal's environment: a setting or a secret of somebody else's
+INHERITED = re.compile("PATH|HOME|USER|LOGNAME|LANG|LC_.*|TZ|TMPDIR|GOGC|GOMAXPROCS")
 BUCKET = "printworks"
 REGION = "us-east-1"
 
@@ -60,6 +69,10 @@ def _on_path(*names: str, package: str) -> Path:
     raise ToolMissing(f"{' or '.join(names)} not found; install {package}")
 
 
+def _inherited(variable: str) -> bool:
+    return INHERITED.fullmatch(variable) is not None
+
+
 @dataclass(kw_only=True)
 class Valkey(Service):
     """A Valkey or Redis server, and how to reach it."""
@@ -91,7 +104,9 @@ def valkey(
         name="valkey",
         argv=[binary or find_valkey(), config],
         log=log or folder / "valkey.log",
+        inherits=_inherited,
         ready=lambda: redis_ping(port, password),
+        start_s=LOADING_S,
         url=f"redis://:{password}@127.0.0.1:{port}/0",
     )
 
@@ -136,7 +151,8 @@ class SeaweedFS(Service):
         for port in self.ports.values():
             for number in (port, port + GRPC_OFFSET):
                 for left in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{number}.sock"):
-                    left.unlink(missing_ok=True)
+                    with suppress(OSError):  # somebody else's, by the same name
+                        left.unlink()
 
 
 def seaweedfs_ports() -> dict[str, int]:
@@ -151,16 +167,23 @@ def seaweedfs(
     secret_key: str,
     ports: Mapping[str, int] | None = None,
     log: Path | None = None,
+    origins: str = "",
 ) -> SeaweedFS:
     """An S3 server that keeps its data in `folder`: give the `ports` of last time again, since
 
-    the master keeps its own state in a folder named after its port.
+    the master keeps its own state in a folder named after its port. `origins` (with commas): whose
+    pages may read a bucket in a browser, if they have a key or a presigned URL.
+
+    S3 asks for the keys, every other port for a certificate (deploy/certificates.py). What
+    SeaweedFS says with `Access-Control-Allow-Origin: *` all the same, by a constant of its own,
+    holds nothing: the 200 of /healthz and refusals outside of buckets.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ports = dict(ports or seaweedfs_ports())
     s3 = ports["s3"]
     argv: list[str | Path] = [
         find_weed(),
+        "-logtostderr=true",  # and not into files of its own in the temporary folder, for ever
         "mini",
         f"-dir={folder}",
         "-ip=127.0.0.1",
@@ -171,14 +194,19 @@ def seaweedfs(
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.telemetry=false",  # on by default since July 2026
+        "-disableHttp",  # of filer and master: browsers could read and write pictures there
+        f"-s3.allowedOrigins={origins}",  # the default is every page of the world
         f"-bucket={BUCKET}",
     ]
     return SeaweedFS(
         name="seaweedfs",
         argv=argv,
         log=log or folder.with_suffix(".log"),
+        cwd=lock(folder / "certificates"),
+        inherits=_inherited,
         env={"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
         ready=lambda: s3_put(s3, ".ready", access_key, secret_key),
+        start_s=LOADING_S,
         endpoint=f"http://127.0.0.1:{s3}",
         bucket=BUCKET,
         access_key=access_key,

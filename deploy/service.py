@@ -20,6 +20,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deploy.logs import tail
+
 PR_SET_PDEATHSIG = 1
 LINUX = sys.platform == "linux"
 # looked up before any fork: dlopen in a forked child of a threaded process can hang
@@ -43,7 +45,8 @@ class Service:
     after: Sequence[str] = ()  # start once the services of these names are ready
     uses: Sequence[str] = ()  # stop before these, besides those in `after`
     cwd: Path | None = None
-    env: Mapping[str, str] = field(default_factory=dict[str, str])  # added to our own
+    env: Mapping[str, str] = field(default_factory=dict[str, str])  # added to what it inherits
+    inherits: Callable[[str], bool] = lambda _name: True  # which of our own variables it gets
     start_s: float = 120.0  # from its start to ready; a slow disk on a busy machine takes a minute
     stop_s: float = 10.0  # from SIGTERM to SIGKILL
     process: subprocess.Popen[bytes] | None = None
@@ -54,11 +57,12 @@ class Service:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(part) for part in self.argv],
-                env={**os.environ, **self.env},
+                env={n: v for n, v in os.environ.items() if self.inherits(n)} | {**self.env},
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                umask=0o077,  # SeaweedFS puts Unix sockets where everybody may look
                 start_new_session=True,  # a Ctrl-C reaches us alone: we drain in order
                 preexec_fn=_die_with_parent(os.getpid()) if LINUX else None,  # noqa: PLW1509
             )
@@ -123,11 +127,7 @@ class Service:
 
     def log_tail(self, lines: int = 15) -> str:
         """The last lines that it printed."""
-        try:
-            text = self.log.read_text(errors="replace")
-        except FileNotFoundError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
+        return tail(self.log, lines)
 
 
 def _die_with_parent(parent: int) -> Callable[[], None]:

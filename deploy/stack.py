@@ -7,7 +7,6 @@ server that the environment names is used as it is, and none is started in its p
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,14 @@ PROBE_S = 1.0
 WORKER_START_S = 3600.0  # a model of 20 GB may be on its way from the hub
 WORKER_STOP_S = 45.0  # > the worker's own grace for finishing what fits
 REDIS_VARIABLES = ("PRINTWORKS_REDIS_URL", "REDIS_URL")
+# Secrets that a role has no use for, by how their variables begin: it is not told them.
+WITHHELD = {
+    "api": (),
+    "gpu": ("PRINTWORKS_WEBHOOK_KEY",),
+    "janitor": ("PRINTWORKS_WEBHOOK_KEY",),
+    "courier": ("PRINTWORKS_S3_ACCESS_KEY", "PRINTWORKS_S3_SECRET_KEY", "AWS_"),
+}
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 S3_NAMES = ("endpoint", "bucket", "access_key", "secret_key")  # as settings and as up.json say
 
 
@@ -89,7 +96,7 @@ def _servers(
         redis_url = valkey.url
     s3 = _s3_given(environ)
     if s3 is None:
-        seaweedfs = _seaweedfs(data)
+        seaweedfs = _seaweedfs(data, origins=environ.get("PRINTWORKS_API_CORS_ORIGINS", ""))
         own.append(seaweedfs)
         s3 = {name: getattr(seaweedfs, name) for name in S3_NAMES}
     return own, redis_url, s3
@@ -104,7 +111,7 @@ def _valkey(data: DataFolder) -> servers.Valkey:
     )
 
 
-def _seaweedfs(data: DataFolder) -> servers.SeaweedFS:
+def _seaweedfs(data: DataFolder, *, origins: str) -> servers.SeaweedFS:
     kept, ports = data.secrets(), data.ports()
     return servers.seaweedfs(
         data.path / "s3",
@@ -112,6 +119,7 @@ def _seaweedfs(data: DataFolder) -> servers.SeaweedFS:
         secret_key=kept["s3_secret_key"],
         ports={part: ports[part] for part in servers.SEAWEEDFS_PARTS},
         log=data.log("seaweedfs"),
+        origins=",".join(origin.strip() for origin in origins.split(",")),
     )
 
 
@@ -129,9 +137,21 @@ def _settings(
     env = {name: value for name, value in environ.items() if name.startswith("PRINTWORKS_")}
     env |= {"PRINTWORKS_REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
     env |= {f"PRINTWORKS_S3_{name.upper()}": value for name, value in s3.items() if value}
+    env |= dict.fromkeys(("no_proxy", "NO_PROXY"), _direct(environ))
     if models := environ.get("PRINTWORKS_MODELS_FILE"):
         env["PRINTWORKS_MODELS_FILE"] = str(Path(models).resolve())  # roles run in ROOT
     return env
+
+
+def _direct(environ: Mapping[str, str]) -> str:
+    """The hosts that no proxy stands before: those of the environment, and this machine.
+
+    A company's proxy cannot reach it, and most clients know no CIDR (127.0.0.0/8) in this list.
+    """
+    given = [environ[name] for name in ("no_proxy", "NO_PROXY") if environ.get(name)]
+    if "*" in given:  # every host; in a list with others it would be none
+        return "*"
+    return ",".join([*given, *LOOPBACK])
 
 
 def _api_port(asked: int | None) -> int:
@@ -148,8 +168,16 @@ def _role(
     name: str, *arguments: str, data: DataFolder, env: Mapping[str, str], **more: Any
 ) -> Service:
     """One of our own processes, run from the repository: `-m` finds the packages there."""
-    argv = [sys.executable, "-m", *arguments]
-    return Service(name=name, argv=argv, log=data.log(name), cwd=ROOT, env=env, **more)
+    withheld = WITHHELD[arguments[-1]]
+    return Service(
+        name=name,
+        argv=[sys.executable, "-m", *arguments],
+        log=data.log(name),
+        cwd=ROOT,
+        env={n: value for n, value in env.items() if not n.startswith(withheld)},
+        inherits=lambda variable: not variable.startswith(withheld),
+        **more,
+    )
 
 
 def _worker(data: DataFolder, env: Mapping[str, str], redis_url: str, number: int) -> Service:
@@ -177,18 +205,15 @@ def _engine_ready(service: Service, redis_url: str) -> Callable[[], bool]:
         # imported here: 0.4 s, to be spent while the workers import torch and not before
         from redis import RedisError  # noqa: PLC0415
 
-        from jobs import keys  # noqa: PLC0415
+        from deploy.worker_health import reports  # noqa: PLC0415
         from jobs.connection import connect  # noqa: PLC0415
 
         with connect(redis_url, reply_s=PROBE_S) as client:  # which knows sentinels, too
             try:
-                names = list(client.scan_iter(keys.worker("*"), count=1000))
-                said = [
-                    json.loads(report) for report in (client.mget(names) if names else ()) if report
-                ]
+                said = reports(client)
             except RedisError:
                 return False
-        return any(one["pid"] == service.pid and one["engine_ready"] for one in said)
+        return any(one.get("pid") == service.pid and one.get("engine_ready") for one in said)
 
     return ready
 

@@ -1,7 +1,8 @@
 """Keep a set of services running: start in order, restart what dies, stop in reverse order.
 
 Owns the life of services as a whole; knows none of them by name and nothing of their work.
-Invariant: when `stop` has returned, nothing that was started here is running.
+Invariants: when `stop` has returned, nothing that was started here is running; once all were up,
+nothing that goes wrong while looking after them (a full disk, an odd answer) ends the looking.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from deploy.logs import MOST_BYTES, bound
 from deploy.progress import Progress
 from deploy.service import Service, ServiceError
 
@@ -21,6 +23,8 @@ REFUSED = 2  # our roles' exit status where something must be mended: no second 
 BACKOFF_S = 0.25  # doubled by every death in a row
 MAX_BACKOFF_S = 10.0
 STEADY_S = 30.0  # that long alive: the next death is the first again
+TELL_AGAIN_S = 1.0  # where the process IDs could not be told: the disk may be full
+LOGS_S = 1.0  # between two looks at how long the logs are
 STARTING_POLL_S = 0.05
 STEADY_POLL_S = 0.1  # how late a death is noticed
 
@@ -43,6 +47,7 @@ class Kept:
     not_before: float = 0.0
     deaths: int = 0  # in a row
     was_ready: bool = False
+    troubles: set[str] = field(default_factory=set[str])  # met in looking after it, said once each
 
 
 class Supervisor:
@@ -54,11 +59,15 @@ class Supervisor:
         progress: Progress,
         *,
         changed: Callable[[Mapping[str, int]], None],
+        most_log_bytes: int = MOST_BYTES,
     ) -> None:
         self._kept = {service.name: Kept(service) for service in services}
         self._progress = progress
         self._slow_said = ""
         self._changed = changed  # told all process IDs when one of them is another
+        self._most_log_bytes = most_log_bytes
+        self._untold = False
+        self._tell_at = self._bound_at = 0.0
 
     def pids(self) -> dict[str, int]:
         """The process IDs, by service."""
@@ -86,15 +95,55 @@ class Supervisor:
         return all(kept.state is State.READY for kept in self._kept.values())
 
     def tick(self) -> None:
-        """Look at every service once, and do for it what is due."""
+        """Look at every service once, and do for it what is due.
+
+        Raises ServiceError where one will not come up at all; anything else that fails is said
+        once, and tried again at the next tick.
+        """
         now = time.monotonic()
         for kept in self._kept.values():
-            if kept.state is State.WAITING:
-                self._start_if_due(kept, now)
-            elif kept.service.exit_code() is not None:
-                self._note_death(kept, now)
-            elif kept.state is State.STARTING:
-                self._note_ready_or_late(kept, now)
+            self._fenced(kept, lambda kept=kept: self._look_after(kept, now))
+        if now >= self._bound_at:
+            self._bound_at = now + LOGS_S
+            for kept in self._kept.values():
+                self._fenced(kept, lambda kept=kept: self._bound_log(kept))
+        if self._untold and now >= self._tell_at:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell the process IDs; where that fails, say so once and have a later tick do it."""
+        try:
+            self._changed(self.pids())
+        except OSError as error:
+            if not self._untold:
+                self._progress.say(f"the process IDs are not noted yet: {_why(error)}")
+            self._untold, self._tell_at = True, time.monotonic() + TELL_AGAIN_S
+        else:
+            self._untold = False
+
+    def _bound_log(self, kept: Kept) -> None:
+        bound(kept.service.log, self._most_log_bytes)
+
+    def _look_after(self, kept: Kept, now: float) -> None:
+        if kept.state is State.WAITING:
+            self._start_if_due(kept, now)
+        elif kept.service.exit_code() is not None:
+            self._note_death(kept, now)
+        elif kept.state is State.STARTING:
+            self._note_ready_or_late(kept, now)
+
+    def _fenced(self, kept: Kept, act: Callable[[], object]) -> bool:
+        """Whether it could be done. What one service meets is nothing to the others."""
+        try:
+            act()
+        except ServiceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are looked after
+            if (why := _why(error)) not in kept.troubles:
+                kept.troubles.add(why)
+                self._progress.say(f"{kept.service.name}: {why}; it is tried again")
+            return False
+        return True
 
     def stop(self, *, at_once: Callable[[], bool]) -> None:
         """Stop all: each after those that use it, those that can end together at once."""
@@ -113,16 +162,30 @@ class Supervisor:
             return
         if not kept.was_ready and not all(other.state is State.READY for other in before):
             return
-        kept.service.start()
-        kept.state, kept.since = State.STARTING, now
+        kept.since = now
+        if not self._fenced(kept, kept.service.start):
+            self._note_no_start(kept, now)
+            return
+        kept.state = State.STARTING
         if kept.was_ready:
-            self._changed(self.pids())
+            self.tell()
+
+    def _note_no_start(self, kept: Kept, now: float) -> None:
+        """It could not even be spawned: no such program, no room for its log, no memory."""
+        kept.deaths += 1
+        if not kept.was_ready and kept.deaths >= FIRST_TRIES:
+            raise ServiceError(
+                f"{kept.service.name} cannot be started: {'; '.join(sorted(kept.troubles))}"
+            )
+        kept.not_before = now + _backoff_s(kept.deaths)
 
     def _note_ready_or_late(self, kept: Kept, now: float) -> None:
-        if kept.service.ready():
+        answers: list[bool] = []
+        if self._fenced(kept, lambda: answers.append(kept.service.ready())) and answers[0]:
             if kept.was_ready:
                 self._progress.say(f"{kept.service.name} is back")
             kept.state, kept.was_ready = State.READY, True
+            kept.troubles.clear()
         elif now - kept.since > kept.service.start_s:
             if not kept.was_ready:
                 raise _given_up(kept.service, f"is not ready after {kept.service.start_s:g} s")
@@ -137,7 +200,7 @@ class Supervisor:
         if not kept.was_ready and kept.deaths >= FIRST_TRIES:
             raise _given_up(service, f"{how}, {kept.deaths} times")
         service.kill()  # what it left in its session
-        delay = min(BACKOFF_S * 2 ** (kept.deaths - 1), MAX_BACKOFF_S)
+        delay = _backoff_s(kept.deaths)
         self._progress.say(f"{service.name} {how}; starting it again in {delay:g} s")
         kept.state, kept.not_before = State.WAITING, now + delay
 
@@ -164,6 +227,18 @@ class Supervisor:
         if logs and logs != self._slow_said:
             self._progress.say(f"still starting; what it does: {logs}")
             self._slow_said = logs
+
+
+def _backoff_s(deaths: int) -> float:
+    """How long to wait after the n-th death in a row."""
+    return min(BACKOFF_S * 2 ** min(deaths - 1, 10), MAX_BACKOFF_S)
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, in the system's own words where it has some."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}"
 
 
 def _given_up(service: Service, why: str) -> ServiceError:

@@ -6,9 +6,10 @@ wrong, what was started is stopped, and the exit status says whether it went wel
 
 from __future__ import annotations
 
+import errno
 import signal
-import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,12 +19,14 @@ from deploy.first_key import first_key
 from deploy.options import Options
 from deploy.picture import make_picture
 from deploy.progress import Progress
+from deploy.readiness import Patience, wait_ready
 from deploy.service import ServiceError
 from deploy.stack import Stack, one_machine
 from deploy.supervisor import Supervisor
 
 FIRST_PROMPT = "a red house on a snowy field"
 INTERRUPTED = 130
+LOOK_S = 1.0  # between two questions what is missing
 FIRST_SEED = 7  # the same first picture for everybody
 
 
@@ -53,14 +56,13 @@ def up(options: Options) -> int:
     progress = Progress()
     try:
         data = DataFolder(options.data)
-    except ServiceError as refused:
-        print(refused, file=sys.stderr)
+    except (ServiceError, OSError) as refused:
+        progress.say(_words(refused))
         return 1
     try:
         return _OneMachine(options, data, progress, interrupts).run()
-    except ServiceError as failed:
-        progress.clear()
-        print(failed, file=sys.stderr)
+    except (ServiceError, OSError) as failed:
+        progress.say(_words(failed))
         return 1
     finally:
         data.close()
@@ -78,19 +80,24 @@ class _OneMachine:
         self._interrupts = interrupts
         self._stack = one_machine(data, port=options.port, workers=options.workers)
         self._key: str | None = None
+        self._start_patience = Patience(
+            self._stack.api_url, ignored=("api", "worker"), every_s=LOOK_S
+        )
         self._supervisor = Supervisor(self._stack.services, progress, changed=self._write_up)
 
     def run(self) -> int:
         """From the first start to the last stop."""
         supervisor, interrupts = self._supervisor, self._interrupts
         try:
-            if not supervisor.start(interrupts.once):
+            if not supervisor.start(self._stop_starting):
+                return INTERRUPTED
+            if not wait_ready(self._stack.api_url, meanwhile=self._look_after):
                 return INTERRUPTED
             self._key = first_key(self._stack.api_url, self._data, self._stack.env)
-            self._write_up(supervisor.pids())
+            supervisor.tell()
             if self._options.once is not None:
                 return self._once(self._options.once)
-            print(_table(self._stack, self._key, self._data, self._progress.seconds), flush=True)
+            self._print(_table(self._stack, self._key, self._data, self._progress.seconds))
             if self._options.first_picture:
                 self._first_picture()
             supervisor.watch(interrupts.once)
@@ -98,14 +105,33 @@ class _OneMachine:
         finally:
             supervisor.stop(at_once=interrupts.twice)
 
+    def _stop_starting(self) -> bool:
+        """Whether to end the start: Ctrl-C. Raises ServiceError where what it needs is not there.
+
+        A worker may load a model for an hour; a Redis or S3 that somebody named does not come.
+        """
+        self._start_patience.look()
+        return self._interrupts.once()
+
+    def _look_after(self, missing: str) -> bool:
+        """Keep all running while something is missing yet; False when interrupted."""
+        self._supervisor.tick()
+        self._progress.show(f"not ready yet: {missing}")
+        return not self._interrupts.once()
+
     def _write_up(self, pids: Mapping[str, int]) -> None:
         self._data.write_up(self._stack.as_up_json(pids, self._key))
 
     def _once(self, prompt: str) -> int:
         if not self._paint({"prompt": prompt}, self._options.out):
             return INTERRUPTED
-        print(self._options.out, flush=True)
+        self._print(str(self._options.out))
         return 0
+
+    def _print(self, text: str) -> None:
+        """A result, on stdout; that nobody can read it there (a full disk) ends nothing."""
+        with suppress(OSError):
+            print(text, flush=True)
 
     def _first_picture(self) -> None:
         """Show that it works. That it does not is said, and ends nothing."""
@@ -114,21 +140,31 @@ class _OneMachine:
         try:
             if self._paint({"prompt": FIRST_PROMPT, "seed": FIRST_SEED}, out):
                 took_s = self._progress.seconds - since
-                print(f'"{FIRST_PROMPT}", {took_s:.1f} s: {out}', flush=True)
-        except ServiceError as failed:
-            self._progress.say(f"The first picture was not made: {failed}")
+                self._print(f'"{FIRST_PROMPT}", {took_s:.1f} s: {out}')
+        except (ServiceError, OSError) as failed:
+            self._progress.say(f"The first picture was not made: {_words(failed)}")
 
     def _paint(self, request: dict[str, Any], out: Path) -> bool:
-        """Have a picture made; False when interrupted. Whoever dies meanwhile is started again."""
-        jobs = make_picture(self._stack.api_url, self._key, request, out)
-        for job in jobs:
+        """Have a picture made; False when interrupted. Whoever dies meanwhile is started again.
+
+        Raises ServiceError where it cannot be made: the job's end, or what /readyz says is missing.
+        """
+        patience = Patience(self._stack.api_url)
+        for job in make_picture(self._stack.api_url, self._key, request, out):
             if self._interrupts.once():
                 return False
             self._supervisor.tick()
+            patience.look()
             step, steps = job["progress"]["step"], job["progress"]["steps"]
             self._progress.show(f"painting: {job['stage']}", f"{step}/{steps}" if steps else "")
         self._progress.clear()
         return True
+
+
+def _words(error: Exception) -> str:
+    """What is wrong; of a full disk, with what to do about it."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{error}; make some room there, or give another --data" if full else str(error)
 
 
 def _table(stack: Stack, key: str, data: DataFolder, seconds: float) -> str:

@@ -24,6 +24,12 @@ CALL_BUDGET_S = 2.0  # a client gets its 503 within this, whatever Redis does
 CONNECT_S, REPLY_S = 0.8, 1.0  # one of each fits the budget
 MAX_CONNECTIONS = 256  # redis-py's own 100 made the 101st follower fail
 MIN_VERSION = (7, 0)
+LOADING = "Redis reads its file back and is not ready yet"
+PASSING = {  # how a refusal begins that ends by itself, or by a failover
+    "LOADING": LOADING,
+    "BUSY": "Redis is busy with a script",
+    "MASTERDOWN": "Redis is a replica without its primary",
+}
 
 
 def connect_async(url: str) -> redis.asyncio.Redis:
@@ -63,7 +69,7 @@ def translated() -> Generator[None]:
     try:
         yield
     except (rex.RedisError, OSError) as error:
-        ours = _refusal(str(error)) or _absence(error)
+        ours = _refusal(error) or _absence(error)
         if ours is None:
             raise
         raise ours from error
@@ -75,21 +81,33 @@ def _absence(error: Exception) -> StoreUnavailable | None:
     return None
 
 
-def _refusal(said: str) -> StoreUnavailable | None:
-    """What a refusal means, by its code; inside a script the code stands further on."""
+def _refusal(error: Exception) -> StoreUnavailable | None:
+    """What a refusal means, by its code. redis-py cuts known codes off the text (READONLY, LOADING)
+
+    and puts them aside; others begin the text, or stand further on in it, from inside a script.
+    """
+    said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
     if "OOM " in said or "maxmemory" in said:
         return StorageFull("Redis is at its memory limit and accepts nothing")
     if "MISCONF" in said:
         return StorageFull("Redis cannot write to its disk and accepts nothing")
     if "READONLY" in said or "NOREPLICAS" in said or "UNBLOCKED" in said:
         return StoreUnavailable("Redis refuses to write: it is no primary, or lacks replicas")
-    if said.startswith(("LOADING", "BUSY", "Redis is loading")):
-        return StoreUnavailable("Redis is not ready yet")
-    return None
+    passing = next((why for code, why in PASSING.items() if said.startswith(code)), None)
+    return StoreUnavailable(passing) if passing else None
 
 
 def check_info(info: Mapping[str, Any], waived: Collection[str]) -> None:
-    """Hold a server's INFO against what "nothing is lost" needs. Raises SettingsError."""
+    """Hold a server's INFO against what "nothing is lost" needs.
+
+    Raises SettingsError for what an operator must change, and StoreUnavailable for what passes: a
+    server that reads its file back, or a replica that gets its primary's, says `aof_enabled:0`
+    meanwhile, whatever it is set to (after a kill three of four roles ended by that).
+    """
+    if int(info.get("loading", 0)) or int(info.get("async_loading", 0)):
+        raise StoreUnavailable(LOADING)
+    if info.get("role") == "slave":
+        raise StoreUnavailable("Redis is a replica, and takes no jobs until it is the primary")
     if int(info.get("cluster_enabled", 0)):
         raise SettingsError(
             "Redis is a node of a Cluster, and a queue's keys must be in one place: one script"

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
+import requests
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -70,7 +73,9 @@ class OtelTracing(tracing.Tracing):
     on = True
 
     def __init__(self, endpoint: str, *, role: str, share: float) -> None:
-        exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_S)
+        exporter = OTLPSpanExporter(
+            f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_S, session=_session(endpoint)
+        )
         self._provider = TracerProvider(
             sampler=ParentBasedTraceIdRatio(share),
             resource=Resource.create({"service.name": f"printworks-{role}"}),
@@ -108,6 +113,20 @@ class OtelTracing(tracing.Tracing):
         """Send what is left."""
         self._provider.force_flush(int(EXPORT_S * 1000))
         self._provider.shutdown()
+
+
+def _session(endpoint: str) -> requests.Session:
+    """No proxy of the environment for a collector on this machine: none reaches it."""
+    session = requests.Session()
+    session.trust_env = not _is_here(urlsplit(endpoint).hostname or "")
+    return session
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _nanoseconds(ago_s: float) -> int:

@@ -16,11 +16,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 
+from worker.engine_environ import engine_environ
 from worker.messages import (
     Beat,
     Cancel,
@@ -66,8 +66,10 @@ class EngineLink:
         *,
         quiet_s: float = QUIET_S,
         clock: Callable[[], float] = time.monotonic,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self._config = config
+        self._environ = engine_environ() if environ is None else environ
         self._program = program
         self._silence = lambda: Silence(quiet_s, clock)
         self._clock = clock
@@ -79,7 +81,9 @@ class EngineLink:
 
     def start(self) -> None:
         """Spawn the engine process; `ready` turns true some seconds later."""
-        self._child = _Child(self._program, self._config, self._wake, self._silence())
+        self._child = _Child(
+            self._program, self._config, self._environ, self._wake, self._silence()
+        )
         self._respawn_at_s = None
 
     @property
@@ -182,6 +186,7 @@ class _Child:
         self,
         program: Sequence[str],
         config: EngineConfig,
+        environ: Mapping[str, str],
         wake: threading.Event,
         silence: Silence,
     ) -> None:
@@ -194,7 +199,7 @@ class _Child:
                 [*program, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=_environment(),
+                env=environ,
             )
         self._pipe: Connection[Command | EngineConfig, Event] = Connection(ours.detach())
         self._inbox: deque[Event] = deque()
@@ -286,12 +291,3 @@ class _Child:
         except (EOFError, OSError):
             self._eof = True
             self._wake.set()
-
-
-def _environment() -> dict[str, str]:
-    """Ours, so that the child finds our packages whether or not they are installed."""
-    here = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p)
-    # libgomp's threads spin while they wait for each other. Where anything else wants the cores, a
-    # model call then took 12 to 30 times as long (measured: 2 threads, load 10); sleeping, 1 to 2.
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONPATH": path}

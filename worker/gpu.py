@@ -20,6 +20,7 @@ from jobs.store import JobStore
 from jobs.tracing import open_tracing
 from worker.checking import checker_of
 from worker.control import Control
+from worker.engine_environ import engine_environ
 from worker.engine_link import EngineLink
 from worker.fetching import Fetching
 from worker.finishing import Finishing
@@ -41,7 +42,11 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
     checker = checker_of(settings.image_checker, timeout_s=settings.image_checker_timeout_s)
     tracing = open_tracing(settings, "worker")
     models = [entry.id for entry in catalogue.models]
-    link = EngineLink(_engine_config(settings, catalogue), quiet_s=settings.hang_s)
+    link = EngineLink(
+        _engine_config(settings, catalogue),
+        quiet_s=settings.hang_s,
+        environ=engine_environ(also=settings.engine_passes),
+    )
     link.start()  # it imports torch for seconds: meanwhile we look for Redis
     if not wait_for_redis(settings, stop):
         link.stop(grace_s=0)
@@ -87,12 +92,15 @@ def _engine_config(settings: WorkerSettings, catalogue: Catalogue) -> EngineConf
 
 def wait_for_redis(settings: WorkerSettings, stop: Stop) -> bool:
     """Wait until Redis is there and as it must be; False: told to stop. Raises SettingsError."""
+    said = ""
     with JobStore(settings.redis_url) as store:
         while not stop.asked:
             try:
                 store.check_server(waived=settings.waived)
             except StoreUnavailable as error:
-                log.warning("redis.awaited", extra={"reason": str(error)})
+                if str(error) != said:  # a file of 20 GB is read back for minutes: once is enough
+                    said = str(error)
+                    log.warning("redis.awaited", extra={"reason": said})
                 stop.wait(WAIT_FOR_REDIS_S)
             else:
                 return True

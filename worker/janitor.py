@@ -53,6 +53,7 @@ class Janitor:
         )
         self._due = [0.0] * len(self._jobs)
         self._refused: dict[Kind, str] = {}  # why the store would not erase, last
+        self._said: dict[str, str] = {}
 
     def tick(self, now_s: float) -> None:
         """Do what is due; what fails is tried again at its next time."""
@@ -63,7 +64,15 @@ class Janitor:
             try:
                 job()
             except StoreUnavailable as error:
-                log.warning("janitor.waits", extra={"job": job.__name__, "reason": str(error)})
+                self._say(job.__name__, str(error))
+            else:
+                self._said.pop(job.__name__, None)
+
+    def _say(self, job: str, reason: str) -> None:
+        """Log why a job waits, once for each reason until it has gone well."""
+        if self._said.get(job) != reason:
+            self._said[job] = reason
+            log.warning("janitor.waits", extra={"job": job, "reason": reason})
 
     def reap(self) -> None:
         """Return what dead workers held."""

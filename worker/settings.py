@@ -49,6 +49,11 @@ class WorkerSettings(RoleSettings):
         description="seconds without a sign of life, and ten model calls, after which an engine"
         " process is taken for hung and replaced",
     )
+    engine_variables: str = Field(
+        "",
+        description="variables, by comma, that the engine process gets beside those of its"
+        " libraries (worker/engine_environ.py): it is told no secret by itself",
+    )
     grace_s: float = Field(
         25, ge=0, description="seconds after SIGTERM to finish; the rest is handed back"
     )
@@ -70,6 +75,11 @@ class WorkerSettings(RoleSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="the least that is logged"
     )
+
+    @property
+    def engine_passes(self) -> frozenset[str]:
+        """`engine_variables`, taken apart."""
+        return frozenset(name.strip() for name in self.engine_variables.split(","))
 
     @model_validator(mode="after")
     def _lease_outlives_beats(self) -> Self:

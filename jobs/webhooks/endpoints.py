@@ -184,12 +184,12 @@ class Endpoints:
     async def reseal(self) -> int:
         """Seal anew what only an older key of the settings opens; how many endpoints that were."""
         changed = 0
-        async for name in self._redis.scan_iter(match=keys.endpoint("*"), count=1000):
-            endpoint_id = name.removeprefix(keys.endpoint(""))
-            with translated():
+        with translated():  # the scan, too: a courier that started before Redis ended by it
+            async for name in self._redis.scan_iter(match=keys.endpoint("*"), count=1000):
+                endpoint_id = name.removeprefix(keys.endpoint(""))
                 fields: dict[str, str] = await _awaited(self._redis.hgetall(name))
-            if fields:
-                changed += await self._reseal_one(Endpoint.of(endpoint_id, fields))
+                if fields:
+                    changed += await self._reseal_one(Endpoint.of(endpoint_id, fields))
         return changed
 
     async def _reseal_one(self, endpoint: Endpoint) -> int:

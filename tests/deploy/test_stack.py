@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -9,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from deploy.data import DataFolder
-from deploy.service import ServiceError
-from deploy.stack import Stack, one_machine
+from deploy.service import Service, ServiceError
+from deploy.stack import Stack, _engine_ready, one_machine
+from jobs import keys
+from tests.fault.test_full_disk import fill, small_disk
 
 S3 = {
     "PRINTWORKS_S3_ENDPOINT": "http://127.0.0.1:9",
@@ -55,6 +59,20 @@ def test_what_uses_a_server_is_stopped_before_it(data: DataFolder) -> None:
 
     for user in ("worker-1", "api"):
         assert {"valkey", "seaweedfs"} <= {*services[user].after, *services[user].uses}
+
+
+@pytest.mark.parametrize(
+    ("listed", "passed"),
+    [("", ""), ("https://a.example, https://b.example", "https://a.example,https://b.example")],
+)
+def test_the_pages_that_may_call_the_api_may_read_pictures_and_no_others(
+    data: DataFolder, listed: str, passed: str
+) -> None:
+    environ = {"PRINTWORKS_API_CORS_ORIGINS": listed}
+
+    services = {s.name: s for s in one_machine(data, port=0, workers=1, environ=environ).services}
+
+    assert f"-s3.allowedOrigins={passed}" in services["seaweedfs"].argv
 
 
 def test_servers_that_the_environment_names_are_used(data: DataFolder) -> None:
@@ -105,3 +123,57 @@ def test_a_wrong_command_line_ends_with_2(root: Path, arguments: list[str], said
 
     assert ended.returncode == 2
     assert said in ended.stderr
+
+
+def test_what_another_version_says_of_itself_ends_nothing(
+    redis: Redis, redis_url: str, tmp_path: Path
+) -> None:
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]
+    worker = Service(name="w", argv=argv, log=tmp_path / "log", ready=lambda: False)
+    worker.start()
+    ready = _engine_ready(worker, redis_url)
+    said = [b"\xff", b"[]", b"7", b'{"engine_ready": true}', b'{"pid": "x"}']
+    for number, report in enumerate(said):
+        say(redis, f"odd-{number}", report)
+
+    assert not ready()
+    say(redis, "ours", json.dumps({"pid": worker.pid, "engine_ready": True}).encode())
+    assert ready()
+    worker.kill()
+
+
+def say(redis: Redis, name: str, report: bytes) -> None:
+    redis.sadd(keys.RQ_WORKERS, keys.rq_key("worker", name))
+    redis.expire(keys.RQ_WORKERS, 60)
+    redis.set(keys.worker(name), report, ex=60)
+
+
+@pytest.mark.parametrize("given", [{}, {"no_proxy": "localhost,127.0.0.0/8"}, {"NO_PROXY": "a.b"}])
+def test_no_proxy_stands_between_the_roles_and_this_machine(
+    data: DataFolder, given: dict[str, str]
+) -> None:
+    stack = one_machine(data, port=0, workers=1, environ={"HTTP_PROXY": "http://p:9", **given})
+
+    for name in ("no_proxy", "NO_PROXY"):
+        direct = stack.env[name].split(",")
+        assert {"localhost", "127.0.0.1", "::1"} <= set(direct)
+        assert {part for value in given.values() for part in value.split(",")} <= set(direct)
+
+
+def test_no_proxy_at_all_stays_none(data: DataFolder) -> None:
+    environ = {"HTTP_PROXY": "http://p:9", "no_proxy": "*"}
+
+    assert one_machine(data, port=0, workers=1, environ=environ).env["no_proxy"] == "*"
+
+
+def test_a_full_disk_at_the_start_is_said_in_words(tmp_path: Path, root: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        fill(disk)
+        argv = [sys.executable, root / "deploy", "up", "--no-install", "--port", "0"]
+
+        ended = subprocess.run([*argv, "--data", disk], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert "No space left on device" in ended.stderr
+    assert "make some room there" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,20 @@ WORKER = {
     "PRINTWORKS_WORKER_THREADS": "1",
 }
 
+NOTHING: Mapping[str, str] = {}
+# Where nothing listens, as a company's proxy looks from outside; a CIDR is known to few clients
+DEAD_PROXY = {
+    **dict.fromkeys(("http_proxy", "HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY"), "http://127.0.0.1:9"),
+    "no_proxy": "localhost,127.0.0.0/8,.example.com",
+}
+# What stands in many a terminal, and is no business of an engine or a server
+STRANGE = {
+    "AWS_SESSION_TOKEN": "strange-1",
+    "DATABASE_URL": "postgres://somebody:strange-2@127.0.0.1/x",
+    "NVIDIA_API_KEY": "strange-3",
+    "SOMEBODYS_SECRET": "strange-4",
+}
+
 
 def write_tiny_model(folder: Path) -> Path:
     """A model file and its model. In a process of its own: torch stays out of the test's."""
@@ -66,7 +81,9 @@ def write_tiny_model(folder: Path) -> Path:
 class Up:
     """One `up`, and a client of it."""
 
-    def __init__(self, data: Path, models: Path, *arguments: str) -> None:
+    def __init__(
+        self, data: Path, models: Path, *arguments: str, more: Mapping[str, str] = NOTHING
+    ) -> None:
         self.data = data
         self._clients = ExitStack()
         self.log = data.with_suffix(".out")
@@ -76,7 +93,7 @@ class Up:
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
                 [*map(str, argv), "--data", str(data), *arguments],
-                env=environ | WORKER | {"PRINTWORKS_MODELS_FILE": str(models)},
+                env=environ | WORKER | STRANGE | {"PRINTWORKS_MODELS_FILE": str(models), **more},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=data.parent,

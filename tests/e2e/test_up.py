@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from printworks import Job
 from printworks.types import JobOptions
 
-from tests.e2e.running import MODELS, Up
+from tests.e2e.running import DEAD_PROXY, MODELS, Up
 from tests.helpers import gone, wait_until
 
 PROMPT = "a red bicycle on a cobblestone street"
@@ -145,10 +145,12 @@ def test_nothing_survives_a_sigkill_of_the_supervisor(up: Up) -> None:
     wait_until(lambda: all(map(gone, family)), "every process has ended", 20)
 
 
-def test_once_makes_one_picture_and_leaves_nothing(tmp_path: Path, tiny_models: Path) -> None:
+def test_once_makes_one_picture_behind_a_proxy_that_reaches_nothing_and_leaves_nothing(
+    tmp_path: Path, tiny_models: Path
+) -> None:
     out = tmp_path / "out.png"
 
-    once = Up(tmp_path / "data", tiny_models, "--once", PROMPT, "-o", str(out))
+    once = Up(tmp_path / "data", tiny_models, "--once", PROMPT, "-o", str(out), more=DEAD_PROXY)
 
     assert once.process.wait(120) == 0, once.log.read_text()
     with Picture.open(out) as picture:

@@ -30,13 +30,13 @@ ASKED = {"prompt": "a red bicycle", "seed": 7}
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own, of DISK_MB."""
+def small_disk(folder: Path, size_mb: int = DISK_MB) -> Iterator[Path]:
+    """A file system of its own, of that size."""
     mount, umount = shutil.which("mount"), shutil.which("umount")
     if not sys.platform.startswith("linux") or not mount or not umount:
         pytest.skip("a small disk is a tmpfs: Linux only")
     folder.mkdir()
-    options = ["-t", "tmpfs", "-o", f"size={DISK_MB}m"]
+    options = ["-t", "tmpfs", "-o", f"size={size_mb}m"]
     made = subprocess.run([mount, *options, "tmpfs", folder], check=False)
     if made.returncode:
         pytest.skip("mounting needs root, with the right to mount")

@@ -108,6 +108,7 @@ def whole_worker(environ: Mapping[str, str], folder: Path) -> Iterator[WholeWork
         "PRINTWORKS_MODELS_FILE": str(models),
         "PRINTWORKS_WORKER_THREADS": "1",
         "PRINTWORKS_WORKER_STATE_DIR": str(folder / "state"),
+        "PRINTWORKS_WORKER_ENGINE_VARIABLES": "BREAKING_ONCE",
         "BREAKING_ONCE": str(folder / "once"),
     }
     with (folder / "log").open("wb") as log:

@@ -221,3 +221,17 @@ async def test_off_nothing_of_it_is_loaded(tmp_path: Path):
 async def test_a_header_that_is_none_begins_a_trace_of_its_own(header: str | None):
     assert traceparent_in(header) is None
     assert traceparent_in(CALLER) == CALLER
+
+
+async def test_a_collector_on_this_machine_is_told_without_the_proxy_of_the_environment(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", ".example.com")
+    tracing = open_tracing(RoleSettings(otel_endpoint=collector.url), "api")
+
+    tracing.start("a request").end()
+    await asyncio.to_thread(tracing.close)
+
+    assert [span.name for span in collector.named("a request")] == ["a request"]

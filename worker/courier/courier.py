@@ -63,13 +63,17 @@ class Courier:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until `stopping`; then let what is under way end."""
+        said = ""
         while not stopping.is_set():
             try:
                 busy = await self.round()
             except StoreUnavailable as error:
-                log.warning("courier.store_away", extra={"reason": str(error)})
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("courier.store_away", extra={"reason": said})
                 await _first_of(stopping, within_s=AWAY_S)
                 continue
+            said = ""
             if not busy:
                 await _first_of(stopping, self._landed, within_s=IDLE_S)
         await self.landed()

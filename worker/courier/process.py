@@ -21,7 +21,7 @@ from jobs.webhooks.endpoints import EndpointMissing, Endpoints
 from jobs.webhooks.outbox import Outbox
 from jobs.webhooks.sealing import SealBroken, Sealing
 from jobs.webhooks.targets import Egress, resolver
-from worker.courier.courier import SLOTS, Courier, Stores
+from worker.courier.courier import AWAY_S, SLOTS, Courier, Stores
 from worker.courier.sending import open_sender
 from worker.main import Stop
 
@@ -59,7 +59,7 @@ async def _run(settings: RoleSettings, stop: Stop) -> None:
                 endpoints=endpoints,
                 deliveries=Deliveries(redis),
             )
-            await reseal(endpoints)
+            await reseal(endpoints, stopping)
             log.info("courier.ready")
             try:
                 await Courier(stores, sender, tracing=tracing).run(stopping)
@@ -67,15 +67,28 @@ async def _run(settings: RoleSettings, stop: Stop) -> None:
                 await asyncio.to_thread(tracing.close)
 
 
-async def reseal(endpoints: Endpoints) -> None:
-    """After PRINTWORKS_WEBHOOK_KEY was changed to `NEW,OLD`: seal with NEW, so that OLD can go."""
-    try:
-        changed = await endpoints.reseal()
-    except (StoreUnavailable, EndpointMissing, SealBroken) as error:
-        log.warning("courier.not_resealed", extra={"reason": str(error)})
-        return
-    if changed:
-        log.info("courier.resealed", extra={"endpoints": changed})
+async def reseal(endpoints: Endpoints, stopping: asyncio.Event) -> None:
+    """After PRINTWORKS_WEBHOOK_KEY was changed to `NEW,OLD`: seal with NEW, so that OLD can go.
+
+    Where Redis is away or reads its file back, it is waited for: nothing seals them later.
+    """
+    said = ""
+    while not stopping.is_set():
+        try:
+            changed = await endpoints.reseal()
+        except StoreUnavailable as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("courier.store_away", extra={"reason": said})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), AWAY_S)
+        except (EndpointMissing, SealBroken) as error:
+            log.warning("courier.not_resealed", extra={"reason": str(error)})
+            return
+        else:
+            if changed:
+                log.info("courier.resealed", extra={"endpoints": changed})
+            return
 
 
 def _version() -> str:
