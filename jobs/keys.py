@@ -9,6 +9,8 @@ is compressed and Lua cannot read it.
 | pw:gone:{job} | string: tenant | record's + GONE_TTL_S | it was there: 410, not 404 |
 | pw:tenant:{tenant}:jobs | zset by ID, scores 0 | LISTING_TTL_S, renewed | listing, newest first |
 | pw:tenant:{tenant}:open | zset by s made | OPEN_TTL_S, renewed | not yet final: the quota |
+| pw:tenant:{tenant}:kept | hash: job, JSON | OPEN_TTL_S, renewed | what their ends need |
+| pw:tenants | set | OPEN_TTL_S, renewed | who has such jobs |
 | pw:idempotency:{digest} | string: job, fingerprint | OPEN_TTL_S; record's + 1 day | replays |
 | pw:line:{queue}:{tenant} | set of jobs | empties itself | its jobs that stand in RQ's list |
 | pw:aside:{queue}:{tenant} | zset of jobs by turn | empties itself | those beyond its share |
@@ -52,6 +54,7 @@ PROBE_TTL_S = 60
 PREVIEW_TTL_S = 60
 PROBE = "pw:probe"
 DEADLINES = "pw:deadlines"
+TENANTS = "pw:tenants"
 ERASE = "pw:erase"
 INPUTS = "pw:inputs"
 RQ_WORKERS = f"{RQ_KEY_PREFIX}:workers"

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ERASE_MOST = 100
 ERASE_HIDE_S = 60.0  # a janitor that dies with members in hand: another gets them after this
-SWEEP_S = 10.0
+SWEEP_S = 5.0  # what RQ's own tools left is put right within 10 s
 
 
 class Janitor:
@@ -95,7 +95,10 @@ class Janitor:
         log.info("inputs.erased", extra={"inputs": len(members)})
 
     def sweep(self) -> None:
-        """Trim RQ's registries, and put right what its tools left."""
+        """Trim RQ's registries, and put right what its tools left: jobs first, then their lines."""
+        ended = self._store.settle()
+        if ended:
+            log.warning("jobs.settled", extra={"jobs": ended})
         for model in self._models:
             self._store.run(worker_calls.sweep(model))
         with translated():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from jobs import keys
+from jobs.admission import TENANT_LINE
 from jobs.overview import WorkerReport
 from jobs.record import JobError
 from jobs.scripts import Call, load, text
@@ -80,7 +81,7 @@ class Heard:
     """What a beat learned."""
 
     registered: bool  # False: Redis had forgotten this worker
-    suspended: bool  # an operator's `rq suspend`
+    draining: bool  # an operator wants this worker to end
     lost: frozenset[str]  # composite keys whose lease is gone
     strangers: tuple[Lease, ...]  # given to this worker by a claim whose answer it never got
 
@@ -136,7 +137,7 @@ def beat(
         named = zip(reply[3][::2], reply[3][1::2], strict=True)
         return Heard(
             registered=bool(reply[0]),
-            suspended=bool(reply[1]),
+            draining=bool(reply[1]),
             lost=frozenset(text(b) for b in reply[2]),
             strangers=tuple(Lease.of(text(queue), text(both)) for queue, both in named),
         )
@@ -144,7 +145,7 @@ def beat(
     pace = [(m.model, m.cost_per_s or 0.0, m.running_cost) for m in report.models]
     return Call(
         load("beat"),
-        (*_worker_keys(report.name), keys.worker(report.name), keys.RQ_SUSPENDED),
+        (*_worker_keys(report.name), keys.worker(report.name)),
         (
             worker_ttl_s,
             lease_s,
@@ -245,9 +246,16 @@ def blobs_of(member: str) -> list[str]:
     return [keys.image_key(tenant, job_id, k, extension) for k in range(int(n))]
 
 
+def settle(tenant: str, *, cursor: int, most: int) -> Call[tuple[int, int]]:
+    """Look at about `most` of a tenant's open jobs: where to go on (0: that was all), and how many
+    were open no more and have ended now."""
+    args = (tenant, cursor, most)
+    return Call(load("settle"), (), args, lambda r: (int(text(r[0])), int(r[1])))
+
+
 def sweep(model: str) -> Call[int]:
-    """Put a model's line right after RQ's own tools were at it; how many jobs entered it."""
-    return Call(load("sweep"), (), keys.queue_names(model), int)
+    """Put a model's lines right after RQ's own tools were at them; how many jobs entered one."""
+    return Call(load("sweep"), (), (TENANT_LINE, *keys.queue_names(model)), int)
 
 
 def as_json(value: Any) -> str:

@@ -106,10 +106,10 @@ def test_drain_says_how_many_still_run_and_a_drained_worker_ends(
     with worker_process(environ, step_s=0.02) as worker:
         ids = [admit(store, steps=40, seed=k) for k in range(3)]
         wait_until(lambda: statuses(store, ids) == ["running"] * 3, "all run", 20)
-        wait_until(lambda: with_store(redis_url, lambda s: s.drain()) == 3, "three run")
+        wait_until(lambda: with_store(redis_url, lambda s: s.pause(["demo"])) == 3, "three run")
         waiting = admit(store)
         wait_until(lambda: statuses(store, ids) == ["succeeded"] * 3, "they end", 20)
-        wait_until(lambda: with_store(redis_url, lambda s: s.drain()) == 0, "none runs")
+        wait_until(lambda: with_store(redis_url, lambda s: s.pause([])) == 0, "none runs")
         assert statuses(store, [waiting]) == ["queued"]
 
         assert healthy(environ)

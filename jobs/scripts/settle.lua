@@ -1,0 +1,20 @@
+-- settle: look at some of a tenant's open jobs, and settle those that are open no more.
+-- uses: common, outbox, endings, returning, settling
+-- ARGV  1 tenant  2 cursor: 0, then what the look before returned  3 about how many
+-- returns {cursor, or 0: that was all; how many have ended}
+
+local tenant, now, ended = ARGV[1], clock(), 0
+local found = redis.call('ZSCAN', open_key(tenant), ARGV[2], 'COUNT', ARGV[3])
+for i = 1, #found[2], 2 do
+  if settle(found[2][i], tenant, now) then ended = ended + 1 end
+end
+if found[1] == '0' then
+  local kept = redis.call('HSCAN', kept_key(tenant), 0, 'COUNT', ARGV[3])[2]
+  for i = 1, #kept, 2 do  -- left by an older version's end of a job
+    if not redis.call('ZSCORE', open_key(tenant), kept[i]) then
+      redis.call('HDEL', kept_key(tenant), kept[i])
+    end
+  end
+  if redis.call('EXISTS', open_key(tenant)) == 0 then redis.call('SREM', PW .. 'tenants', tenant) end
+end
+return {found[1], ended}
