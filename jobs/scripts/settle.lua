@@ -15,6 +15,7 @@ if found[1] == '0' then
       redis.call('HDEL', kept_key(tenant), kept[i])
     end
   end
-  if redis.call('EXISTS', open_key(tenant)) == 0 then redis.call('SREM', PW .. 'tenants', tenant) end
+  -- one look later than the last job: its lines are swept after this
+  if #found[2] == 0 and ARGV[2] == '0' then redis.call('SREM', PW .. 'tenants', tenant) end
 end
 return {found[1], ended}

@@ -71,6 +71,11 @@ def read(store: JobStore, job_id: str, tenant: str = TENANT) -> JobRecord:
     return store.read(job_id, tenant=tenant)
 
 
+def everything(redis: Redis) -> dict[bytes, bytes | None]:
+    """All that Redis holds, but for its probe."""
+    return {key: redis.dump(key) for key in redis.scan_iter() if key != b"pw:probe"}
+
+
 def statuses(store: JobStore, ids: Iterable[str], tenant: str = TENANT) -> list[str]:
     return [store.read(i, tenant=tenant).status.value for i in ids]
 

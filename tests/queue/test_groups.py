@@ -21,6 +21,7 @@ from tests.queue.making import (
     admit_group,
     claim,
     claimed_ids,
+    everything,
     finish,
     new_group,
     statuses,
@@ -29,11 +30,6 @@ from tests.queue.making import (
 ASKED = parse_request({"prompt": "a red bicycle"})
 OTHER = parse_request({"prompt": "a blue one"})
 KEY = Idempotency.of("k1", scope=f"{TENANT} POST /v1/job-groups", request=ASKED)
-
-
-def everything(redis: Redis) -> dict[bytes, bytes | None]:
-    """All that Redis holds, but for its probe."""
-    return {key: redis.dump(key) for key in redis.scan_iter() if key != b"pw:probe"}
 
 
 @pytest.mark.parametrize(
