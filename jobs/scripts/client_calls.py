@@ -93,14 +93,15 @@ def drain_worker(name: str) -> Call[bool]:
 
 
 def workers() -> Call[tuple[WorkerReport, ...]]:
-    """What the workers say of themselves; `running` is what they have the lease of just now."""
+    """What the workers say of themselves; `running` and `draining` are as they are just now."""
+
+    def one(report: Any, running: Any, ends: Any) -> WorkerReport:
+        said = WorkerReport.model_validate_json(report)
+        now = {"running": int(running), "draining": said.draining or bool(ends)}
+        return said.model_copy(update=now)
 
     def parse(reply: list[Any]) -> tuple[WorkerReport, ...]:
-        said = zip(reply[::2], reply[1::2], strict=True)
-        return tuple(
-            WorkerReport.model_validate_json(report).model_copy(update={"running": int(running)})
-            for report, running in said
-        )
+        return tuple(one(*reply[i : i + 3]) for i in range(0, len(reply), 3))
 
     return Call(load("workers"), (), (), parse)
 

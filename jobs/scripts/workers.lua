@@ -1,7 +1,7 @@
--- workers: what each says of itself, and how many jobs it has the lease of at this moment.
--- Writes nothing.
+-- workers: what each says of itself, and what is so at this moment: how many jobs it has the lease of,
+-- and whether it is to end. Writes nothing.
 -- uses: common
--- returns {report as JSON, executions, report, executions, ...}, of those that spoke lately
+-- returns {report as JSON, executions, it is to end: 1 or 0, ...} of those that spoke lately
 
 local out, names = {}, redis.call('SMEMBERS', RQ .. 'workers')
 table.sort(names)
@@ -10,6 +10,7 @@ for _, key in ipairs(names) do
   if report then
     out[#out + 1] = report
     out[#out + 1] = redis.call('SCARD', key .. ':executions')
+    out[#out + 1] = redis.call('HEXISTS', key, 'x_drain')
   end
 end
 return out
