@@ -6,7 +6,7 @@ mutating call is one idempotent script, so a lost reply and a second sending are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,10 +27,10 @@ from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import JobRecord, Status
 from jobs.running import AsyncRunner, Runner
 from jobs.scripts import admit_calls, client_calls, text, worker_calls
+from jobs.scripts.worker_calls import Settled
 from jobs.spec import JobSpec
 
 SILENCE_S = 5.0  # of all jobs' events, after which Redis is asked whether it is there
-SETTLE_MOST = 200  # open jobs a step: 1 ms where nothing is to do, 60 us for each that has ended
 PURGE_MOST = 200  # jobs a step: 20 to 40 ms of Redis, and others have their turn between
 
 
@@ -232,22 +232,20 @@ class JobStore(Runner):
             admit_calls.admit_group(group, tenant=tenant, idempotency=idempotency, limits=limits)
         )
 
-    def settle(self) -> int:
-        """Look at every open job, some at a step; how many were open no more and have ended now.
+    def settle(self) -> Iterator[Settled]:
+        """Look at every open job, some at a step, and end those that are open no more.
 
         RQ's own tools end, delete and displace jobs without a word to our books: so their tenants
         get their places back, groups and webhooks their ends.
         """
         with translated():
             tenants: Any = self.redis.smembers(keys.TENANTS)
-        return sum(self._settle(text(tenant)) for tenant in tenants)
-
-    def _settle(self, tenant: str) -> int:
-        cursor, total = self.run(worker_calls.settle(tenant, cursor=0, most=SETTLE_MOST))
-        while cursor:
-            cursor, ended = self.run(worker_calls.settle(tenant, cursor=cursor, most=SETTLE_MOST))
-            total += ended
-        return total
+        for tenant in map(text, tenants):
+            cursor = "0"
+            while cursor:
+                settled = self.run(worker_calls.settle(tenant, cursor=cursor))
+                cursor = settled.cursor
+                yield settled
 
     def read(self, job_id: str, *, tenant: str) -> JobRecord:
         """See AsyncJobStore."""

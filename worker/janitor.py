@@ -51,6 +51,7 @@ class Janitor:
             (settings.reap_s, self.erase_inputs),
             (SWEEP_S, self.sweep),
         )
+        self._damaged: set[str] = set()
         self._due = [0.0] * len(self._jobs)
 
     def tick(self, now_s: float) -> None:
@@ -96,9 +97,13 @@ class Janitor:
 
     def sweep(self) -> None:
         """Trim RQ's registries, and put right what its tools left: jobs first, then their lines."""
-        ended = self._store.settle()
-        if ended:
-            log.warning("jobs.settled", extra={"jobs": ended})
+        for settled in self._store.settle():
+            if settled.ended:
+                log.warning("jobs.settled", extra={"jobs": settled.ended})
+            for job_id in settled.damaged.keys() - self._damaged:
+                self._damaged.add(job_id)  # said once
+                reason = settled.damaged[job_id]
+                log.error("job.damaged", extra={"job_id": job_id, "reason": reason})
         for model in self._models:
             self._store.run(worker_calls.sweep(model))
         with translated():

@@ -66,16 +66,7 @@ local function leased(id, queue)
   return false
 end
 
--- returns whether it was open no more, and has ended now
-local function settle(id, tenant, now)
-  local status = status_of(id)
-  if not status then
-    settle_deleted(id, tenant, now)
-    return true
-  elseif final(status) then
-    settle_ended(id, tenant, status, now)
-    return true
-  end
+local function settle_open(id, tenant, status)
   local f = redis.call('HMGET', job_key(id), 'origin', 'x_cost', 'x_deadline', 'worker_name')
   local queue, cost = f[1] or '', f[2] or '0'
   if redis.call('HEXISTS', kept_key(tenant), id) == 0 then keep(id, tenant) end
@@ -90,5 +81,26 @@ local function settle(id, tenant, now)
     tally('returned|lease')
     wait_again(id, queue, tenant, cost)
   end
-  return false
+end
+
+local function settle_strictly(id, tenant, now)
+  local status = status_of(id)
+  local over = not status or final(status)
+  if not status then
+    settle_deleted(id, tenant, now)
+  elseif over then
+    settle_ended(id, tenant, status, now)
+  else
+    settle_open(id, tenant, status)
+  end
+  if over then uncount_open(id, tenant) end  -- whatever tenant its hash names
+  return over
+end
+
+-- returns whether it was open no more, and has ended now; and why not, where its fields are damaged:
+-- one such job must not keep the others from their ends
+local function settle(id, tenant, now)
+  local read, over = pcall(settle_strictly, id, tenant, now)
+  if read then return over end
+  return false, type(over) == 'table' and over.err or tostring(over)
 end

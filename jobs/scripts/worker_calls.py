@@ -26,6 +26,7 @@ FAIL_AFTER = 3  # crashes after which it has failed
 WINDOW = 64  # jobs of a line one claim looks at: 120 us of Redis where none fits
 BYPASS_S = 8.0  # so long others may pass a job of another size class
 REAP_MOST = 100
+SETTLE_LOOK, SETTLE_MOST = 200, 50  # open jobs a step: 1 ms of Redis to look, 5 ms to end so many
 CRASHED = JobError(
     code="crashed",
     message="the worker died each time it ran this job; it was run alone in the end",
@@ -84,6 +85,15 @@ class Heard:
     draining: bool  # an operator wants this worker to end
     lost: frozenset[str]  # composite keys whose lease is gone
     strangers: tuple[Lease, ...]  # given to this worker by a claim whose answer it never got
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What one look at open jobs found."""
+
+    cursor: str  # where to go on; empty: that was all
+    ended: int  # that were open no more, and have ended now
+    damaged: Mapping[str, str]  # whose fields cannot be read, and why: left as they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,11 +256,19 @@ def blobs_of(member: str) -> list[str]:
     return [keys.image_key(tenant, job_id, k, extension) for k in range(int(n))]
 
 
-def settle(tenant: str, *, cursor: int, most: int) -> Call[tuple[int, int]]:
-    """Look at about `most` of a tenant's open jobs: where to go on (0: that was all), and how many
-    were open no more and have ended now."""
-    args = (tenant, cursor, most)
-    return Call(load("settle"), (), args, lambda r: (int(text(r[0])), int(r[1])))
+def settle(tenant: str, *, cursor: str = "0") -> Call[Settled]:
+    """Look at some of a tenant's open jobs, and end those that are open no more."""
+
+    def parse(reply: list[Any]) -> Settled:
+        damaged = map(text, reply[2])
+        return Settled(
+            cursor=text(reply[0]),
+            ended=int(reply[1]),
+            damaged=dict(zip(damaged, damaged, strict=True)),
+        )
+
+    args = (tenant, cursor, SETTLE_LOOK, SETTLE_MOST)
+    return Call(load("settle"), (), args, parse)
 
 
 def sweep(model: str) -> Call[int]:

@@ -236,7 +236,7 @@ class Queue(RuleBasedStateMachine):
             gone = [job_id]
             job = Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
             job.delete() if how == "delete" else job.cancel()
-        assert self.store.settle() == len(gone)
+        assert sum(settled.ended for settled in self.store.settle()) == len(gone)
         self.sweep()
         for each in gone:
             self.move(each, Status.CANCELED)

@@ -63,7 +63,7 @@ def rq_empty(redis_url: str) -> str:
 
 def sweep(store: JobStore) -> int:
     """As the janitor does it; how many jobs had ended unseen."""
-    ended = store.settle()
+    ended = sum(settled.ended for settled in store.settle())
     store.run(worker_calls.sweep("demo"))
     return ended
 
@@ -302,4 +302,27 @@ def test_many_are_settled_in_steps_and_the_janitor_does_it(
     Janitor(WorkerSettings.load(environ), redis=redis, blobs=blobs).sweep()
 
     assert redis.zcard(keys.tenant_open(TENANT)) == 92  # those that stood aside
+    books_are_right(redis)
+
+
+def test_a_damaged_job_keeps_no_other_from_its_end_and_is_named_once(
+    store: JobStore,
+    redis: Redis,
+    environ: dict[str, str],
+    blobs: Blobs,
+    caplog: pytest.LogCaptureFixture,
+):
+    damaged, deleted = admit(store), admit(store)
+    redis.hset(f"rq:job:{damaged}", mapping={"status": "canceled", "result_ttl": "soon"})
+    redis.delete(f"rq:job:{deleted}")
+    janitor = Janitor(WorkerSettings.load(environ), redis=redis, blobs=blobs)
+
+    for _ in range(2):
+        janitor.sweep()
+
+    assert redis.zrange(keys.tenant_open(TENANT), 0, -1) == [damaged.encode()]
+    named = [r for r in caplog.records if r.message == "job.damaged"]
+    assert [r.__dict__["job_id"] for r in named] == [damaged]
+    store.redis.hset(f"rq:job:{damaged}", "result_ttl", 60)
+    janitor.sweep()
     books_are_right(redis)
