@@ -67,7 +67,7 @@ local function leased(id, queue)
 end
 
 local function settle_open(id, tenant, status)
-  local f = redis.call('HMGET', job_key(id), 'origin', 'x_cost', 'x_deadline', 'worker_name')
+  local f = redis.call('HMGET', job_key(id), 'origin', 'x_cost', 'x_deadline')
   local queue, cost = f[1] or '', f[2] or '0'
   if redis.call('HEXISTS', kept_key(tenant), id) == 0 then keep(id, tenant) end
   if f[3] then redis.call('ZADD', PW .. 'deadlines', 'NX', f[3], id) end
@@ -77,7 +77,7 @@ local function settle_open(id, tenant, status)
       stand_again(id, queue, tenant, cost)
     end
   elseif status == 'started' and not leased(id, queue) then
-    drop_executions(id, queue, f[4] or '')
+    drop_executions(id, queue, redis.call('HGET', job_key(id), 'worker_name') or '')
     tally('returned|lease')
     wait_again(id, queue, tenant, cost)
   end

@@ -126,9 +126,11 @@ def at_once(url: str, bodies: list[tuple[dict[str, Any], dict[str, str]]]) -> li
     async def post(client: httpx2.AsyncClient, body: Any, headers: Any) -> httpx2.Response:
         while True:
             try:
-                return await client.post("/v1/job-groups", json=body, headers=headers)
+                answer = await client.post("/v1/job-groups", json=body, headers=headers)
             except httpx2.ReadError:  # the tests' API waits 0.6 s for headers
                 continue
+            if answer.status_code != 503:  # a busy machine: sent again, as clients do
+                return answer
 
     async def run() -> list[httpx2.Response]:
         limits = httpx2.Limits(max_connections=len(bodies))
@@ -145,13 +147,12 @@ def test_a_hundred_groups_at_once_at_the_edge_are_each_kept_or_leave_nothing(
     redis.hset("pw:api-keys", new.key.id, new.key.model_dump_json())
     redis.sadd("pw:endpoints:small:events", *ENDS)
     key = {"authorization": f"Bearer {new.secret}"}
-    # ten requests by five callers each; fifty that have no key, or one of their own
+    # ten requests by five callers each; fifty that have a key of their own
     asked = []
     for k in range(CALLERS):
         name = f"same-{k % 10}" if k % 2 else f"own-{k}"
-        keyed = key if k % 4 == 0 else key | {"idempotency-key": name}
         body = {"jobs": [{"prompt": f"{name} {j}", "steps": 2} for j in range(SIZE)]}
-        asked.append((body, keyed))
+        asked.append((body, key | {"idempotency-key": name}))
 
     with finishing(redis_url):
         answers = at_once(served.url, asked)
@@ -162,7 +163,7 @@ def test_a_hundred_groups_at_once_at_the_edge_are_each_kept_or_leave_nothing(
             if answer.status_code == 202:
                 group = answer.json()
                 promised[group["id"]] = [job["id"] for job in group["jobs"]]
-                ids_of_key[headers.get("idempotency-key", group["id"])].add(group["id"])
+                ids_of_key[headers["idempotency-key"]].add(group["id"])
             else:
                 assert answer.json()["code"] == "tenant_limit"
         wait_until(lambda: not redis.exists(keys.tenant_open("small")), "all have ended", 30)
@@ -192,7 +193,7 @@ def the_refused_left_nothing(redis: Redis, promised: dict[str, list[str]], jobs:
     assert {k.decode().split(":")[2] for k in redis.scan_iter("pw:group:*")} == set(promised)
     assert redis.zcard(keys.tenant_jobs("small")) == len(jobs)
     entries = [redis.get(k).decode().split()[0] for k in redis.scan_iter("pw:idempotency:*")]
-    assert len(entries) == len(set(entries)) <= len(promised)
+    assert sorted(entries) == sorted(promised)
     (usage,) = [redis.hgetall(k) for k in redis.scan_iter("pw:usage:*:small")]
     assert {f.decode().split("|")[1] for f in usage} == {"succeeded", "images", "work"}
     ends = {f: int(n) for f, n in redis.hgetall("pw:counts").items() if f.startswith(b"jobs|")}
