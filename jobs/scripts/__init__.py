@@ -29,6 +29,7 @@ _CONSTANTS = {
     "OPEN_TTL_S": str(keys.OPEN_TTL_S),
     "GONE_TTL_S": str(keys.GONE_TTL_S),
     "LISTING_TTL_S": str(keys.LISTING_TTL_S),
+    "GROUP_TTL_S": str(keys.GROUP_TTL_S),
     "OUTBOX_TTL_S": str(keys.OUTBOX_TTL_S),
     "READ_FIELDS": ", ".join(f"'{field}'" for field in keys.READ_FIELDS),
     "INPUT_KEEP_S": str(inputs.KEEP_S),

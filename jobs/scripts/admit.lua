@@ -12,7 +12,8 @@
 -- returns {ok or replay, job's ID or group's record as JSON, {{job id, snapshot or nothing}, ...}},
 --       or {gone}, {mismatch}, {tenant, open, most}, {full, waiting}, {input, tenant/id}
 
-local LOOK = 100  -- open jobs that are looked at before a tenant is refused: 50 us
+local LOOK = 100  -- open jobs that are looked at before a tenant is refused: 100 us
+local GROUP_TTL = @GROUP_TTL_S@
 
 local tenant, group, now, jobs = ARGV[1], ARGV[7], clock(), {}
 for i = 9, #ARGV, 2 do
@@ -130,9 +131,9 @@ local function write_group(ids)
     ends[#ends + 1] = 'webhook'
     ends[#ends + 1] = ARGV[8]
   end
-  redis.call('SET', group_key(group), record, 'EX', LISTING_TTL)
+  redis.call('SET', group_key(group), record, 'EX', GROUP_TTL)
   redis.call('HSET', group_key(group) .. ':ends', unpack(ends))
-  redis.call('EXPIRE', group_key(group) .. ':ends', LISTING_TTL)
+  redis.call('EXPIRE', group_key(group) .. ':ends', GROUP_TTL)
   return record
 end
 
@@ -146,7 +147,7 @@ end
 redis.call('EXPIRE', KEYS[2], LISTING_TTL)
 local made = group ~= '' and write_group(ids) or ids[1]
 if ARGV[6] ~= '' then
-  local ttl = group ~= '' and LISTING_TTL or OPEN_TTL
+  local ttl = group ~= '' and GROUP_TTL or OPEN_TTL
   redis.call('SET', KEYS[4], (group ~= '' and group or ids[1]) .. ' ' .. ARGV[6], 'EX', ttl)
 end
 return {'ok', made, shown(ids)}

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from redis import Redis
 
+from jobs import keys
 from jobs.admission import AdmitLimits, AdmittedGroup, Idempotency, NewGroup, NewJob
 from jobs.errors import IdempotencyMismatch, InputMissing, JobGone, QueueFull, TenantLimit
 from jobs.ids import new_job_id
@@ -100,6 +101,14 @@ def test_sent_again_by_its_key_or_after_a_lost_reply_it_is_the_same(store: JobSt
     other = Idempotency.of("k1", scope=f"{TENANT} POST /v1/job-groups", request=OTHER)
     with pytest.raises(IdempotencyMismatch):
         admit_group(store, 3, idempotency=other)
+
+
+def test_a_key_is_known_as_long_as_the_record_of_the_last_job_can_be(store: JobStore, redis: Redis):
+    made = admit_group(store, 2, idempotency=KEY)
+
+    longest_s = keys.OPEN_TTL_S + 30 * keys.DAY_S  # a job waits and runs, then its record is kept
+    for key in (f"pw:group:{made.group.id}", f"pw:idempotency:{KEY.digest}"):
+        assert redis.ttl(key) > longest_s
 
 
 def test_a_key_whose_group_is_forgotten_says_gone(store: JobStore, redis: Redis):
