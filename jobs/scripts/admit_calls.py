@@ -27,6 +27,7 @@ from jobs.admission import (
     Sender,
 )
 from jobs.errors import (
+    GroupTooLarge,
     IdempotencyMismatch,
     InputMissing,
     JobGone,
@@ -148,7 +149,7 @@ def _check(reply: Sequence[Any], asked: int) -> None:
         case "mismatch":
             raise IdempotencyMismatch("this Idempotency-Key was used for another request")
         case "tenant":
-            raise TenantLimit(_tenant_limit(int(reply[1]), int(text(reply[2])), asked))
+            raise _tenant_limit(int(reply[1]), int(text(reply[2])), asked)
         case "input":
             raise InputMissing(f"there is no input {text(reply[1]).rpartition('/')[2]} any more")
         case "full":
@@ -157,9 +158,10 @@ def _check(reply: Sequence[Any], asked: int) -> None:
             raise JobGone("what this Idempotency-Key made is gone")
 
 
-def _tenant_limit(under_way: int, most: int, asked: int) -> str:
-    if asked > most:
-        return f"{asked} jobs at once, and {most} of yours may be under way: send fewer together"
-    if asked > 1:
-        return f"{under_way} of your jobs are under way, and {most} may be: {asked} more do not fit"
-    return f"{under_way} of your jobs are under way: no more may be, wait for one to end"
+def _tenant_limit(under_way: int, most: int, asked: int) -> TenantLimit:
+    said = f"{under_way} of your jobs are under way"
+    if asked == 1:
+        return TenantLimit(f"{said}: no more may be, wait for one to end")
+    if asked <= most:
+        return TenantLimit(f"{said}, and {most} may be: wait until {asked} more fit")
+    return GroupTooLarge(f"{asked} jobs at once, and {most} may be under way: send fewer together")

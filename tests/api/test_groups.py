@@ -208,6 +208,9 @@ def test_a_group_that_can_never_fit_is_told_so(served: Served, redis: Redis):
 
     assert (refused.status_code, refused.json()["code"]) == (429, "tenant_limit")
     assert "send fewer together" in refused.json()["detail"]
+    assert refused.json()["retryable"] is False
+    assert refused.headers["x-should-retry"] == "false"
+    assert "retry-after" not in refused.headers
 
 
 def test_a_group_sent_again_after_a_job_was_deleted_says_so(api: httpx2.Client):

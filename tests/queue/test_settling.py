@@ -29,6 +29,7 @@ from jobs.parsing import parse_request
 from jobs.record import Status
 from jobs.scripts import input_calls, worker_calls
 from jobs.store import JobStore
+from jobs.webhooks.events import Event, body_of
 from tests.queue.books import books_are_right
 from tests.queue.making import (
     TENANT,
@@ -111,6 +112,8 @@ def test_what_rq_empty_removed_has_ended_for_everybody_who_waits_for_it(
         **{("job.canceled", i): 1 for i in group.group.jobs},
         ("group.completed", group.group.id): 1,
     }
+    for told_of in redis.lrange("pw:outbox", 0, -1):
+        assert json.loads(body_of(Event.model_validate_json(told_of)))["data"]["id"]
     (event,) = [e for e in map(json.loads, redis.lrange("pw:outbox", 0, -1)) if "webhook" in e]
     assert json.loads(event["webhook"])["url"] == own.url
     for job_id in group.group.jobs:
