@@ -48,4 +48,7 @@ for _, both in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     strangers[#strangers + 1] = both
   end
 end
+-- as RQ's own workers say it; claim says busy at once
+local held, paused = redis.call('SCARD', KEYS[2]), redis.call('EXISTS', RQ .. 'suspended') == 1
+redis.call('HSET', KEYS[1], 'state', held > 0 and 'busy' or paused and 'suspended' or 'idle')
 return {there, redis.call('HEXISTS', KEYS[1], 'x_drain'), lost, strangers}
