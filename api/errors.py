@@ -271,7 +271,7 @@ def problem_response(error: PrintworksError, *, path: str, request_id: str) -> R
 
 def _headers(error: PrintworksError, status: int) -> dict[str, str]:
     headers = {"cache-control": "no-store"}
-    if status in {429, 503}:
+    if status in {429, 503} and error.retryable:
         wait_s = max(1.0, getattr(error, "retry_after_s", 1.0))
         headers["retry-after"] = str(math.ceil(min(wait_s, MAX_RETRY_AFTER_S)))
     elif status >= 400 and not error.retryable:

@@ -30,7 +30,7 @@ from jobs.catalogue import load_catalogue
 from jobs.ids import new_job_id
 from jobs.parsing import parse_request
 from jobs.resolve import resolve
-from jobs.scripts import Call, client_calls
+from jobs.scripts import Call, admit_calls, client_calls
 from jobs.scripts.worker_calls import LEASE_S, Claimed
 from jobs.settings import ROOT
 from jobs.spec import JobSpec
@@ -120,7 +120,7 @@ class Patterns(dict[str, list[Call[Admitted]]]):
 
     def __missing__(self, tenant: str) -> list[Call[Admitted]]:
         self[tenant] = [
-            client_calls.admit(
+            admit_calls.admit(
                 spec, tenant=tenant, job_id=PATTERN_ID, idempotency=None, limits=NO_LIMITS
             )
             for spec in self.specs

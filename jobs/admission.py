@@ -1,18 +1,26 @@
 """What admission is asked and what it answers: limits, idempotency, the admitted job.
 
-Owns the values that go into and come out of `admit.lua`. Knows no connection. Invariant: an
-idempotency digest never contains the key itself, so that a dump of Redis gives none away.
+Owns the values that go into and come out of `admit.lua`: a job, or a group of jobs, which is
+accepted whole or not at all. Knows no connection. Invariant: an idempotency digest never contains
+the key itself, so that a dump of Redis gives none away.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
+from pydantic import BaseModel, ConfigDict
+
+from jobs.choices import GroupWebhook
 from jobs.record import JobRecord
-from jobs.spec import JobRequest
+from jobs.spec import JobRequest, JobSpec
+
+TENANT_LINE = 8  # jobs of one tenant that stand in one line at a time; the rest wait aside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +30,7 @@ class AdmitLimits:
     max_jobs: int | None = 10_000  # waiting jobs of the model (about 2.2 KB of Redis each)
     max_cost: float | None = None  # their work, in megapixel-rows (JobSpec.cost)
     tenant_jobs: int | None = 1_000  # jobs of this tenant, of any model, that are not final
-    tenant_line: int = 8  # of these, how many stand in one line at a time; the rest wait aside
+    tenant_line: int = TENANT_LINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +43,34 @@ class Sender:
 
 
 NOBODY = Sender()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """One job to be accepted: the ID that it will have, and what it is to make."""
+
+    id: str
+    spec: JobSpec
+    sender: Sender = NOBODY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewGroup:
+    """Jobs to be accepted together, or not at all, in their order."""
+
+    id: str
+    jobs: Sequence[NewJob]
+    webhook: GroupWebhook | None = None  # called when the last of them has ended
+
+
+class Group(BaseModel):
+    """A group as it is kept; `admit.lua` writes it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    id: str
+    tenant: str
+    created_at: datetime
+    jobs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,4 +100,17 @@ class Admitted:
     """The job that a request made, or, when `replayed`, the one that it made before."""
 
     record: JobRecord
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmittedGroup:
+    """The group that a request made, or the one that it made before, and its jobs as they stand.
+
+    `gone`: IDs of jobs that were deleted, or have expired, since.
+    """
+
+    group: Group
+    records: tuple[JobRecord, ...]
+    gone: tuple[str, ...]
     replayed: bool

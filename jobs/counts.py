@@ -19,6 +19,7 @@ NO_KEY = "-"  # who sent a job without an API key
 
 # Why a job fails: every code that worker/ gives. What is not here is counted as `other`.
 FAILURES = (
+    "abandoned",
     "check_failed",
     "crashed",
     "deadline_exceeded",

@@ -5,6 +5,7 @@
     ├── NotAdmitted           a good request that cannot be taken now
     │   ├── QueueFull         ours: the queue holds all it may
     │   ├── TenantLimit       theirs: this tenant has all it may have under way
+    │   │   └── GroupTooLarge     and this group is more than that: it never fits
     │   └── IdempotencyMismatch   the key was used for another request
     ├── JobMissing            no such job, for this tenant
     │   └── JobGone           there was one: it expired or was deleted
@@ -73,6 +74,12 @@ class TenantLimit(NotAdmitted):
     """This tenant has as many jobs under way as it may."""
 
     code = "tenant_limit"
+
+
+class GroupTooLarge(TenantLimit):
+    """More jobs at once than this tenant may have under way: sent again it fits no better."""
+
+    retryable = False
 
 
 class IdempotencyMismatch(NotAdmitted):

@@ -9,7 +9,9 @@ is compressed and Lua cannot read it.
 | pw:gone:{job} | string: tenant | record's + GONE_TTL_S | it was there: 410, not 404 |
 | pw:tenant:{tenant}:jobs | zset by ID, scores 0 | LISTING_TTL_S, renewed | listing, newest first |
 | pw:tenant:{tenant}:open | zset by s made | OPEN_TTL_S, renewed | not yet final: the quota |
-| pw:idempotency:{digest} | string: job, fingerprint | OPEN_TTL_S; record's + 1 day | replays |
+| pw:tenant:{tenant}:kept | hash: job, JSON | OPEN_TTL_S, renewed | what their ends need |
+| pw:tenants | set | OPEN_TTL_S, renewed | who has such jobs |
+| pw:idempotency:{digest} | string: what it made, fingerprint | record's + 1 day | replays |
 | pw:line:{queue}:{tenant} | set of jobs | empties itself | its jobs that stand in RQ's list |
 | pw:aside:{queue}:{tenant} | zset of jobs by turn | empties itself | those beyond its share |
 | pw:asides:{queue} | hash: tenant, jobs aside | empties itself | who waits aside |
@@ -25,8 +27,8 @@ is compressed and Lua cannot read it.
 | pw:input:{tenant}/{input} | hash: blob, changes | KEEP_S, renewed | a picture to begin with |
 | pw:input:{tenant}/{input}:holds | zset: who by time, s | KEEP_S, renewed | how long it is held |
 | pw:preview:{job} | hash: image, JSON | PREVIEW_TTL_S; the job's end | what it looks like by now |
-| pw:group:{group} | string: JSON | LISTING_TTL_S | which jobs were sent together |
-| pw:group:{group}:ends | hash: job, how it ended; left; webhook | LISTING_TTL_S | its end |
+| pw:group:{group} | string: JSON | GROUP_TTL_S | which jobs were sent together |
+| pw:group:{group}:ends | hash: job, how it ended; left; webhook | GROUP_TTL_S | its end |
 | pw:counts | hash: counters | none | what was done since ever (jobs/counts.py) |
 | pw:usage:{day} | set of tenants | USAGE_TTL_S | who used anything that day |
 | pw:usage:{day}:{tenant} | hash: key, what; how much | USAGE_TTL_S | a tenant's use of a day |
@@ -48,12 +50,14 @@ DAY_S = 86_400
 GONE_TTL_S = 30 * DAY_S
 LISTING_TTL_S = 31 * DAY_S
 OPEN_TTL_S = 8 * DAY_S  # > the longest deadline
+GROUP_TTL_S = OPEN_TTL_S + LISTING_TTL_S  # as long as its last job's record can live, and a day
 OUTBOX_TTL_S = 30 * DAY_S  # a courier may be away that long
 WORKER_TTL_S = 60
 PROBE_TTL_S = 60
 PREVIEW_TTL_S = 60
 PROBE = "pw:probe"
 DEADLINES = "pw:deadlines"
+TENANTS = "pw:tenants"
 ERASE = "pw:erase"
 INPUTS = "pw:inputs"
 RQ_WORKERS = f"{RQ_KEY_PREFIX}:workers"

@@ -6,20 +6,28 @@ mutating call is one idempotent script, so a lost reply and a second sending are
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from jobs import keys
-from jobs.admission import NOBODY, AdmitLimits, Admitted, Idempotency, Sender
+from jobs.admission import (
+    NOBODY,
+    AdmitLimits,
+    Admitted,
+    AdmittedGroup,
+    Idempotency,
+    NewGroup,
+    Sender,
+)
 from jobs.connection import check_info, translated
 from jobs.errors import StoreUnavailable
 from jobs.events import Said, parse_event
 from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import JobRecord, Status
 from jobs.running import AsyncRunner, Runner
-from jobs.scripts import client_calls, text
+from jobs.scripts import admit_calls, client_calls, text, worker_calls
+from jobs.scripts.worker_calls import Settled
 from jobs.spec import JobSpec
 
 SILENCE_S = 5.0  # of all jobs' events, after which Redis is asked whether it is there
@@ -44,7 +52,7 @@ class AsyncJobStore(AsyncRunner):
         Raises QueueFull, TenantLimit, IdempotencyMismatch, JobGone (a replay whose job is gone).
         """
         return await self.run(
-            client_calls.admit(
+            admit_calls.admit(
                 spec,
                 tenant=tenant,
                 job_id=job_id,
@@ -52,6 +60,18 @@ class AsyncJobStore(AsyncRunner):
                 limits=limits,
                 sender=sender,
             )
+        )
+
+    async def admit_group(
+        self, group: NewGroup, *, tenant: str, idempotency: Idempotency | None, limits: AdmitLimits
+    ) -> AdmittedGroup:
+        """Accept all jobs of a group, in one step: durable when this returns. Sent again with its
+        ID or its key it is the same group. A refusal, which is of all of them, leaves nothing.
+
+        Raises what `admit` does.
+        """
+        return await self.run(
+            admit_calls.admit_group(group, tenant=tenant, idempotency=idempotency, limits=limits)
         )
 
     async def read(self, job_id: str, *, tenant: str) -> JobRecord:
@@ -95,31 +115,25 @@ class AsyncJobStore(AsyncRunner):
         return tuple([await self.run(client_calls.queue_state(m)) for m in models])
 
     async def workers(self) -> tuple[WorkerReport, ...]:
-        """The workers that spoke within the last minute."""
-        names = await self.command("smembers", keys.RQ_WORKERS)
-        if not names:
-            return ()
-        reports = await self.command("mget", [keys.worker(_name(n)) for n in sorted(names)])
-        return tuple(WorkerReport.model_validate_json(r) for r in reports if r)
+        """The workers that spoke within the last minute, and what each has the lease of now."""
+        return await self.run(client_calls.workers())
 
-    async def pause(self) -> None:
-        """Have workers take no more jobs, as `rq suspend` does; those that run go on."""
-        await self.command("set", keys.RQ_SUSPENDED, 1)
+    async def pause(self, models: Sequence[str]) -> int:
+        """Have workers take no more jobs, as `rq suspend` does; those that run go on.
 
-    async def resume(self) -> None:
-        """Have workers take jobs again, as `rq resume` does."""
-        await self.command("delete", keys.RQ_SUSPENDED)
+        How many they are: from the moment of this answer it can only fall, and at 0 the fleet is
+        drained. `models`: those to count besides the queues that RQ knows of.
+        """
+        return await self.run(client_calls.pause(models))
 
-    async def drain(self) -> int:
-        """Pause, and say how many jobs still run: when there are none, the fleet is drained."""
-        await self.pause()
-        return sum(report.running for report in await self.workers())
+    async def resume(self, models: Sequence[str]) -> int:
+        """Have workers take jobs again, as `rq resume` does; how many jobs run."""
+        return await self.run(client_calls.pause(models, resume=True))
 
     async def drain_worker(self, name: str) -> bool:
-        """Have one worker finish what fits into its grace time, hand the rest back and end, as
-        RQ's `shutdown` command does; False: no worker of this name listens."""
-        order = json.dumps({"command": "shutdown"})
-        return bool(await self.command("publish", keys.rq_key("pubsub", name), order))
+        """Have one worker take no more jobs from now on, finish what fits into its grace time, hand
+        the rest back and end; False: no worker of this name listens."""
+        return await self.run(client_calls.drain_worker(name))
 
     async def purge(self, models: Sequence[str], *, tenant: str | None = None) -> int:
         """Cancel what waits for `models`, of one tenant or of all; how many jobs that were.
@@ -194,7 +208,7 @@ class JobStore(Runner):
     ) -> Admitted:
         """See AsyncJobStore."""
         return self.run(
-            client_calls.admit(
+            admit_calls.admit(
                 spec,
                 tenant=tenant,
                 job_id=job_id,
@@ -203,6 +217,35 @@ class JobStore(Runner):
                 sender=sender,
             )
         )
+
+    def admit_group(
+        self,
+        group: NewGroup,
+        *,
+        tenant: str,
+        idempotency: Idempotency | None = None,
+        limits: AdmitLimits | None = None,
+    ) -> AdmittedGroup:
+        """See AsyncJobStore."""
+        limits = limits or AdmitLimits()
+        return self.run(
+            admit_calls.admit_group(group, tenant=tenant, idempotency=idempotency, limits=limits)
+        )
+
+    def settle(self) -> Iterator[Settled]:
+        """Look at every open job, some at a step, and end those that are open no more.
+
+        RQ's own tools end, delete and displace jobs without a word to our books: so their tenants
+        get their places back, groups and webhooks their ends.
+        """
+        with translated():
+            tenants: Any = self.redis.smembers(keys.TENANTS)
+        for tenant in map(text, tenants):
+            cursor = "0"
+            while cursor:
+                settled = self.run(worker_calls.settle(tenant, cursor=cursor))
+                cursor = settled.cursor
+                yield settled
 
     def read(self, job_id: str, *, tenant: str) -> JobRecord:
         """See AsyncJobStore."""
@@ -232,8 +275,3 @@ class JobStore(Runner):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _name(worker_key: Any) -> str:
-    """RQ keeps the whole key of a worker in its set."""
-    return text(worker_key).removeprefix(keys.rq_key("worker", ""))

@@ -73,7 +73,6 @@ class Control:
         self._engine = IDLE
         self._due: dict[str, float] = {}
         self._away_until_s = 0.0
-        self._suspended = False
         self._stop_at_s: float | None = None
 
     def run(self) -> None:
@@ -188,7 +187,8 @@ class Control:
         leases = [job.lease for job in self._holding] + self._settling.leases
         heard = self._bridge.beat(self._report(), leases)
         self._bridge.tell(self._finishing.tally)
-        self._suspended = heard.suspended
+        if heard.draining and self._stop_at_s is None:
+            self.stop()  # the command got lost: no job is given to us any more
         self._holding.lose(heard.lost)
         self._settling.forget(heard.lost)
 
@@ -200,7 +200,7 @@ class Control:
                 log.info("job.expired", extra={"job_id": job_id})
 
     def _claim(self) -> None:
-        open_ = self._stop_at_s is None and not self._suspended and not self._finishing.full
+        open_ = self._stop_at_s is None and not self._finishing.full
         if not (open_ and self._link.ready):
             return
         for claimed in self._claiming.ask(self._bridge, self._holding):

@@ -31,7 +31,7 @@ from worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 ERASE_MOST = 100
-SWEEP_S = 10.0
+SWEEP_S = 5.0  # what RQ's own tools left is put right within 10 s
 
 
 class Janitor:
@@ -51,6 +51,7 @@ class Janitor:
             (settings.reap_s, self.erase_inputs),
             (SWEEP_S, self.sweep),
         )
+        self._damaged: set[str] = set()
         self._due = [0.0] * len(self._jobs)
         self._refused: dict[Kind, str] = {}  # why the store would not erase, last
         self._said: dict[str, str] = {}
@@ -125,8 +126,15 @@ class Janitor:
                 del self._refused[kind]
 
     def sweep(self) -> None:
-        """Trim RQ's registries, and put right what its tools left."""
+        """Trim RQ's registries, and put right what its tools left: jobs first, then their lines."""
         self._note_if_over()
+        for settled in self._store.settle():
+            if settled.ended:
+                log.warning("jobs.settled", extra={"jobs": settled.ended})
+            for job_id in settled.damaged.keys() - self._damaged:
+                self._damaged.add(job_id)  # said once
+                reason = settled.damaged[job_id]
+                log.error("job.damaged", extra={"job_id": job_id, "reason": reason})
         for model in self._models:
             self._store.run(worker_calls.sweep(model))
         with translated():

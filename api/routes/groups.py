@@ -1,7 +1,7 @@
 """Groups: many jobs sent, looked at and canceled as one.
 
-Owns the resource `job-group`. All of its jobs are accepted or none is: one refusal takes back those
-before it. Must not know Redis.
+Owns the resource `job-group`. All of its jobs are accepted or none is, in one step of the store:
+there is no half of a group, and nothing is ever taken back. Must not know Redis.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from api.answers import json_answer
 from api.auth import Caller, Reader, Writer
 from api.deps import base_url, read_body, strict_json
 from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
-from api.groupstore import Group, GroupMissing, group_idempotency
+from api.groupstore import GroupMissing, group_idempotency
 from api.idempotency import IdempotencyKey, key_of
 from api.openapi import json_body, problems
-from api.routes.jobs import admit_as, spec_of
+from api.routes.jobs import spec_of
 from api.schemas import Job, View, job_of
+from api.sending import Sending, sent
 from api.state import Services, ServicesDep
+from jobs.admission import AdmittedGroup, Group, Idempotency, NewGroup
 from jobs.choices import GroupWebhook
 from jobs.errors import (
     BlobsUnavailable,
@@ -33,13 +35,12 @@ from jobs.errors import (
     InvalidRequest,
     JobGone,
     JobMissing,
-    NotAdmitted,
     NotReplicated,
     Problem,
     QueueFull,
     TenantLimit,
 )
-from jobs.ids import is_job_id
+from jobs.ids import is_job_id, new_job_id
 from jobs.parsing import parse_request, problems_of
 from jobs.record import JobRecord, Status
 from jobs.spec import JobRequest, JobSpec
@@ -52,6 +53,7 @@ REFUSALS = problems(
     InvalidRequest,
     PromptBlocked,
     IdempotencyMismatch,
+    JobGone,  # a replay whose group is gone
     TenantLimit,
     QueueFull,
     NotReplicated,
@@ -147,16 +149,12 @@ async def send_group(
     taken = [await _taken(k, one, services, caller) for k, one in enumerate(asked.jobs)]
     jobs, specs = [job for job, _ in taken], [spec for _, spec in taken]
     idempotency = group_idempotency(key, caller.tenant, jobs, asked.webhook)
-    group = await services.groups.open(
-        caller.tenant, len(specs), idempotency, webhook=asked.webhook
-    )
-    try:
-        records, gone = await _admit_all(services, caller, group, specs)
-    except (NotAdmitted, InputMissing):
-        await services.groups.forget(group, idempotency)
-        raise
-    view = view_of(group, records, gone, base_url(request))
-    return json_answer(view, status=202, headers={"location": view.url})
+    admitted = await _admit_all(services, caller, specs, idempotency, asked.webhook)
+    view = view_of(admitted.group, admitted.records, admitted.gone, base_url(request))
+    headers = {"location": view.url}
+    if admitted.replayed:
+        headers["idempotency-replayed"] = "true"
+    return json_answer(view, status=202, headers=headers)
 
 
 async def _taken(
@@ -171,28 +169,24 @@ async def _taken(
 
 
 async def _admit_all(
-    services: Services, caller: Caller, group: Group, specs: Sequence[JobSpec]
-) -> tuple[list[JobRecord], list[str]]:
-    """Admit in order; on a refusal take back what was admitted, and raise it.
-
-    Sent again, a group may have jobs that were deleted since: their IDs are the second list.
-    """
-    records: list[JobRecord] = []
-    gone: list[str] = []
-    try:
-        for job_id, spec in zip(group.jobs, specs, strict=True):
-            try:
-                admitted = await admit_as(
-                    services, caller, spec, job_id=job_id, idempotency=None, group=group.id
-                )
-                records.append(admitted.record)
-            except JobGone:
-                gone.append(job_id)
-    except (NotAdmitted, InputMissing):
-        for record in records:
-            await services.store.delete(record.id, tenant=caller.tenant)
-        raise
-    return records, gone
+    services: Services,
+    caller: Caller,
+    specs: Sequence[JobSpec],
+    idempotency: Idempotency | None,
+    webhook: GroupWebhook | None,
+) -> AdmittedGroup:
+    """Have all of them admitted, and count each. Raises why none was."""
+    jobs = [Sending.of(services, spec, caller) for spec in specs]
+    group = NewGroup(id=new_job_id(), jobs=[job.new for job in jobs], webhook=webhook)
+    with sent(services, caller, jobs) as told:
+        admitted = await services.store.admit_group(
+            group,
+            tenant=caller.tenant,
+            idempotency=idempotency,
+            limits=caller.limits(services.settings),
+        )
+        told(admitted.records, replayed=admitted.replayed)
+    return admitted
 
 
 @router.get("/{group_id}", response_model=GroupView, summary="Look at a group", responses=NO_GROUP)

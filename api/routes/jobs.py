@@ -20,9 +20,9 @@ from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBl
 from api.idempotency import IdempotencyKey, idempotency_of, key_of, replay_headers
 from api.openapi import JOB_REQUEST_BODY, problems
 from api.schemas import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
+from api.sending import Sending, sent
 from api.state import Services, ServicesDep, services_of
-from api.tracing import sending
-from jobs.admission import Admitted, Idempotency, Sender
+from jobs.admission import Admitted
 from jobs.errors import (
     BlobsUnavailable,
     IdempotencyMismatch,
@@ -32,12 +32,10 @@ from jobs.errors import (
     JobGone,
     JobMissing,
     NotReplicated,
-    PrintworksError,
     QueueFull,
     TenantLimit,
 )
-from jobs.ids import JOB_ID, new_job_id
-from jobs.keys import queue_name
+from jobs.ids import JOB_ID
 from jobs.record import JobRecord, Status
 from jobs.resolve import resolve
 from jobs.spec import JobRequest, JobSpec
@@ -129,39 +127,17 @@ async def admit(
 ) -> Admitted:
     """Have `spec` admitted for the caller, once for each idempotency key."""
     idempotency = idempotency_of(key, caller.tenant, asked)
-    return await admit_as(services, caller, spec, job_id=new_job_id(), idempotency=idempotency)
-
-
-async def admit_as(
-    services: Services,
-    caller: Caller,
-    spec: JobSpec,
-    *,
-    job_id: str,
-    idempotency: Idempotency | None,
-    group: str | None = None,
-) -> Admitted:
-    """Have `spec` admitted as `job_id`, and count it."""
-    queue = queue_name(spec.model, spec.priority)
-    span = sending(services.tracing, job_id=job_id, queue=queue)
-    try:
+    job = Sending.of(services, spec, caller)
+    with sent(services, caller, [job]) as told:
         admitted = await services.store.admit(
             spec,
             tenant=caller.tenant,
-            job_id=job_id,
+            job_id=job.new.id,
             idempotency=idempotency,
             limits=caller.limits(services.settings),
-            sender=Sender(key=caller.key_id, group=group, trace=span.traceparent),
+            sender=job.new.sender,
         )
-    except PrintworksError as refused:
-        span.end(error=refused.code)
-        services.metrics.admitted(refused.code)
-        raise
-    span.end()
-    result = "replayed" if admitted.replayed else "accepted"
-    services.metrics.admitted(result)
-    said = {"job_id": admitted.record.id, "tenant": caller.tenant, "result": result}
-    log.info("job.admitted", extra=said)  # with the request's ID: the one thread from HTTP to job
+        told([admitted.record], replayed=admitted.replayed)
     return admitted
 
 

@@ -28,6 +28,7 @@ from jobs.scripts.erase_calls import KINDS, late
 log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1", tags=["operations"], dependencies=[needs(Scope.ADMIN)])
+NOT_COPIED = problems(NotReplicated)
 scraped = APIRouter(tags=["operations"], dependencies=[needs(Scope.METRICS)])
 
 
@@ -37,24 +38,29 @@ async def list_workers(services: ServicesDep) -> Response:
     return json_answer(WorkerList(workers=list(await services.store.workers())))
 
 
-@router.post("/queue/pause", response_model=Paused, summary="Pause the queue")
+@router.post("/queue/pause", response_model=Paused, summary="Pause the queue", responses=NOT_COPIED)
 async def pause_queue(services: ServicesDep) -> Response:
-    """Workers take no more jobs; those that run go on, and new ones wait."""
-    await services.store.pause()
+    """From the answer on no job starts; those that run go on, and new ones wait."""
+    await services.store.pause(_models_named(services, None))
     return json_answer(Paused(paused=True))
 
 
-@router.post("/queue/resume", response_model=Paused, summary="Resume the queue")
+@router.post(
+    "/queue/resume", response_model=Paused, summary="Resume the queue", responses=NOT_COPIED
+)
 async def resume_queue(services: ServicesDep) -> Response:
     """Workers take jobs again."""
-    await services.store.resume()
+    await services.store.resume(_models_named(services, None))
     return json_answer(Paused(paused=False))
 
 
-@router.post("/queue/drain", response_model=Draining, summary="Drain the queue")
+@router.post(
+    "/queue/drain", response_model=Draining, summary="Drain the queue", responses=NOT_COPIED
+)
 async def drain_queue(services: ServicesDep) -> Response:
-    """Pause, and say how many jobs still run: at 0 the fleet is drained. Call it again to see."""
-    return json_answer(Draining(paused=True, running=await services.store.drain()))
+    """Pause, and say how many jobs run at that moment: at 0 the fleet is drained. Call it again."""
+    running = await services.store.pause(_models_named(services, None))
+    return json_answer(Draining(paused=True, running=running))
 
 
 @router.post(
@@ -94,7 +100,10 @@ async def drain_worker(
     services: ServicesDep,
     name: Annotated[str, Path(description="Its name in /v1/workers.", max_length=100)],
 ) -> Response:
-    """It takes no more jobs, finishes what fits into its grace time, hands the rest back, ends."""
+    """From the answer on it is given no job.
+
+    It finishes what fits into its grace time, hands the rest back, ends.
+    """
     known = {worker.name for worker in await services.store.workers()}
     if name not in known or not await services.store.drain_worker(name):
         raise WorkerMissing("there is no such worker, or no more")

@@ -17,16 +17,19 @@ from typing import Any, Generic, TypeVar
 
 from rq.defaults import RQ_KEY_PREFIX
 
-from jobs import counts, inputs, keys
+from jobs import counts, inputs, keys, record
 
 T = TypeVar("T")
 _HERE = Path(__file__).parent
 _USES = re.compile(r"^-- uses: ([a-z, ]+)$", re.MULTILINE)
 _CONSTANTS = {
     "RQ": RQ_KEY_PREFIX,
+    "WORKER_TTL_S": str(keys.WORKER_TTL_S),
+    "UNEXPLAINED": record.UNEXPLAINED.model_dump_json(),
     "OPEN_TTL_S": str(keys.OPEN_TTL_S),
     "GONE_TTL_S": str(keys.GONE_TTL_S),
     "LISTING_TTL_S": str(keys.LISTING_TTL_S),
+    "GROUP_TTL_S": str(keys.GROUP_TTL_S),
     "OUTBOX_TTL_S": str(keys.OUTBOX_TTL_S),
     "READ_FIELDS": ", ".join(f"'{field}'" for field in keys.READ_FIELDS),
     "INPUT_KEEP_S": str(inputs.KEEP_S),

@@ -1,11 +1,10 @@
 -- beat: a worker lives, and so do its leases. One step for the worker and all that it runs.
 -- uses: common
 -- KEYS  1 worker's RQ hash  2 worker's set of executions  3 worker's own report
---       4 RQ's flag that workers are suspended
 -- ARGV  1 worker_ttl_s  2 lease_s  3 report as JSON  4 report's TTL in s  5 worker's name
 --       6 number of models  then of each: model, megapixel-rows a second, work held
 --       then of each execution: its queue, job:execution
--- returns {worker hash was there: 1 or 0, suspended: 1 or 0, {job:execution whose lease is gone},
+-- returns {worker hash was there: 1 or 0, it is to end: 1 or 0, {job:execution whose lease is gone},
 --         {queue, job:execution of what is leased to us and unknown to us}}
 
 local now, known = clock(), {}
@@ -49,4 +48,7 @@ for _, both in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     strangers[#strangers + 1] = both
   end
 end
-return {there, redis.call('EXISTS', KEYS[4]), lost, strangers}
+-- as RQ's own workers say it; claim says busy at once
+local held, paused = redis.call('SCARD', KEYS[2]), redis.call('EXISTS', RQ .. 'suspended') == 1
+redis.call('HSET', KEYS[1], 'state', held > 0 and 'busy' or paused and 'suspended' or 'idle')
+return {there, redis.call('HEXISTS', KEYS[1], 'x_drain'), lost, strangers}

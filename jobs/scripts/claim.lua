@@ -3,6 +3,8 @@
 --   A window of each line is looked at. A job whose size class the worker runs already may pass
 --   others, until one of those has waited bypass_s: then that one goes first. What was passed is
 --   taken, too, where there is room left: a preference never leaves a place empty.
+--   Nothing is given while the queue is paused or to a worker that is to end: asked here and not by
+--   the worker, whose last beat is up to 3 s old (36 of 36 jobs sent after a pause were run).
 --   One whose deadline is over is expired here and never starts. A solo job (suspected of killing
 --   workers) is given to an idle worker only, and nothing with it.
 -- KEYS  1 worker's hash  2 worker's set of executions  3... lines, in the order to serve them
@@ -12,6 +14,9 @@
 -- returns {Redis time, {{job id, execution id, queue, {field, value, ...}}, ...}}
 
 local now = clock()
+if redis.call('EXISTS', RQ .. 'suspended') == 1 or redis.call('HEXISTS', KEYS[1], 'x_drain') == 1 then
+  return {exact(now), {}}
+end
 local want, window, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local worker, bypass, running = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local classes, any_class = {}, ARGV[8] == '0'
@@ -41,8 +46,7 @@ local function take(id, queue, f)
   redis.call('HINCRBY', key, 'x_attempts', 1)
   redis.call('HDEL', key, 'x_error', 'x_end', 'x_ended')  -- of a failure that was requeued
   redis.call('PERSIST', key)
-  redis.call('ZADD', PW .. 'tenant:' .. f.tenant .. ':open', exact(f.since), id)
-  redis.call('EXPIRE', PW .. 'tenant:' .. f.tenant .. ':open', OPEN_TTL)
+  count_open(id, f.tenant, f.since)  -- again, where a failure was requeued
   tell(id, 'running')
   announce(id, 'started', now)
   out[#out + 1] = {id, ARGV[next_eid], queue, redis.call('HGETALL', key)}

@@ -1,101 +1,23 @@
-"""The calls that a client's request becomes: admit, read, list, cancel, delete, queue.
+"""The calls that a client's or an operator's request becomes, but for those that accept jobs.
 
-Owns their keys and arguments and the reading of their answers; what a new job's hash holds is
-jobs/scripts/job_hash.py. Knows no connection. Invariant: a refusal of a script is an error of ours.
+Owns their keys and arguments and the reading of their answers; `admit_calls` has the others. Knows
+no connection. Invariant: a refusal of a script is an error of ours.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from rq.queue import Queue
-
 from jobs import inputs, keys
-from jobs.admission import NOBODY, AdmitLimits, Admitted, Idempotency, Sender
-from jobs.errors import (
-    IdempotencyMismatch,
-    InputMissing,
-    JobGone,
-    JobMissing,
-    QueueFull,
-    TenantLimit,
-)
-from jobs.keys import READ_FIELDS, Field
-from jobs.overview import ModelQueue, Page
+from jobs.errors import JobGone, JobMissing
+from jobs.keys import READ_FIELDS
+from jobs.overview import ModelQueue, Page, WorkerReport
 from jobs.record import RQ_STATUS, JobRecord, QueuePlace, Status, record_of
 from jobs.scripts import Call, load, text
-from jobs.scripts.job_hash import job_fields, packed
-from jobs.spec import JobSpec
 
 LOOK_AT_MOST = 1000  # entries one page of a filtered listing goes through
-
-
-def admit(
-    spec: JobSpec,
-    *,
-    tenant: str,
-    job_id: str,
-    idempotency: Idempotency | None,
-    limits: AdmitLimits,
-    sender: Sender = NOBODY,
-) -> Call[Admitted]:
-    """Accept a job, or raise why not."""
-    queue = keys.queue_name(spec.model, spec.priority)
-    job = keys.rq_key("job", job_id)
-    fields = job_fields(
-        spec, tenant=tenant, job_id=job_id, queue=queue, idempotency=idempotency, sender=sender
-    )
-    return Call(
-        load("admit"),
-        (
-            job,
-            keys.tenant_open(tenant),
-            keys.tenant_jobs(tenant),
-            keys.backlog(spec.model),
-            Queue.redis_queues_keys,
-            keys.gone(job_id),
-            keys.idempotency(idempotency.digest) if idempotency else job,
-        ),
-        (
-            job_id,
-            tenant,
-            queue,
-            fields[Field.COST],
-            "" if spec.deadline_s is None else spec.deadline_s,
-            *(_limit(x) for x in (limits.max_jobs, limits.max_cost, limits.tenant_jobs)),
-            limits.tenant_line,
-            idempotency.fingerprint if idempotency else "",
-            " ".join(f"{tenant}/{an_id}" for an_id in spec.inputs),
-            *packed(fields, job_id),
-        ),
-        lambda reply: _admitted(job_id, reply),
-        lasting=True,
-    )
-
-
-def _limit(value: float | None) -> str | float:
-    return "" if value is None else value
-
-
-def _admitted(job_id: str, reply: list[Any]) -> Admitted:
-    match text(reply[0]):
-        case "ok":
-            return Admitted(record=_record(job_id, reply[1]), replayed=False)
-        case "replay":
-            return Admitted(record=_record(text(reply[2]), reply[1]), replayed=True)
-        case "mismatch":
-            raise IdempotencyMismatch("this Idempotency-Key was used for another request")
-        case "tenant":
-            raise TenantLimit(
-                f"{text(reply[1])} of your jobs are under way: no more may be, wait for one to end"
-            )
-        case "input":
-            raise InputMissing(f"there is no input {text(reply[1]).rpartition('/')[2]} any more")
-        case "full":
-            raise QueueFull(f"{text(reply[1])} jobs wait for this model already: try again later")
-        case _:
-            raise JobGone("the job that this Idempotency-Key made is gone")
 
 
 def read(job_id: str, *, tenant: str) -> Call[JobRecord]:
@@ -118,8 +40,7 @@ def delete(job_id: str, *, tenant: str) -> Call[tuple[str, ...]]:
         images = [keys.image_key(tenant, job_id, k, text(reply[2])) for k in indices]
         return (*images, *(inputs.blob_of(text(member)) for member in reply[3]))
 
-    where = (*_job_keys(job_id), keys.tenant_jobs(tenant), keys.rq_key("results", job_id))
-    return Call(load("delete"), where, (job_id, tenant), parse, lasting=True)
+    return Call(load("delete"), _job_keys(job_id), (job_id, tenant), parse, lasting=True)
 
 
 def list_jobs(
@@ -159,6 +80,32 @@ def purge(model: str, *, tenant: str | None, most: int) -> Call[tuple[int, int]]
     return Call(load("purge"), lines, args, lambda r: (int(r[0]), int(r[1])), lasting=most > 0)
 
 
+def pause(models: Sequence[str], *, resume: bool = False) -> Call[int]:
+    """Have workers take no jobs from now on, or again; how many jobs run at that moment."""
+    queues = [queue for model in models for queue in keys.queue_names(model)]
+    return Call(load("pause"), (), ("resume" if resume else "pause", *queues), int, lasting=True)
+
+
+def drain_worker(name: str) -> Call[bool]:
+    """Have one worker take no jobs from now on, and end; False: none of this name listens."""
+    order = json.dumps({"command": "shutdown"})
+    return Call(load("drain_worker"), (keys.rq_key("worker", name),), (name, order), bool)
+
+
+def workers() -> Call[tuple[WorkerReport, ...]]:
+    """What the workers say of themselves; `running` and `draining` are as they are just now."""
+
+    def one(report: Any, running: Any, ends: Any) -> WorkerReport:
+        said = WorkerReport.model_validate_json(report)
+        now = {"running": int(running), "draining": said.draining or bool(ends)}
+        return said.model_copy(update=now)
+
+    def parse(reply: list[Any]) -> tuple[WorkerReport, ...]:
+        return tuple(one(*reply[i : i + 3]) for i in range(0, len(reply), 3))
+
+    return Call(load("workers"), (), (), parse)
+
+
 def _job_keys(job_id: str) -> tuple[str, str]:
     return keys.rq_key("job", job_id), keys.gone(job_id)
 
@@ -173,10 +120,11 @@ def _check(reply: Sequence[Any]) -> None:
 
 def _found(job_id: str, reply: Sequence[Any]) -> JobRecord:
     _check(reply)
-    return _record(job_id, reply[1])
+    return record_in(job_id, reply[1])
 
 
-def _record(job_id: str, snapshot: Sequence[Any]) -> JobRecord:
+def record_in(job_id: str, snapshot: Sequence[Any]) -> JobRecord:
+    """The record in what `snapshot` of viewing.lua returns."""
     names: Sequence[str] = READ_FIELDS
     # here and not by `text`: sixteen calls are a hundredth of a read
     values = [v.decode() if isinstance(v, bytes) else v for v in snapshot[0]]
@@ -202,5 +150,5 @@ def _eta(ahead: float, rate: float, held: float) -> float | None:
 
 def _page(reply: Sequence[Any]) -> Page:
     cursor, found = text(reply[0]), list(reply[1])
-    jobs = [_record(text(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
+    jobs = [record_in(text(found[i]), found[i + 1]) for i in range(0, len(found), 2)]
     return Page(jobs=tuple(jobs), next_cursor=cursor or None)

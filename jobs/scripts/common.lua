@@ -2,7 +2,7 @@
 -- Included by the scripts whose header says so. Invariant: no other clock than Redis's own.
 
 local RQ, PW = '@RQ@:', 'pw:'
-local OPEN_TTL, GONE_TTL = @OPEN_TTL_S@, @GONE_TTL_S@
+local OPEN_TTL, GONE_TTL, LISTING_TTL = @OPEN_TTL_S@, @GONE_TTL_S@, @LISTING_TTL_S@
 
 local function clock()  -- Unix time in s, with microseconds
   local t = redis.call('TIME')
@@ -33,6 +33,9 @@ end
 
 local function job_key(id) return RQ .. 'job:' .. id end
 local function list_key(queue) return RQ .. 'queue:' .. queue end
+local function group_key(group) return PW .. 'group:' .. group end
+local function open_key(tenant) return PW .. 'tenant:' .. tenant .. ':open' end
+local function kept_key(tenant) return PW .. 'tenant:' .. tenant .. ':kept' end
 local function preview_key(id) return PW .. 'preview:' .. id end
 local function model_of(queue) return string.match(queue, '^(.*)%.') or queue end
 local function final(status)
@@ -42,6 +45,36 @@ end
 local function tell(id, status)  -- followers; lossy, the hash is the truth
   redis.call('PUBLISH', PW .. 'events:' .. id,
     cjson.encode({type = 'status', job = id, status = status}))
+end
+
+-- An open job has a place of its tenant's quota. What its end needs is kept beside its hash: where
+-- RQ's own tools delete the hash, it still ends, with its event, its group and its inputs (settling).
+-- The prompt is not among it: it is in one field and nowhere else.
+local KEPT = {'x_tenant', 'origin', 'created_at', 'result_ttl', 'x_enq', 'x_n', 'x_ext', 'x_cost',
+  'x_work', 'x_key', 'x_group', 'x_trace', 'x_webhook', 'x_idem', 'x_inputs'}
+
+local function keep(id, tenant)
+  local values, kept = redis.call('HMGET', job_key(id), unpack(KEPT)), {}
+  for i, name in ipairs(KEPT) do
+    if values[i] then
+      kept[#kept + 1] = name
+      kept[#kept + 1] = values[i]
+    end
+  end
+  redis.call('HSET', kept_key(tenant), id, cjson.encode(kept))
+end
+
+local function count_open(id, tenant, since)
+  if redis.call('ZADD', open_key(tenant), 'NX', exact(since), id) == 1 then keep(id, tenant) end
+  redis.call('SADD', PW .. 'tenants', tenant)
+  for _, key in ipairs({open_key(tenant), kept_key(tenant), PW .. 'tenants'}) do
+    redis.call('EXPIRE', key, OPEN_TTL)
+  end
+end
+
+local function uncount_open(id, tenant)
+  redis.call('ZREM', open_key(tenant), id)
+  redis.call('HDEL', kept_key(tenant), id)
 end
 
 -- The backlog counts what waits. x_waiting holds what a job was counted with, so that no path,

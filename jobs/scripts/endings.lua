@@ -25,7 +25,7 @@ local function close(id, word, now)  -- status, registry and result are written 
   local tenant, ttl = f[1] or '', tonumber(f[2] or 500)
   redis.call('HSET', job_key(id), 'ended_at', iso(now), 'x_ended', exact(now))
   redis.call('EXPIRE', job_key(id), ttl)
-  redis.call('ZREM', PW .. 'tenant:' .. tenant .. ':open', id)
+  uncount_open(id, tenant)
   redis.call('ZREM', PW .. 'deadlines', id)
   redis.call('SET', PW .. 'gone:' .. id, tenant, 'EX', ttl + GONE_TTL)
   if f[3] then redis.call('EXPIRE', PW .. 'idempotency:' .. f[3], ttl + 86400) end
@@ -56,4 +56,22 @@ local function stop(id, word, now)  -- canceled or expired, at once, whatever it
     redis.call('PUBLISH', RQ .. 'pubsub:' .. worker,
       cjson.encode({command = 'stop-job', job_id = id}))
   end
+end
+
+-- Its prompt, record and results are gone from now on: 410.
+-- returns how many images it can have, their extension, and the inputs that nobody holds now
+local function forget(id, tenant, now)
+  local f = redis.call('HMGET', job_key(id), 'status', 'origin', 'x_n', 'x_ext')
+  if not final(f[1]) then stop(id, 'canceled', now) end
+  for _, registry in ipairs({'finished:', 'failed:', 'canceled:'}) do
+    redis.call('ZREM', RQ .. registry .. (f[2] or ''), id)
+  end
+  redis.call('ZREM', PW .. 'tenant:' .. tenant .. ':jobs', id)
+  local inputs = release_now(id)
+  redis.call('DEL', job_key(id), RQ .. 'results:' .. id)
+  redis.call('SET', PW .. 'gone:' .. id, tenant, 'EX', GONE_TTL)
+  local pictures, extension = f[3] or '0', f[4] or 'png'
+  redis.call('ZADD', PW .. 'erase', exact(now + ORPHAN_S),
+    tenant .. '/' .. id .. '/' .. pictures .. '.' .. extension)
+  return pictures, extension, inputs
 end

@@ -17,16 +17,17 @@ local function each_input(job_id)  -- tenant/id and name, in turn
   return string.gmatch(redis.call('HGET', job_key(job_id), 'x_inputs') or '', '(%S+)/(%S+)')
 end
 
+local function missing_input(members)  -- tenant/id of the first that is not there
+  for of in string.gmatch(members, '%S+') do
+    if redis.call('HEXISTS', input_key(of), 'blob') == 0 then return of end
+  end
+end
+
 -- A job that is admitted holds its inputs until its record goes, which is not known yet.
 local function hold_inputs(job_id, members, now)
   local named = {}
   for of in string.gmatch(members, '%S+') do
-    local blob = redis.call('HGET', input_key(of), 'blob')
-    if not blob then return of end
-    named[#named + 1] = of .. '/' .. blob
-  end
-  for _, member in ipairs(named) do
-    local of = string.match(member, '^(.*)/')
+    named[#named + 1] = of .. '/' .. redis.call('HGET', input_key(of), 'blob')
     redis.call('ZADD', holds_key(of), exact(now + OPEN_TTL), job_id)
     redis.call('EXPIRE', input_key(of), @INPUT_KEEP_S@)
     redis.call('EXPIRE', holds_key(of), @INPUT_KEEP_S@)

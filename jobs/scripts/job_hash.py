@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping
 from typing import cast
 
-from pydantic_core import to_json
 from redis import Redis
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from jobs.admission import Idempotency, Sender
+from jobs.admission import Sender
 from jobs.choices import FORMATS
 from jobs.keys import Field
 from jobs.spec import JobSpec
@@ -28,27 +26,18 @@ RQ_RETRIES = 3  # spent where RQ's own tools find a job abandoned, and by errors
 RUN_LIMIT_S = 3600  # longest run of one job; the watchdog finds a hung engine long before
 
 
-def packed(fields: Mapping[str, str], job_id: str) -> tuple[bytes, bytes]:
-    """What `admit.lua` takes a hash as: RQ's `data`, and the other fields as one list of JSON.
-
-    redis-py spends twelve calls on each argument: sixty of them were a fifth of a submit. `data` is
-    compressed, so no JSON could carry it.
-    """
-    return rq_data(job_id), to_json([text for pair in fields.items() for text in pair])
-
-
 def job_fields(
     spec: JobSpec,
     *,
     tenant: str,
     job_id: str,
     queue: str,
-    idempotency: Idempotency | None,
+    digest: str | None,
     sender: Sender,
 ) -> dict[str, str]:
-    """Every field but `data`, as text."""
+    """Every field but `data`, as text. `digest`: of the job's own idempotency key."""
     optional = {
-        Field.IDEMPOTENCY: idempotency and idempotency.digest,
+        Field.IDEMPOTENCY: digest,
         Field.WEBHOOK: spec.webhook and spec.webhook.model_dump_json(),
         Field.KEY_ID: sender.key,
         Field.GROUP: sender.group,

@@ -43,13 +43,12 @@ local function announce_progress(id, now, stage, step, steps)
     step = tonumber(step), steps = tonumber(steps)})
 end
 
--- A group is over when the last of its jobs is: its hash has every job from before the first was
--- accepted, so a quick one cannot end it alone. A job that an operator sends again ends it no second time.
+-- A group is over when the last of its jobs is. A job that an operator sends again ends it no second time.
 local function leave_group(id, word, now)
   local f = redis.call('HMGET', job_key(id), 'x_group', 'x_tenant', 'x_trace')
   if not f[1] then return end
   local group, tenant, kind = f[1], f[2] or '', 'group.completed'
-  local key = PW .. 'group:' .. group .. ':ends'
+  local key = group_key(group) .. ':ends'
   if redis.call('HGET', key, id) ~= '' then return end
   redis.call('HSET', key, id, word)
   if redis.call('HINCRBY', key, 'left', -1) > 0 then return end

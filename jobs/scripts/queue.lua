@@ -3,11 +3,8 @@
 -- ARGV  1 model  2... its queues
 -- returns {queued, running, cost, megapixel-rows a second, work held, workers}
 
-local queued, running = 0, 0
+local queued, running = standing(ARGV[1]), 0
 for i = 2, #ARGV do
-  queued = queued + redis.call('LLEN', list_key(ARGV[i]))
-  local aside = redis.call('HVALS', PW .. 'asides:' .. ARGV[i])
-  for _, n in ipairs(aside) do queued = queued + tonumber(n) end
   running = running + redis.call('ZCARD', RQ .. 'wip:' .. ARGV[i])
 end
 local cost = redis.call('HGET', PW .. 'backlog:' .. ARGV[1], 'cost') or '0'

@@ -12,6 +12,14 @@ local function fail_crashed(id, queue, worker, now, crashes, verdict)
   redis.call('EXPIRE', RQ .. 'results:' .. id, ttl)
 end
 
+local function wait_again(id, queue, tenant, cost)  -- at the head of its line
+  redis.call('HSET', job_key(id), 'status', 'queued', 'started_at', '', 'worker_name', '',
+    'x_stage', 'waiting', 'x_step', 0)
+  join_line(id, queue, tenant, false)
+  count_in(id, queue, cost)
+  tell(id, 'queued')
+end
+
 -- verdict: {why = lease, crash, retry or drain, crash = bool, retry = bool, solo_after, fail_after,
 --   error, trace}
 -- returns queued | failed | expired | lost | what the job had become meanwhile
@@ -36,10 +44,6 @@ local function send_back(id, eid, queue, now, verdict)
   elseif verdict.retry then
     redis.call('HINCRBY', job_key(id), 'retries_left', -1)
   end
-  redis.call('HSET', job_key(id), 'status', 'queued', 'started_at', '', 'worker_name', '',
-    'x_stage', 'waiting', 'x_step', 0)
-  join_line(id, queue, f[3] or '', false)
-  count_in(id, queue, f[5] or '0')
-  tell(id, 'queued')
+  wait_again(id, queue, f[3] or '', f[5] or '0')
   return 'queued'
 end

@@ -1,36 +1,98 @@
--- sweep: put right what RQ's own tools leave behind: places in the line held by jobs that do not
--- wait, and a backlog that counts them (`rq empty`, Job.cancel); jobs that wait again with the TTL
--- that a failed one has, and would be gone before their turn (`rq requeue`). Trims RQ's registries.
--- uses: common
--- ARGV  1... queues of one model
--- returns how many jobs entered the line
+-- sweep: hold a model's lines against RQ's lists. Places of jobs that do not wait are given on; jobs
+-- that wait and lost their place (the list was deleted) get it again; what waits again with the TTL that
+-- a failed one has would be gone before its turn (`rq requeue`); the backlog is counted anew where it
+-- is wrong. Trims RQ's registries.
+-- uses: common, outbox, endings, returning, settling
+-- ARGV  1 most jobs of a tenant in a line  2... queues of one model
+-- returns how many jobs entered a line
 
-local entered, waiting, now = 0, 0, clock()
-for _, queue in ipairs(ARGV) do
+local share, now, entered, waiting = tonumber(ARGV[1]), clock(), 0, 0
+
+local function tenants_of(queue)  -- all that can have jobs there
+  local seen, out = {}, redis.call('SMEMBERS', PW .. 'tenants')
+  for _, tenant in ipairs(out) do seen[tenant] = true end
   for _, tenant in ipairs(redis.call('HKEYS', PW .. 'asides:' .. queue)) do
-    for _, id in ipairs(redis.call('SMEMBERS', line_key(queue, tenant))) do
-      if redis.call('HGET', job_key(id), 'status') ~= 'queued' then
-        redis.call('SREM', line_key(queue, tenant), id)
-        if let_next_in(queue, tenant) then entered = entered + 1 end
-      end
-    end
-    local left = redis.call('ZCARD', aside_key(queue, tenant))
-    waiting = waiting + left
-    if left > 0 then
-      redis.call('HSET', PW .. 'asides:' .. queue, tenant, left)
+    if not seen[tenant] then out[#out + 1] = tenant end
+  end
+  return out
+end
+
+local function put_back(lost, queue, tenant)  -- to the head, the oldest first in line
+  table.sort(lost, function(a, b) return a.since > b.since end)
+  for _, l in ipairs(lost) do join_line(l.id, queue, tenant, false) end
+  entered = entered + #lost
+end
+
+local function right_share(queue, tenant, standing)
+  local lost = {}
+  for _, id in ipairs(redis.call('SMEMBERS', line_key(queue, tenant))) do
+    if standing[id] then
+      -- its place is there; whether it still waits, settle looks
+    elseif status_of(id) == 'queued' then
+      lost[#lost + 1] = {id = id, since = tonumber(redis.call('HGET', job_key(id), 'x_enq') or 0)}
     else
-      redis.call('HDEL', PW .. 'asides:' .. queue, tenant)
+      if redis.call('ZSCORE', open_key(tenant), id) then settle(id, tenant, now) end
+      redis.call('SREM', line_key(queue, tenant), id)
     end
   end
-  for _, id in ipairs(redis.call('LRANGE', list_key(queue), 0, -1)) do  -- 1 ms a thousand jobs
-    waiting = waiting + 1
-    if redis.call('PERSIST', job_key(id)) == 1 then
-      count_in(id, queue, redis.call('HGET', job_key(id), 'x_cost') or '0')
-    end
+  put_back(lost, queue, tenant)
+  while redis.call('SCARD', line_key(queue, tenant)) < share and let_next_in(queue, tenant) do
+    entered = entered + 1
   end
+  local left = redis.call('ZCARD', aside_key(queue, tenant))
+  if left > 0 then
+    redis.call('HSET', PW .. 'asides:' .. queue, tenant, left)
+  else
+    redis.call('HDEL', PW .. 'asides:' .. queue, tenant)
+  end
+  waiting = waiting + left
+end
+
+local function adopt(id, queue)  -- an operator's `rq requeue`: open again, and counted
+  local f = redis.call('HMGET', job_key(id), 'x_cost', 'x_tenant', 'x_enq')
+  count_in(id, queue, f[1] or '0')
+  if f[2] then
+    redis.call('SADD', line_key(queue, f[2]), id)
+    count_open(id, f[2], tonumber(f[3] or now))
+  end
+end
+
+local function right_queue(queue)
+  local standing, ids = {}, redis.call('LRANGE', list_key(queue), 0, -1)  -- 1 ms a thousand jobs
+  for _, id in ipairs(ids) do
+    standing[id] = true
+    if status_of(id) == 'queued' and redis.call('PERSIST', job_key(id)) == 1 then adopt(id, queue) end
+  end
+  for _, tenant in ipairs(tenants_of(queue)) do right_share(queue, tenant, standing) end
+  waiting = waiting + redis.call('LLEN', list_key(queue))
   for _, registry in ipairs({'finished:', 'failed:', 'canceled:'}) do
     redis.call('ZREMRANGEBYSCORE', RQ .. registry .. queue, '-inf', exact(now))
   end
 end
-if waiting == 0 and #ARGV > 0 then redis.call('DEL', PW .. 'backlog:' .. model_of(ARGV[1])) end
+
+local function recount(backlog)
+  local jobs, cost = 0, 0
+  local function add(ids)
+    for _, id in ipairs(ids) do
+      local counted = redis.call('HGET', job_key(id), 'x_waiting')
+      if counted then jobs, cost = jobs + 1, cost + tonumber(counted) end
+    end
+  end
+  for i = 2, #ARGV do
+    add(redis.call('LRANGE', list_key(ARGV[i]), 0, -1))
+    for _, tenant in ipairs(redis.call('HKEYS', PW .. 'asides:' .. ARGV[i])) do
+      add(redis.call('ZRANGE', aside_key(ARGV[i], tenant), 0, -1))
+    end
+  end
+  redis.call('HSET', backlog, 'jobs', jobs, 'cost', exact(cost))
+  redis.call('EXPIRE', backlog, OPEN_TTL)
+end
+
+for i = 2, #ARGV do right_queue(ARGV[i]) end
+local backlog = PW .. 'backlog:' .. model_of(ARGV[2])
+if waiting == 0 then
+  redis.call('DEL', backlog)
+elseif tonumber(redis.call('HGET', backlog, 'jobs') or 0) ~= waiting then
+  recount(backlog)
+end
 return entered

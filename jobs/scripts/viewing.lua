@@ -19,6 +19,16 @@ local function pace(model, now)
   return exact(rate), exact(held), tostring(workers)
 end
 
+local function standing(model)  -- how many jobs wait, by the lines themselves
+  local jobs = 0
+  for level in pairs(HIGHER) do
+    local queue = model .. '.' .. level
+    jobs = jobs + redis.call('LLEN', list_key(queue))
+    for _, n in ipairs(redis.call('HVALS', PW .. 'asides:' .. queue)) do jobs = jobs + tonumber(n) end
+  end
+  return jobs
+end
+
 local function position(id, queue, tenant)
   local model, level = string.match(queue, '^(.*)%.(.-)$')
   local ahead = 0

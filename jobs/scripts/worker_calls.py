@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from jobs import keys
+from jobs.admission import TENANT_LINE
 from jobs.overview import WorkerReport
 from jobs.record import JobError
 from jobs.scripts import Call, load, text
@@ -25,6 +26,7 @@ FAIL_AFTER = 3  # crashes after which it has failed
 WINDOW = 64  # jobs of a line one claim looks at: 120 us of Redis where none fits
 BYPASS_S = 8.0  # so long others may pass a job of another size class
 REAP_MOST = 100
+SETTLE_LOOK, SETTLE_MOST = 200, 50  # open jobs a step: 1 ms of Redis to look, 5 ms to end so many
 CRASHED = JobError(
     code="crashed",
     message="the worker died each time it ran this job; it was run alone in the end",
@@ -80,9 +82,18 @@ class Heard:
     """What a beat learned."""
 
     registered: bool  # False: Redis had forgotten this worker
-    suspended: bool  # an operator's `rq suspend`
+    draining: bool  # an operator wants this worker to end
     lost: frozenset[str]  # composite keys whose lease is gone
     strangers: tuple[Lease, ...]  # given to this worker by a claim whose answer it never got
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What one look at open jobs found."""
+
+    cursor: str  # where to go on; empty: that was all
+    ended: int  # that were open no more, and have ended now
+    damaged: Mapping[str, str]  # whose fields cannot be read, and why: left as they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +147,7 @@ def beat(
         named = zip(reply[3][::2], reply[3][1::2], strict=True)
         return Heard(
             registered=bool(reply[0]),
-            suspended=bool(reply[1]),
+            draining=bool(reply[1]),
             lost=frozenset(text(b) for b in reply[2]),
             strangers=tuple(Lease.of(text(queue), text(both)) for queue, both in named),
         )
@@ -144,7 +155,7 @@ def beat(
     pace = [(m.model, m.cost_per_s or 0.0, m.running_cost) for m in report.models]
     return Call(
         load("beat"),
-        (*_worker_keys(report.name), keys.worker(report.name), keys.RQ_SUSPENDED),
+        (*_worker_keys(report.name), keys.worker(report.name)),
         (
             worker_ttl_s,
             lease_s,
@@ -246,9 +257,24 @@ def blobs_of(member: str) -> list[str]:
     return [keys.image_key(tenant, job_id, k, extension) for k in range(int(n))]
 
 
+def settle(tenant: str, *, cursor: str = "0") -> Call[Settled]:
+    """Look at some of a tenant's open jobs, and end those that are open no more."""
+
+    def parse(reply: list[Any]) -> Settled:
+        damaged = map(text, reply[2])
+        return Settled(
+            cursor=text(reply[0]),
+            ended=int(reply[1]),
+            damaged=dict(zip(damaged, damaged, strict=True)),
+        )
+
+    args = (tenant, cursor, SETTLE_LOOK, SETTLE_MOST)
+    return Call(load("settle"), (), args, parse)
+
+
 def sweep(model: str) -> Call[int]:
-    """Put a model's line right after RQ's own tools were at it; how many jobs entered it."""
-    return Call(load("sweep"), (), keys.queue_names(model), int)
+    """Put a model's lines right after RQ's own tools were at them; how many jobs entered one."""
+    return Call(load("sweep"), (), (TENANT_LINE, *keys.queue_names(model)), int)
 
 
 def as_json(value: Any) -> str:

@@ -71,6 +71,9 @@ LASTING = (  # everything that is answered only once it is on a replica
     ("POST", "/v1/jobs/{job_id}/cancel", "/v1/jobs/{job}/cancel", None),
     ("POST", "/v1/job-groups", "/v1/job-groups", {"jobs": [ASKED]}),
     ("POST", "/v1/job-groups/{group_id}/cancel", "/v1/job-groups/{group}/cancel", None),
+    ("POST", "/v1/queue/pause", "/v1/queue/pause", None),
+    ("POST", "/v1/queue/drain", "/v1/queue/drain", None),
+    ("POST", "/v1/queue/resume", "/v1/queue/resume", None),
     ("POST", "/v1/queue/purge", "/v1/queue/purge?model=demo", None),
     ("DELETE", "/v1/jobs/{job_id}", "/v1/jobs/{job}", None),
 )

@@ -63,11 +63,16 @@ def test_purge_says_what_or_does_nothing(operator: httpx2.Client, query: str, st
 
 def test_drain_pauses_and_counts_what_still_runs(operator: httpx2.Client, worker: HandWorker):
     api = operator
-    worker.speak()
+    sent(api, 2)
+    claimed = worker.take()  # what it said of itself before is that it holds none
 
     drained = api.post("/v1/queue/drain")
+    (told,) = api.get("/v1/workers").json()["workers"]
+    worker.finish(claimed)
 
-    assert drained.json() == {"paused": True, "running": 0}
+    assert drained.json() == {"paused": True, "running": 1}
+    assert told["running"] == 1
+    assert api.post("/v1/queue/drain").json() == {"paused": True, "running": 0}
     assert api.get("/v1/queue").json()["paused"] is True
     assert api.post("/v1/queue/resume").json() == {"paused": False}
 

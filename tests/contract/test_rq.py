@@ -14,8 +14,10 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.results import Result
 from rq.serializers import JSONSerializer
+from rq.suspension import resume, suspend
 from rq.worker import Worker
 
+from jobs.overview import WorkerReport
 from jobs.record import JobError
 from jobs.scripts import job_hash, worker_calls
 from jobs.scripts.worker_calls import ClaimRules, Ending
@@ -207,6 +209,36 @@ def test_rq_reads_our_running_and_ended_jobs(redis: Redis, store: JobStore):
     assert result.execution_ended_at is not None
     (seen,) = Worker.all(connection=redis, serializer=JSONSerializer)
     assert (seen.successful_job_count, seen.failed_job_count) == (1, 1)
+    ours.leave()
+
+
+def test_rq_sees_a_worker_busy_idle_or_suspended_as_it_is(redis: Redis, store: JobStore):
+    ours = worker(redis)
+    admit(store)
+
+    def state_after_a_beat(*leases: worker_calls.Lease) -> str:
+        report = WorkerReport(
+            **ours.identity,
+            engine_ready=True,
+            draining=False,
+            running=len(leases),
+            images=0,
+            slots=8,
+            step_ms=None,
+            models=(),
+        )
+        ours.beat(report, leases)
+        (seen,) = Worker.all(connection=redis, serializer=JSONSerializer)
+        return seen.get_state()
+
+    assert state_after_a_beat() == "idle"
+    claimed = claim_one(ours)
+    suspend(redis)
+    assert state_after_a_beat(claimed.lease) == "busy"
+    ours.finish(claimed.lease, Ending(word="succeeded", rq_status="finished", result={}, fields={}))
+    assert state_after_a_beat() == "suspended"
+    resume(redis)
+    assert state_after_a_beat() == "idle"
     ours.leave()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,7 +13,6 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from redis import Redis
-from rq.suspension import resume, suspend
 
 from deploy import servers
 from jobs.blobs import BlobMissing, Blobs
@@ -101,12 +101,12 @@ def test_jobs_claimed_by_an_answer_that_got_lost_are_given_back(
     store: JobStore, redis: Redis, environ: dict[str, str]
 ):
     environ |= {"PRINTWORKS_WORKER_LEASE_S": "60"}
-    with worker_process(environ):
+    with worker_process(environ) as worker:
         (report,) = ready(redis)
-        suspend(redis)  # so that it does not claim them itself meanwhile
+        worker.send_signal(signal.SIGSTOP)  # so that it does not claim them itself meanwhile
         ids = [admit(store) for _ in range(4)]
         assert len(claim(store, 8, worker=report.name)) == 4  # and nobody hears the answer
-        resume(redis)
+        worker.send_signal(signal.SIGCONT)
         all_succeed(store, redis, ids)  # long before the lease of 60 s is over
 
 

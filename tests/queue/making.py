@@ -9,7 +9,7 @@ from typing import Any
 from redis import Redis
 
 from jobs import keys
-from jobs.admission import AdmitLimits
+from jobs.admission import AdmitLimits, AdmittedGroup, Idempotency, NewGroup, NewJob
 from jobs.catalogue import load_catalogue
 from jobs.ids import new_job_id
 from jobs.parsing import parse_request
@@ -47,8 +47,33 @@ def admit(
     return job_id
 
 
+def new_group(count: int, **asked: Any) -> NewGroup:
+    """A group that nobody has accepted yet."""
+    jobs = [NewJob(id=new_job_id(), spec=a_spec(**asked)) for _ in range(count)]
+    return NewGroup(id=new_job_id(), jobs=jobs)
+
+
+def admit_group(
+    store: JobStore,
+    count: int,
+    *,
+    tenant: str = TENANT,
+    limits: AdmitLimits = NO_LIMITS,
+    idempotency: Idempotency | None = None,
+    **asked: Any,
+) -> AdmittedGroup:
+    """An accepted group."""
+    group = new_group(count, **asked)
+    return store.admit_group(group, tenant=tenant, limits=limits, idempotency=idempotency)
+
+
 def read(store: JobStore, job_id: str, tenant: str = TENANT) -> JobRecord:
     return store.read(job_id, tenant=tenant)
+
+
+def everything(redis: Redis) -> dict[bytes, bytes | None]:
+    """All that Redis holds, but for its probe."""
+    return {key: redis.dump(key) for key in redis.scan_iter() if key != b"pw:probe"}
 
 
 def statuses(store: JobStore, ids: Iterable[str], tenant: str = TENANT) -> list[str]:

@@ -195,13 +195,18 @@ def test_rq_stop_job_stops_any_one_of_many(store: JobStore, redis: Redis, enviro
     assert Job.fetch(ids[2], connection=redis, serializer=JSONSerializer).is_stopped
 
 
-def test_rq_suspend_holds_claims_and_resume_goes_on(
+def test_rq_suspend_holds_claims_from_that_moment_and_resume_goes_on(
     store: JobStore, redis: Redis, environ: dict[str, str]
 ):
-    with running(environ) as control:
+    with running(environ):
+        all_are(store, [admit(store)], Status.SUCCEEDED)  # it claims, and its last beat is old
         suspend(redis)
-        wait_until(lambda: control._suspended, "the worker knows")
         job_id = admit(store)
+        asked = redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+        wait_until(
+            lambda: redis.info("commandstats")["cmdstat_evalsha"]["calls"] > asked + 10,
+            "the worker has asked again and again",
+        )
         assert read(store, job_id).status is Status.QUEUED
         resume(redis)
         all_are(store, [job_id], Status.SUCCEEDED)

@@ -1,12 +1,13 @@
 """T10: random histories of a queue, on real Redis, against a model of a few lines.
 
 Hypothesis draws the history and shrinks a failing one. What the model says after every step: each
-job's status, who may write its end, and that each end is written once.
+job's status, who may write its end, that each end is written once, which groups are accepted under
+which quota and key, and that a refusal wrote nothing. RQ's own tools take jobs away, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -22,25 +23,34 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from redis import Redis
+from rq import Queue as RQQueue
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from jobs import keys
-from jobs.errors import JobGone
+from jobs.admission import AdmitLimits, Group, Idempotency
+from jobs.errors import IdempotencyMismatch, JobGone, QueueFull, TenantLimit
+from jobs.parsing import parse_request
 from jobs.record import FINAL, MOVES, Status
 from jobs.scripts import worker_calls
 from jobs.scripts.worker_calls import FAIL_AFTER, Claimed
+from jobs.spec import JobRequest
 from jobs.store import JobStore
 from tests.queue.making import (
     NO_LIMITS,
     TENANT,
     admit,
+    admit_group,
     claim,
     ended_by,
+    everything,
     finish,
     lapse,
     read,
     reap,
 )
 
+ASKED, OTHER = (parse_request({"prompt": prompt}) for prompt in ("a cat", "a dog"))
 STEPS, EXAMPLES = 40, 20  # about 10^3 steps; `-m slow` runs 10^4
 
 
@@ -60,6 +70,8 @@ class Queue(RuleBasedStateMachine):
         self.lease: dict[str, str] = {}  # job: the execution that holds it
         self.crashes: dict[str, int] = {}
         self.ends: dict[str, int] = {}
+        self.groups: dict[str, tuple[JobRequest, Group]] = {}  # by idempotency key
+        self.sizes: dict[str, tuple[str, ...]] = {}  # the jobs of every accepted group
 
     def move(self, job_id: str, to: Status) -> None:
         was = self.status[job_id]
@@ -79,6 +91,61 @@ class Queue(RuleBasedStateMachine):
         self.status[job_id] = Status.QUEUED
         self.crashes[job_id] = self.ends[job_id] = 0
         return job_id
+
+    @rule(
+        target=jobs,
+        count=st.integers(1, 3),
+        key=st.sampled_from([None, "a"]),
+        other=st.booleans(),
+        room=st.integers(1, 20),
+        depth=st.integers(1, 20),
+    )
+    def submit_group(self, count: int, key: str | None, other: bool, room: int, depth: int) -> Any:
+        limits = AdmitLimits(max_jobs=depth, tenant_jobs=room, tenant_line=3)
+        asked, name = (OTHER if other else ASKED), f"{key}{count}"
+        idempotency = Idempotency.of(name, scope="g", request=asked) if key else None
+        refusal = self.refusal_of(asked, name, count, room=room, depth=depth)
+        if refusal:
+            before = everything(self.redis)
+            with pytest.raises(refusal):
+                admit_group(self.store, count, limits=limits, idempotency=idempotency)
+            assert everything(self.redis) == before
+            return multiple()
+        made = admit_group(
+            self.store, count, limits=limits, idempotency=idempotency, deadline_s=600
+        )
+        assert made.replayed == (name in self.groups)
+        if made.replayed:
+            assert made.group == self.groups[name][1]
+            assert {r.id: r.status for r in made.records} == self.alive(made.group.jobs)
+            assert set(made.gone) == set(made.group.jobs) - set(self.alive(made.group.jobs))
+            return multiple()
+        return self.accepted(asked, name if key else None, made.group)
+
+    def refusal_of(
+        self, asked: JobRequest, name: str, count: int, *, room: int, depth: int
+    ) -> type[Exception] | None:
+        if name in self.groups:
+            return IdempotencyMismatch if self.groups[name][0] is not asked else None
+        if len(self.open()) + count > room:
+            return TenantLimit
+        waiting = sum(status is Status.QUEUED for status in self.status.values())
+        return QueueFull if waiting + count > depth else None
+
+    def accepted(self, asked: JobRequest, name: str | None, group: Group) -> Any:
+        if name:
+            self.groups[name] = (asked, group)
+        self.sizes[group.id] = group.jobs
+        for job_id in group.jobs:
+            self.status[job_id] = Status.QUEUED
+            self.crashes[job_id] = self.ends[job_id] = 0
+        return multiple(*group.jobs)
+
+    def open(self) -> list[str]:
+        return [i for i, status in self.status.items() if status and status not in FINAL]
+
+    def alive(self, ids: Sequence[str]) -> dict[str, Status]:
+        return {i: status for i in ids if (status := self.status[i])}
 
     @rule(target=held, images=st.integers(1, 4), running=st.integers(0, 1))
     def claim(self, images: int, running: int) -> Any:
@@ -155,6 +222,27 @@ class Queue(RuleBasedStateMachine):
             self.status[job_id] = None
             self.lease.pop(job_id, None)
 
+    @rule(job_id=jobs, how=st.sampled_from(["delete", "cancel", "empty", "list"]))
+    def rq_tools(self, job_id: str, how: str) -> None:
+        """What stands in the lines, or one job, is taken away past our scripts; a sweep comes."""
+        queue = RQQueue("demo.normal", connection=self.redis, serializer=JSONSerializer)
+        gone: list[str] = []
+        if how == "empty":
+            gone = queue.job_ids
+            queue.empty()
+        elif how == "list":
+            self.redis.delete(queue.key)
+        elif job_id in self.open():
+            gone = [job_id]
+            job = Job.fetch(job_id, connection=self.redis, serializer=JSONSerializer)
+            job.delete() if how == "delete" else job.cancel()
+        assert sum(settled.ended for settled in self.store.settle()) == len(gone)
+        self.sweep()
+        for each in gone:
+            self.move(each, Status.CANCELED)
+            if how != "cancel":
+                self.status[each] = None
+
     @rule()
     def sweep(self) -> None:
         self.store.run(worker_calls.sweep("demo"))
@@ -183,6 +271,16 @@ class Queue(RuleBasedStateMachine):
         assert int(self.redis.hget("pw:backlog:demo", "jobs") or 0) == len(queued)
 
     @invariant()
+    def a_group_knows_which_of_its_jobs_have_not_ended(self) -> None:
+        assert len(list(self.redis.scan_iter("pw:group:*"))) == 2 * len(self.sizes)
+        entries = len(list(self.redis.scan_iter("pw:idempotency:*")))
+        assert entries == len(self.groups)
+        open_ = set(self.open())
+        for group_id, ids in self.sizes.items():
+            left = int(self.redis.hget(keys.group_ends(group_id), "left"))
+            assert left == len(open_ & set(ids))
+
+    @invariant()
     def leases_and_quota_are_those_of_open_jobs(self) -> None:
         wip = [
             m.decode()
@@ -191,7 +289,11 @@ class Queue(RuleBasedStateMachine):
         ]
         assert sorted(wip) == sorted(f"{job}:{eid}" for job, eid in self.lease.items())
         open_ = {i.decode() for i in self.redis.zrange(keys.tenant_open(TENANT), 0, -1)}
-        assert open_ == {i for i, s in self.status.items() if s and s not in FINAL}
+        assert open_ == set(self.open())
+        kept = {i.decode() for i in self.redis.hkeys(f"pw:tenant:{TENANT}:kept")}
+        assert kept == open_
+        dated = {i.decode() for i in self.redis.zrange(keys.DEADLINES, 0, -1)}
+        assert dated <= open_
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from jobs.scripts.worker_calls import Ending
 from jobs.settings import ROOT
 from jobs.store import AsyncJobStore, JobStore
 from tests.helpers import wait_until
-from tests.queue.making import admit, claim, claimed_ids, statuses
+from tests.queue.making import admit, claim, claimed_ids, lapse, reap, statuses
 from tests.queue.worker_process import worker_process
 
 T = TypeVar("T")
@@ -106,10 +107,10 @@ def test_drain_says_how_many_still_run_and_a_drained_worker_ends(
     with worker_process(environ, step_s=0.02) as worker:
         ids = [admit(store, steps=40, seed=k) for k in range(3)]
         wait_until(lambda: statuses(store, ids) == ["running"] * 3, "all run", 20)
-        wait_until(lambda: with_store(redis_url, lambda s: s.drain()) == 3, "three run")
+        wait_until(lambda: with_store(redis_url, lambda s: s.pause(["demo"])) == 3, "three run")
         waiting = admit(store)
         wait_until(lambda: statuses(store, ids) == ["succeeded"] * 3, "they end", 20)
-        wait_until(lambda: with_store(redis_url, lambda s: s.drain()) == 0, "none runs")
+        wait_until(lambda: with_store(redis_url, lambda s: s.pause([])) == 0, "none runs")
         assert statuses(store, [waiting]) == ["queued"]
 
         assert healthy(environ)
@@ -120,6 +121,90 @@ def test_drain_says_how_many_still_run_and_a_drained_worker_ends(
         assert not healthy(environ)
 
     assert Job.fetch(waiting, connection=redis, serializer=JSONSerializer).is_queued
+
+
+def asked_again(redis: Redis) -> None:
+    """Every worker that lives has asked for jobs a few times more."""
+
+    def asked() -> int:
+        return redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    before = asked()
+    wait_until(lambda: asked() > before + 20, "the workers have asked again and again", 20)
+
+
+def test_nothing_starts_once_a_pause_is_answered_and_a_resume_is_heard_at_once(
+    redis_url: str, store: JobStore, redis: Redis, environ: dict[str, str]
+):
+    slow_beat = environ | {"PRINTWORKS_WORKER_BEAT_S": "5", "PRINTWORKS_WORKER_LEASE_S": "15"}
+    with worker_process(slow_beat), worker_process(slow_beat):
+        ids = [admit(store) for _ in range(8)]
+        wait_until(lambda: set(statuses(store, ids)) == {"succeeded"}, "both have begun", 20)
+        for _ in range(5):
+            running = [admit(store, steps=30) for _ in range(4)]
+            at_once = with_store(redis_url, lambda s: s.pause(["demo"]))
+            began = statuses(store, running).count("running")
+            late = [admit(store) for _ in range(4)]
+            asked_again(redis)
+            assert began <= at_once <= 4
+            assert set(statuses(store, late)) == {"queued"}
+            with_store(redis_url, lambda s: s.resume(["demo"]))
+            everybody = running + late
+            wait_until(lambda i=everybody: set(statuses(store, i)) == {"succeeded"}, "all end", 20)
+
+
+def test_what_runs_is_counted_by_leases_whatever_workers_have_said(
+    redis_url: str, store: JobStore, redis: Redis
+):
+    ids = [admit(store, priority=p) for p in ("high", "normal", "low")]
+    claimed = claim(store, 3, worker="silent")  # and it never says a word
+    redis.srem("rq:queues", "rq:queue:demo.low")  # RQ's `Queue.delete` forgets a queue
+
+    assert with_store(redis_url, lambda s: s.pause(["demo"])) == 3
+    assert with_store(redis_url, lambda s: s.pause([])) == 2
+    store.run(worker_calls.hand_back([claimed[0].lease], "drain"))
+    assert claim(store, 5) == []  # what comes back while it is paused stays
+    assert with_store(redis_url, lambda s: s.pause(["demo"])) == 2
+    lapse(redis, claimed[1])
+    assert list(reap(store).values()) == ["queued"]  # its worker died meanwhile
+    assert claim(store, 5) == []
+    assert with_store(redis_url, lambda s: s.resume(["demo"])) == 1
+    assert sorted(claimed_ids(store, 5)) == sorted(ids[:2])
+
+
+def test_a_worker_that_is_drained_is_given_nothing_though_the_command_got_lost(
+    redis_url: str, store: JobStore, redis: Redis, environ: dict[str, str]
+):
+    with worker_process(environ | {"PRINTWORKS_WORKER_NAME": "doomed"}) as worker:
+        first = admit(store)
+        wait_until(lambda: statuses(store, [first]) == ["succeeded"], "it works", 20)
+        worker.send_signal(signal.SIGSTOP)  # it hears nothing before the job is there
+        assert with_store(redis_url, lambda s: s.drain_worker("doomed"))
+        (told,) = with_store(redis_url, lambda s: s.workers())
+        assert told.draining
+        late = admit(store)
+        worker.send_signal(signal.SIGCONT)
+        assert worker.wait(timeout=20) == 0
+        assert statuses(store, [late]) == ["queued"]
+
+    heir = environ | {"PRINTWORKS_WORKER_NAME": "doomed"}  # of the same name, and not doomed
+    with worker_process(heir) as worker:
+        wait_until(lambda: statuses(store, [late]) == ["succeeded"], "the heir works", 20)
+        redis.hset("rq:worker:doomed", "x_drain", "1")  # as if the command had reached nobody
+        assert worker.wait(timeout=20) == 0
+
+
+def test_the_workers_running_jobs_are_told_as_they_are_now(
+    redis_url: str, store: JobStore, environ: dict[str, str]
+):
+    slow_beat = environ | {"PRINTWORKS_WORKER_BEAT_S": "5", "PRINTWORKS_WORKER_LEASE_S": "15"}
+    with worker_process(slow_beat, step_s=0.1):
+        wait_until(lambda: with_store(redis_url, lambda s: s.workers()), "it has spoken", 20)
+        ids = [admit(store, steps=100) for _ in range(3)]
+        wait_until(lambda: statuses(store, ids) == ["running"] * 3, "all run", 20)
+        (told,) = with_store(redis_url, lambda s: s.workers())
+
+    assert told.running == 3
 
 
 def healthy(environ: dict[str, str]) -> bool:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from jobs.admission import AdmitLimits, Idempotency
+from jobs.admission import AdmitLimits, AdmittedGroup, Idempotency
 from jobs.connection import CALL_BUDGET_S
 from jobs.errors import NotReplicated, QueueFull
 from jobs.ids import new_job_id
@@ -20,7 +20,18 @@ from jobs.record import Status
 from jobs.store import AsyncJobStore, JobStore
 from tests.helpers import wait_until
 from tests.queue.copies import Copies, client, copies
-from tests.queue.making import NO_LIMITS, TENANT, a_spec, admit, claim, ended_by, finish, read
+from tests.queue.making import (
+    NO_LIMITS,
+    TENANT,
+    a_spec,
+    admit,
+    admit_group,
+    claim,
+    ended_by,
+    finish,
+    new_group,
+    read,
+)
 
 ASKED = parse_request({"prompt": "a red bicycle"})
 
@@ -140,6 +151,30 @@ def test_a_refusal_is_said_as_it_is_and_reading_needs_no_replica(pair: Copies):
         with pytest.raises(NotReplicated):
             store.cancel(job_id, tenant=TENANT)
         assert read(store, job_id).status is Status.CANCELED  # done, and only not confirmed
+
+
+def test_a_group_that_a_failover_forgot_is_forgotten_whole_and_a_kept_one_is_whole(pair: Copies):
+    with JobStore(pair.primary.url, replicas=1) as store:
+        kept = wait_until(lambda: a_kept_group(store), "a replica has it")
+        pair.link_up()
+        pair.cut()
+        with pytest.raises(NotReplicated):
+            store.admit_group(new_group(5), tenant=TENANT, idempotency=key(2), limits=NO_LIMITS)
+    pair.primary.kill()
+    heir = pair.promote()
+
+    with JobStore(heir.url) as store, client(heir) as redis:
+        assert len(list(redis.scan_iter("rq:job:*"))) == 5
+        assert admit_group(store, 5, idempotency=key(1)).group == kept.group
+        assert not admit_group(store, 5, idempotency=key(2)).replayed  # sent again: the only one
+        assert len(list(redis.scan_iter("pw:group:*:ends"))) == 2
+
+
+def a_kept_group(store: JobStore) -> AdmittedGroup | None:
+    try:
+        return admit_group(store, 5, idempotency=key(1))
+    except NotReplicated:  # the replica is not there yet
+        return None
 
 
 def test_an_end_that_a_failover_forgot_is_written_again_by_its_worker(pair: Copies):

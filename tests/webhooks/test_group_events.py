@@ -14,10 +14,10 @@ import pytest
 from printworks.webhooks import verify
 from redis import Redis
 
-from api.groupstore import GroupStore
 from jobs import keys as job_keys
-from jobs.admission import Sender
+from jobs.admission import NewGroup, NewJob
 from jobs.choices import EventType
+from jobs.ids import new_job_id
 from jobs.scripts import worker_calls
 from jobs.webhooks import keys
 from jobs.webhooks.events import Event, body_of
@@ -35,12 +35,11 @@ def group_events(redis: Redis) -> list[Event]:
     return [event for event in events if event.type is EventType.GROUP_COMPLETED]
 
 
-async def a_group(desk: Desk, count: int) -> list[str]:
-    """A group of the tenant `t`; its jobs are admitted, in order."""
-    group = await GroupStore(desk.redis).open("t", count, None)
-    for job_id in group.jobs:
-        desk.jobs.admit(a_spec(), tenant="t", job_id=job_id, sender=Sender(group=group.id))
-    return list(group.jobs)
+def a_group(desk: Desk, count: int) -> list[str]:
+    """A group of the tenant `t`; its jobs, in order."""
+    jobs = [NewJob(id=new_job_id(), spec=a_spec()) for _ in range(count)]
+    desk.jobs.admit_group(NewGroup(id=new_job_id(), jobs=jobs), tenant="t")
+    return [job.id for job in jobs]
 
 
 async def test_a_group_calls_back_once_at_its_end_signed(api: httpx2.AsyncClient, desk: Desk):
@@ -99,14 +98,10 @@ async def test_a_group_url_of_no_registered_origin_is_refused(api: httpx2.AsyncC
     assert (await api.get("/v1/jobs")).json()["jobs"] == []
 
 
-async def test_the_first_to_end_does_not_end_a_group_that_is_still_being_sent(
-    desk: Desk, redis: Redis
-):
+async def test_only_the_last_to_end_ends_a_group(desk: Desk, redis: Redis):
     await desk.register("http://127.0.0.1:9/", events=[EventType.GROUP_COMPLETED])
-    group = await GroupStore(desk.redis).open("t", 2, None)
     seen = []
-    for job_id in group.jobs:
-        desk.jobs.admit(a_spec(), tenant="t", job_id=job_id, sender=Sender(group=group.id))
+    for job_id in a_group(desk, 2):
         desk.jobs.cancel(job_id, tenant="t")
         seen.append(len(group_events(redis)))
 
@@ -115,7 +110,7 @@ async def test_the_first_to_end_does_not_end_a_group_that_is_still_being_sent(
 
 async def test_every_way_to_end_counts_and_a_second_end_does_not(desk: Desk, redis: Redis):
     await desk.register("http://127.0.0.1:9/", events=[EventType.GROUP_COMPLETED])
-    done, late, gone, crashed = await a_group(desk, 4)
+    done, late, gone, crashed = a_group(desk, 4)
     desk.succeed_claimed(desk.claim())
     redis.hset(job_keys.rq_key("job", late), "x_deadline", "1")
     redis.zadd(job_keys.DEADLINES, {late: 1})
@@ -165,7 +160,7 @@ async def test_whoever_ends_them_is_killed_and_the_group_is_told_once(
 ):
     await desk.register("http://127.0.0.1:9/", events=[EventType.GROUP_COMPLETED])
     chance, killed = random.Random(20261123), 0
-    job_ids = await a_group(desk, 100)
+    job_ids = a_group(desk, 100)
     for last in (False, True):
         # two at once end the same jobs, in orders of their own
         pair = [an_ender(desk) for _ in range(2)]
