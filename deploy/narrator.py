@@ -25,7 +25,7 @@ class Narrator:
     @property
     def so_far(self) -> str:
         """Return how much has come, such as "34 packages, 120 MB"."""
-        return f"{len(self._met)} packages, {self.megabytes:.0f} MB"
+        return f"{_counted(len(self._met))}, {self.megabytes:.0f} MB"
 
     def hear(self, line: str) -> str | None:
         """Return what is going on, where `line` tells it; None where it tells nothing new."""
@@ -37,7 +37,7 @@ class Narrator:
         if unpacking := _UNPACKING.match(line):
             count = len(unpacking[1].split(","))
             self.installed += count
-            return f"unpacking {count} packages"
+            return f"unpacking {_counted(count)}"
         if done := _UV_DONE.match(line):
             self.installed += int(done[1])
         return None
@@ -60,6 +60,10 @@ def _package(file: str) -> str:
     if file.endswith(".whl"):
         return file.split("-", 1)[0].replace("_", "-")
     return re.sub(r"-\d[^-]*\.(tar\.gz|zip)$", "", file)
+
+
+def _counted(packages: int) -> str:
+    return "1 package" if packages == 1 else f"{packages} packages"
 
 
 def _canonical(name: str) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,19 @@ def write_tiny_model(folder: Path) -> Path:
 class Up:
     """One `up`, and a client of it."""
 
-    def __init__(self, data: Path, models: Path, *arguments: str) -> None:
+    def __init__(
+        self, data: Path, models: Path, *arguments: str, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.data = data
         self._clients = ExitStack()
         self.log = data.with_suffix(".out")
-        environ = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
-        environ.pop("REDIS_URL", None)
+        own = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
+        own.pop("REDIS_URL", None)
         argv = [sys.executable, ROOT / "deploy", "up", "--no-install", "--port", "0"]
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
                 [*map(str, argv), "--data", str(data), *arguments],
-                env=environ | WORKER | {"PRINTWORKS_MODELS_FILE": str(models)},
+                env=own | WORKER | {"PRINTWORKS_MODELS_FILE": str(models)} | dict(environ or {}),
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=data.parent,
