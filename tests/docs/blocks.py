@@ -25,7 +25,7 @@ READ_ELSEWHERE = {
 STARTS = "starts what the blocks after it need; they run on the same, from tests/docs/conftest.py"
 NOT_RUN = {
     ("README.md", "python3 deploy up"): f"{STARTS}; and `deploy test` is this very run",
-    ("README.md", "uv venv"): "fills an environment: tests/deploy/test_uv.py runs it as it stands",
+    ("README.md", "uv venv"): "fills an environment: tests/deploy/test_installer.py runs it",
     ("docs/webhooks.md", "PRINTWORKS_WEBHOOK_SCHEMES=https,http"): f"{STARTS}, with its settings",
     ("docs/api.md", "PYTHONPATH=. PRINTWORKS_WORKER_IMAGE_CHECKER=my_policy:check"): (
         f"{STARTS}, with its settings"
