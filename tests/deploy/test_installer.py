@@ -186,10 +186,7 @@ def test_a_clone_has_all_it_needs_in_an_environment_of_uv(tmp_path: Path, by_han
 
     ours = (clone / ".venv" / bootstrap.LOG).exists()
     assert ours is not by_hand  # what a person has installed is found, and used as it is
-    assert (
-        subprocess.run([python, "-c", "import torch, api.app"], cwd=clone, check=False).returncode
-        == 0
-    )
+    assert subprocess.run([python, "-c", "import api.app"], cwd=clone, check=False).returncode == 0
     packages = {path.name for path in (clone / ".venv").glob("lib/python*/site-packages/*")}
     assert "pip" not in packages
     assert nvidia_driver() or not {name for name in packages if name.startswith("nvidia")}
