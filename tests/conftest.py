@@ -32,6 +32,7 @@ LONGEST_FIRST = (
     "engine",
     "webhooks",
     "browser",
+    "docs",
 )  # a long folder begun last is waited for
 
 
@@ -57,7 +58,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     said = [report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)]
     missing = Counter(reason.split(LEFT_OUT, 1)[1] for reason in said if LEFT_OUT in reason)
     if missing:
-        counted = "; ".join(f"{reason} ({count} tests)" for reason, count in missing.most_common())
+        counted = "; ".join(f"{reason} (tests: {count})" for reason, count in missing.most_common())
         terminalreporter.write_line(f"Left out here, and run in CI: {counted}", yellow=True)
 
 

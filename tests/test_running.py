@@ -48,5 +48,5 @@ def test_what_was_left_out_is_said_in_one_line_with_the_way_to_get_it(tmp_path: 
 
     said = run(cwd=tmp_path).stdout.splitlines()
 
-    assert "Left out here, and run in CI: no tool: `apt install tool` (2 tests)" in said
+    assert "Left out here, and run in CI: no tool: `apt install tool` (tests: 2)" in said
     assert not [line for line in said if line.startswith("Left out") and "Linux" in line]

@@ -172,3 +172,16 @@ def test_what_a_refresh_changed_is_told():
 
 def test_the_tests_that_try_the_newest_are_there():
     assert all((ROOT / path).exists() for path in newest.TELLING)
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", ".ci/run", "README.md", "models/demo/README.md"])
+def test_whatever_installs_installs_by_the_lock(file: str):
+    text = (ROOT / file).read_text().replace("\\\n", " ")
+    installs = re.findall(r"^.*\bpip install\b.*$", text, re.MULTILINE)
+
+    assert installs
+    assert not [line for line in installs if "lock.txt" not in line]
+
+
+def test_the_lock_gets_into_the_images():
+    assert "!deploy/lock.txt" in (ROOT / ".dockerignore").read_text().splitlines()
