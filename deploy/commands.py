@@ -102,7 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--no-install", action="store_true", help="run in this Python as it is")
     up.add_argument("--once", metavar="PROMPT", help="make this one picture, then stop")
     up.add_argument(
-        "-o", "--out", type=Path, default=Path("out.png"), metavar="FILE", help="with --once"
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("out.png"),
+        metavar="FILE",
+        help="with --once (out.png)",
     )
     # their help is shown without installing anything: pytest's own is one word away
     _passing_on(commands, "test", "all tests; arguments go to pytest", "-k cancel -x", "pytest")
