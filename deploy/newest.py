@@ -40,8 +40,9 @@ def install(root: Path) -> Path:
     installer = make(root / VENV, root, progress, newest=True)
     installer.install(["dev"])
     newer = differences(root, installer.python)
-    progress.say(f"{VENV} has {len(newer)} packages in another version than the lock:")
-    print("\n".join(f"  {line}" for line in newer), flush=True)
+    progress.say(f"packages of {VENV} in another version than the lock's: {len(newer)}")
+    for line in newer:
+        print(f"  {line}", flush=True)
     return installer.python
 
 

@@ -170,6 +170,14 @@ def test_what_a_refresh_changed_is_told():
     assert lock.changes(before, after) == ["a: 1 -> 2", "c: 1 -> gone", "d: new -> 3"]
 
 
+def test_what_is_newer_than_the_lock_is_named(tmp_path: Path):
+    (tmp_path / "deploy").mkdir()
+    here = metadata.version("pytest")
+    (tmp_path / LOCK).write_text(f"pytest==0.1\nuvicorn=={metadata.version('uvicorn')}\nnone==1\n")
+
+    assert newest.differences(tmp_path, Path(sys.executable)) == [f"pytest: 0.1 -> {here}"]
+
+
 def test_the_tests_that_try_the_newest_are_there():
     assert all((ROOT / path).exists() for path in newest.TELLING)
 
