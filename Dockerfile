@@ -12,21 +12,22 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 
-# What pyproject.toml asks for, without our code: this layer changes only with it.
+# What pyproject.toml asks for, in the versions of the lock, without our code: these layers change
+# only with those two.
 FROM base AS packages
-COPY pyproject.toml deploy/requirements.py /src/
+COPY pyproject.toml deploy/requirements.py deploy/lock.txt /src/
 RUN python -m venv /venv
 
 FROM packages AS api-packages
 RUN --mount=type=cache,target=/root/.cache/pip \
     python /src/requirements.py /src/pyproject.toml api courier > /src/wanted.txt \
-    && pip install --disable-pip-version-check -r /src/wanted.txt
+    && pip install --disable-pip-version-check -c /src/lock.txt -r /src/wanted.txt
 
 FROM packages AS worker-packages
 ARG TORCH_INDEX_URL=""
 RUN --mount=type=cache,target=/root/.cache/pip \
     python /src/requirements.py /src/pyproject.toml worker > /src/wanted.txt \
-    && pip install --disable-pip-version-check \
+    && pip install --disable-pip-version-check -c /src/lock.txt \
        ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} -r /src/wanted.txt
 
 FROM base AS api

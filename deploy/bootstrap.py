@@ -1,8 +1,8 @@
-"""Make `.venv` and install what pyproject.toml asks for: again only when that has changed.
+"""Make `.venv` and install what the lock names: again only when that has changed.
 
 Owns `.venv` and its marker. Standard library only: it runs before anything is installed.
-Invariants: an interrupted installation is never taken for a finished one; on Linux without an
-NVIDIA driver no CUDA library (2.5 GB of them) is fetched.
+Invariants: an interrupted installation is never taken for a finished one; an environment that
+somebody else filled (uv, conda) is used as it is where nothing is missing.
 """
 
 from __future__ import annotations
@@ -10,90 +10,73 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
-import re
 import subprocess
 import sys
-import time
-import tomllib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from deploy.installer import LOCK, Installer
 from deploy.progress import Progress
+from deploy.requirements import ONE_MACHINE
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = "api,worker,courier,client,local"
-CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index
 MARKER = "printworks-installed.json"
-_TELLING = re.compile(
-    r"^\s*(Collecting|Downloading|Installing collected|Building|Using cached) ?(\S*)"
-)
-
-
-class InstallFailed(Exception):
-    """pip or venv failed; the message has the end of what it said."""
+LOG = "install.log"
 
 
 def ensure(*, dev: bool, root: Path = ROOT) -> Path:
-    """The Python of `root`/.venv, with everything installed (`dev`: the tools of tests too)."""
+    """Return the Python of `root`/.venv, with everything installed (`dev`: the tools of tests too).
+
+    Raises InstallFailed.
+    """
     venv = root / ".venv"
     python = venv / "bin" / "python"
     wanted = _fingerprint(root, python, dev=dev)
-    if _installed(venv, wanted):
+    if _installed(venv, wanted) or _by_others(root, python, dev=dev):
         return python
     progress = Progress()
     venv.mkdir(exist_ok=True)
     with _alone(venv, progress):
         if _installed(venv, _fingerprint(root, python, dev=dev)):
             return python  # by the one we waited for
-        log = venv / "install.log"
-        log.write_text("")
-        if not python.exists():
-            progress.show("making .venv")
-            _run([sys.executable, "-m", "venv", venv], log, progress)
-        _install(root, python, log, progress, dev=dev)
+        installer = make(venv, root, progress)
+        installer.install(["dev"] if dev else [])
         _mark(venv, _fingerprint(root, python, dev=dev), dev=dev)
-    progress.say(f"installed in .venv  ({progress.seconds:.0f} s)")
+    said = installer.narrator
+    size = f"{said.installed} packages, {said.megabytes:.0f} MB"
+    progress.say(f"installed {size}, in {venv.name}  ({progress.seconds:.0f} s)")
     return python
 
 
-def _install(root: Path, python: Path, log: Path, progress: Progress, *, dev: bool) -> None:
-    project = tomllib.loads((root / "pyproject.toml").read_text())
-    pip = [python, "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
-    torch = next(r for r in project["project"]["optional-dependencies"]["worker"] if "torch==" in r)
-    if sys.platform == "linux" and not nvidia_driver():
-        _install_cpu_torch(pip, torch, log, progress)
-    tools: list[str] = project["dependency-groups"]["dev"] if dev else []
-    # `pip --group` came with pip 25.1; a fresh venv of Python 3.11 has 23
-    _run([*pip, "-e", f"{root}[{EXTRAS}]", *tools], log, progress)
+def make(venv: Path, root: Path, progress: Progress, *, newest: bool = False) -> Installer:
+    """Return what installs into `venv`, made where it is not there. Raises InstallFailed."""
+    python, log = venv / "bin" / "python", venv / LOG
+    venv.mkdir(exist_ok=True)
+    installer = Installer(root, python, log, progress, newest=newest)
+    if not python.exists():
+        progress.show(f"making {venv.name}")
+        installer.run([sys.executable, "-m", "venv", venv])
+    return installer
 
 
-def _install_cpu_torch(
-    pip: Sequence[str | Path], torch: str, log: Path, progress: Progress
-) -> None:
-    """torch alone first, by its exact `+cpu` version, so that pip cannot prefer the CUDA build.
-
-    One try at PyTorch's index: where it cannot be reached, pip's own sources may have the wheel.
-    """
-    source = ["--extra-index-url", CPU_WHEELS, "--retries", "1"]
-    try:
-        _run([*pip, "--no-deps", *source, f"{torch}+cpu"], log, progress)
-    except InstallFailed:
-        progress.say("No CPU build of torch to be had; taking PyPI's, with CUDA (3 GB).")
-
-
-def nvidia_driver() -> bool:
-    """Whether this machine can run CUDA (under WSL the driver is Windows' own)."""
-    marks = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")
-    return any(Path(mark).exists() for mark in marks)
+def _by_others(root: Path, python: Path, *, dev: bool) -> bool:
+    """Whether somebody else's installer has filled the environment, and nothing is missing."""
+    if not python.exists() or (root / ".venv" / LOG).exists():
+        return (
+            False  # ours, perhaps half done: the marker alone says of such a one that it is whole
+        )
+    ask = [python, "-m", "deploy.installed", root, ",".join(ONE_MACHINE), "dev" if dev else ""]
+    told = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False)
+    return told.returncode == 0 and not told.stdout
 
 
 def _fingerprint(root: Path, python: Path, *, dev: bool) -> dict[str, str]:
     """What an installation depends on; the folder too, since it is an editable one."""
     version = python.resolve().name if python.exists() else ""
     config = root / ".venv" / "pyvenv.cfg"
-    text = (root / "pyproject.toml").read_bytes() + str(root).encode() + version.encode()
+    text = (root / "pyproject.toml").read_bytes() + (root / LOCK).read_bytes()
+    text += str(root).encode() + version.encode()
     text += config.read_bytes() if config.exists() else b""
     return {"dev" if dev else "base": hashlib.sha256(text).hexdigest()}
 
@@ -122,38 +105,3 @@ def _alone(venv: Path, progress: Progress) -> Generator[None]:
             progress.show("waiting for another installation to finish")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _run(argv: Sequence[str | Path], log: Path, progress: Progress) -> None:
-    """Run one step of the installation, showing what it is at. Raises InstallFailed."""
-    started = time.monotonic()
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with (
-        log.open("a") as out,
-        subprocess.Popen(
-            [str(part) for part in argv],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environ,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            out.write(line)
-            if telling := _TELLING.match(line):
-                package = telling[2].rsplit("/", 1)[-1].split("-")[0]
-                progress.show(f"installing: {telling[1].lower()} {package}".rstrip())
-        out.write(f"--- {time.monotonic() - started:.1f} s\n")
-    if process.returncode:
-        progress.clear()
-        tail = "\n".join(log.read_text().splitlines()[-15:])
-        raise InstallFailed(f"{tail}\n\n{_advice(tail)}The whole output: {log}")
-
-
-def _advice(tail: str) -> str:
-    if "ensurepip" in tail:  # Debian and Ubuntu split venv off
-        return "This Python has no venv: apt install python3-venv (Debian, Ubuntu).\n"
-    if "No matching distribution" in tail or "ConnectionError" in tail:
-        return "pip could not fetch a package: is there a network, a proxy, a pip.conf?\n"
-    return ""

@@ -13,9 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from deploy.bootstrap import ROOT, InstallFailed, ensure
+from deploy import lock, newest
+from deploy.bootstrap import ROOT, ensure
+from deploy.installer import LOCK, InstallFailed
 from deploy.options import Options
 
 DESCRIPTION = """\
@@ -27,10 +29,14 @@ Printworks on one machine, with nothing but Python installed.
   python3 deploy test               all tests, on real servers (arguments go to pytest)
   python3 deploy check              style, types, import rules
   python3 deploy chaos              kill things under load, and count what was lost
+  python3 deploy lock               make deploy/lock.txt agree with pyproject.toml
+  python3 deploy newest             try the newest of everything that pyproject.toml allows
 
-The first run makes .venv and installs (about a minute, and 350 MB without a GPU).
+The first run makes .venv and installs (about a minute, and 350 MB without a GPU), in the
+versions of deploy/lock.txt.
 REDIS_URL and PRINTWORKS_S3_* are used, where set, instead of the embedded servers.
 """
+PASSING_ON = ("test", "newest", "chaos")  # their arguments go to another program
 CHECKS: dict[str, list[str]] = {
     "ruff": ["-m", "ruff", "check", "."],
     "format": ["-m", "ruff", "format", "--check", "."],
@@ -42,9 +48,13 @@ CHECKS: dict[str, list[str]] = {
 def main(argv: Sequence[str]) -> int:
     """Run one command; the exit status."""
     arguments, rest = _parser().parse_known_args(argv)
-    if rest and arguments.command not in ("test", "chaos"):
+    if rest and arguments.command not in PASSING_ON:
         _parser().error(f"unknown argument: {rest[0]}")
     try:
+        if arguments.command == "lock":
+            return _lock(arguments.upgrade)
+        if arguments.command == "newest":
+            _pytest(newest.install(ROOT), () if rest else newest.TELLING, rest)
         python = _python(arguments)
     except InstallFailed as failed:
         print(failed, file=sys.stderr)
@@ -56,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         _become(python, ROOT / "deploy", *argv)
     run: dict[str, Callable[[], int]] = {
         "up": lambda: _up(arguments),
-        "test": lambda: _test(rest),
+        "test": lambda: _pytest(sys.executable, [], rest),
         "check": _check,
         "chaos": lambda: _chaos(rest),
     }
@@ -81,19 +91,55 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start everything", allow_abbrev=False)
     up.add_argument("--port", type=_port, help="of the API; 0: any free one (default 8000)")
     up.add_argument(
-        "--data", type=Path, default=ROOT / "data", metavar="DIR", help="where it keeps everything"
+        "--data",
+        type=Path,
+        default=ROOT / "data",
+        metavar="DIR",
+        help="where it keeps everything (data/ in the clone)",
     )
     up.add_argument("--workers", type=_workers, default=1, metavar="N", help="GPU workers (1)")
     up.add_argument("--no-first-picture", action="store_true", help="do not make one at the start")
     up.add_argument("--no-install", action="store_true", help="run in this Python as it is")
     up.add_argument("--once", metavar="PROMPT", help="make this one picture, then stop")
     up.add_argument(
-        "-o", "--out", type=Path, default=Path("out.png"), metavar="FILE", help="with --once"
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("out.png"),
+        metavar="FILE",
+        help="with --once (out.png)",
     )
-    commands.add_parser("test", help="all tests; arguments go to pytest", add_help=False)
+    # their help is shown without installing anything: pytest's own is one word away
+    _passing_on(commands, "test", "all tests; arguments go to pytest", "-k cancel -x", "pytest")
+    _passing_on(commands, "chaos", "kill things under load", "--minutes 2 --seed 1", "tests.chaos")
     commands.add_parser("check", help="style, types, import rules")
-    commands.add_parser("chaos", help="kill things under load", add_help=False)
+    lock_ = commands.add_parser("lock", help="make deploy/lock.txt agree with pyproject.toml")
+    lock_.add_argument(
+        "--upgrade",
+        nargs="*",
+        metavar="NAME",
+        help="take the newest of these; alone: of everything",
+    )
+    text = "try the newest that pyproject.toml allows; arguments go to pytest"
+    _passing_on(commands, "newest", text, "tests/contract", "pytest")
     return parser
+
+
+def _passing_on(commands: Any, name: str, text: str, example: str, module: str) -> None:
+    """Add a command whose arguments are another program's."""
+    epilog = f"For example: python3 deploy {name} {example}\n"
+    epilog += f"All of its arguments: .venv/bin/python -m {module} --help"
+    raw = argparse.RawDescriptionHelpFormatter
+    usage = f"python3 deploy {name} [ARGUMENT ...]"
+    commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        usage=usage,
+        epilog=epilog,
+        formatter_class=raw,
+        allow_abbrev=False,
+    )
 
 
 def _port(text: str) -> int:
@@ -125,14 +171,22 @@ def _up(arguments: argparse.Namespace) -> int:
     )
 
 
-def _test(rest: Sequence[str]) -> int:
-    """All tests, on as many processes as help: each brings up its own servers and torch."""
+def _lock(upgrade: list[str] | None) -> int:
+    changed = lock.refresh(ROOT, upgrade)
+    print("\n".join(changed) or f"{LOCK} was right")
+    if changed:
+        print(f"{LOCK}: {len(changed)} packages changed; the next `up`, `test` or `check` installs")
+    return 0
+
+
+def _pytest(python: str | Path, tests: Sequence[str], rest: Sequence[str]) -> NoReturn:
+    """Tests, on as many processes as help: each brings up its own servers and torch."""
     processes = min(4, os.cpu_count() or 1)
     # in the order of tests/conftest.py, which puts the longest first
     spread = ["-n", str(processes), "--dist", "loadgroup", "--no-loadscope-reorder"]
-    parallel = [] if "-n" in rest else spread
+    alone = any(argument.startswith("-n") or argument == "no:xdist" for argument in rest)
     os.chdir(ROOT)
-    _become(sys.executable, "-m", "pytest", *parallel, *rest)
+    _become(python, "-m", "pytest", *([] if alone else spread), *tests, *rest)
 
 
 def _check() -> int:

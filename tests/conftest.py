@@ -10,7 +10,8 @@ import functools
 import importlib.util
 import os
 import secrets
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ from deploy import servers
 from deploy.service import Service
 from jobs.blobs import Blobs
 from jobs.settings import RoleSettings
-from tests.helpers import keys_without_ttl, tool_missing
+from tests.helpers import LEFT_OUT, keys_without_ttl, tool_missing
 from tests.stores import Store, endpoint_of, moto_refusing, moto_service
 
 # As worker/engine_link.py sets it for the engine, before torch is imported: spinning threads make
@@ -36,6 +37,7 @@ LONGEST_FIRST = (
     "engine",
     "webhooks",
     "browser",
+    "docs",
 )  # a long folder begun last is waited for
 
 
@@ -46,9 +48,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return item.path.relative_to(config.rootpath / "tests").parts[0]
 
     items.sort(key=lambda i: LONGEST_FIRST.index(folder(i)) if folder(i) in LONGEST_FIRST else 99)
+    if not config.pluginmanager.has_plugin("xdist"):
+        return  # one process does all, in this order; xdist's mark would be an unknown one
     for item in items:
         group = "e2e" if folder(item) == "e2e" else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # so that what follows `yield` is the last word
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    """Say in one line what this machine has not, how to get it, and how many tests that cost."""
+    yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    said = [report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)]
+    missing = Counter(reason.split(LEFT_OUT, 1)[1] for reason in said if LEFT_OUT in reason)
+    if missing:
+        counted = "; ".join(f"{reason} (tests: {count})" for reason, count in missing.most_common())
+        terminalreporter.write_line(f"Left out here, and run in CI: {counted}", yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from jobs import keys
 
 T = TypeVar("T")
 POLL_S = 0.01
+LEFT_OUT = "not on this machine: "  # what tests/conftest.py sums up at the end of a run
 
 
 def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = 10.0) -> T:
@@ -34,10 +35,13 @@ def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = 
 
 
 def tool_missing(reason: str) -> NoReturn:
-    """Skip on a laptop; fail where CI says that everything must be there."""
+    """Skip on a laptop; fail where CI says that everything must be there.
+
+    `reason` says what is missing and how to get it: "no jq: `apt install jq`".
+    """
     if os.environ.get("CI"):
         pytest.fail(f"missing in CI: {reason}", pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(f"{LEFT_OUT}{reason}")
 
 
 def gone(process: psutil.Process) -> bool:

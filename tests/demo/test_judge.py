@@ -10,12 +10,12 @@ import torch
 
 from models.demo.recipe.evaluate import Answer, lone_figures
 from models.demo.recipe.judge import load_judge
-from models.demo.recipe.scenes import FONT, draw_scene, render
+from models.demo.recipe.scenes import draw_scene, render
 
 NO_THUMBNAIL = np.empty(0)
 
 
-@pytest.mark.skipif(not FONT.exists(), reason="needs fonts-noto-color-emoji")
+@pytest.mark.usefixtures("font")
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (96, 160), (160, 96), (112, 144)])
 def test_the_judge_reads_rendered_scenes_of_every_shape(height: int, width: int):
     # Squeezed into the judge's cells, scenes of 160x96 were read wrong in 43 %, and a picture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
 from models.demo.recipe.card import WEIGHTS
-from models.demo.recipe.export import load_pipeline
+from models.demo.recipe.export import export, load_pipeline
 from models.demo.recipe.network import LATENT_FACTOR
 from models.demo.recipe.preview import draw
 from models.demo.recipe.vae import LinearEncoder
@@ -32,6 +33,19 @@ def test_the_layout_is_what_the_engine_expects(pipeline: StableDiffusionPipeline
     assert pipeline.vae_scale_factor == LATENT_FACTOR
     assert pipeline.unet.config.sample_size * pipeline.vae_scale_factor == 128
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["committed", "exported"])
+def test_every_part_loads_in_single_precision_where_nothing_is_said(tmp_path: Path, exported: bool):
+    """transformers loads in the type that config.json names: half beside single cannot multiply."""
+    folder = WEIGHTS
+    if exported:
+        folder = tmp_path / "again"
+        export(load_pipeline(WEIGHTS), folder)
+
+    plain = StableDiffusionPipeline.from_pretrained(folder)
+
+    assert {part.dtype for part in (plain.unet, plain.vae, plain.text_encoder)} == {torch.float32}
 
 
 def test_the_weights_fit_the_repository():

@@ -17,7 +17,7 @@ from models.demo.recipe.captions import (
     split,
 )
 from models.demo.recipe.dataset import labels_of, scene_of
-from models.demo.recipe.scenes import FONT, draw_scene, render, render_covered
+from models.demo.recipe.scenes import draw_scene, render, render_covered
 from models.demo.recipe.textures import CELL, TILE, VARIANTS, ground
 from models.demo.recipe.tokenizer import MAX_TOKENS, build_tokenizer
 from models.demo.recipe.world import (
@@ -33,7 +33,7 @@ from models.demo.recipe.world import (
 )
 
 RED_BICYCLE = Scene((Thing("bicycle", "red", ""),), "cobblestone street")
-needs_font = pytest.mark.skipif(not FONT.exists(), reason="needs fonts-noto-color-emoji")
+needs_font = pytest.mark.usefixtures("font")
 
 
 def drawn(count: int) -> list[Scene]:

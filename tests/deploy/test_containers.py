@@ -23,7 +23,9 @@ from tests.helpers import tool_missing
 def tool(name: str, package: str) -> str:
     """A program of this environment or on PATH."""
     here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return shutil.which(name, path=here) or tool_missing(f"no {name}: pip install {package}")
+    return shutil.which(name, path=here) or tool_missing(
+        f"no {name}: `.venv/bin/python -m pip install -c deploy/lock.txt {package}`"
+    )
 
 
 def compose(root: Path, *files: str, **environ: str) -> dict[str, Any]:

@@ -87,13 +87,13 @@ class Up:
         self.data = data
         self._clients = ExitStack()
         self.log = data.with_suffix(".out")
-        environ = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
-        environ.pop("REDIS_URL", None)
+        own = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
+        own.pop("REDIS_URL", None)
         argv = [sys.executable, ROOT / "deploy", "up", "--no-install", "--port", "0"]
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
                 [*map(str, argv), "--data", str(data), *arguments],
-                env=environ | WORKER | STRANGE | {"PRINTWORKS_MODELS_FILE": str(models), **more},
+                env=own | WORKER | STRANGE | {"PRINTWORKS_MODELS_FILE": str(models), **more},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=data.parent,

@@ -51,7 +51,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The preloaded library, compiled."""
     compiler = shutil.which("cc")
     if not sys.platform.startswith("linux") or not compiler:
-        tool_missing("a C compiler, on Linux")
+        tool_missing("no C compiler, on Linux: `apt install gcc libc6-dev`")
     made = tmp_path_factory.mktemp("clock") / "wrong_clock.so"
     source = Path(__file__).with_name("wrong_clock.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-o", made, source], check=True)

@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,6 @@ from models.demo.recipe.evaluate import about, evaluate
 from models.demo.recipe.export import build_pipeline, export, load_pipeline
 from models.demo.recipe.judge import train_judge
 from models.demo.recipe.network import build_vae
-from models.demo.recipe.plots import plot_levers, plot_loss
 from models.demo.recipe.preview import PROMPTS, draw, grid
 from models.demo.recipe.vae import LinearEncoder, fitted_vae
 
@@ -37,12 +37,20 @@ FIRST_SHARDS = 8  # enough variety to begin with; the others come while training
 
 def main() -> None:
     options = _parser().parse_args()
+    _needs_plots(options.command)
     options.state.mkdir(parents=True, exist_ok=True)
     diffusers_logging.set_verbosity_error()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that children go too
     # One OpenMP thread: parallelism comes from lanes (lanes.py says why).
     torch.set_num_threads(1)
     COMMANDS[options.command](options)
+
+
+def _needs_plots(command: str) -> None:
+    """Refuse at the start what would fail at its end, an hour later, for want of matplotlib."""
+    if COMMANDS[command] in (_evaluate, _card) and find_spec("matplotlib") is None:
+        how = f"{sys.executable} -m pip install -c deploy/lock.txt matplotlib"
+        sys.exit(f"{command} draws plots with matplotlib, which is not installed: {how}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,6 +144,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _card(options: argparse.Namespace) -> None:
     """The card's pictures and text, from evaluation.json and the weights as they are."""
+    from models.demo.recipe.plots import plot_levers, plot_loss  # noqa: PLC0415 - `_needs_plots`
+
     figures = json.loads(EVALUATION.read_text())
     plot_levers(figures, options.weights / "levers.png")
     if (options.state / "loss.csv").exists():

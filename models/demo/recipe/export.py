@@ -3,6 +3,7 @@
 A reader of the folder never meets half a file: everything is written beside it, then renamed.
 """
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -49,8 +50,19 @@ def export(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".demo-") as name:
         fresh = Path(name)
         pipeline.to(dtype=torch.float16).save_pretrained(fresh)
+        _load_whole(fresh / "text_encoder" / "config.json")
         pipeline.tokenizer.backend_tokenizer.model.save(str(fresh / "tokenizer"))
         for path in sorted(p for p in fresh.rglob("*") if p.is_file()):
             target = folder / path.relative_to(fresh)
             target.parent.mkdir(exist_ok=True)
             shutil.move(path, target)
+
+
+def _load_whole(config: Path) -> None:
+    """Have transformers load its part in single precision, as diffusers loads the others.
+
+    It writes down the type that the weights are saved in and, from 5.0 on, loads in that: half
+    beside single is an error at the first multiplication.
+    """
+    said = json.loads(config.read_text())
+    config.write_text(json.dumps(said | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
