@@ -33,6 +33,9 @@ from jobs.store import AsyncJobStore
 from jobs.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
+# Threads that parse large JSON. Few: each holds the interpreter for 5 ms at a time, and the loop waits
+# for all of them.
+PARSERS = 2
 BLOB_THREADS = 32  # as many as boto3 keeps connections; other threads stay free for other work
 
 
@@ -45,6 +48,7 @@ class Services:
     store: AsyncJobStore
     blobs: Blobs
     blob_threads: anyio.CapacityLimiter
+    parsers: anyio.CapacityLimiter
     keys: KeyStore
     following: Following
     readiness: Readiness
@@ -83,6 +87,7 @@ async def open_services(
             store=store,
             blobs=blobs,
             blob_threads=blob_threads,
+            parsers=anyio.CapacityLimiter(PARSERS),
             keys=keys,
             following=following,
             readiness=Readiness(store, blobs, blob_threads, waived=settings.waived),

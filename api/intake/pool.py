@@ -1,7 +1,8 @@
 """The decoder's processes: a few, started when first needed, killed when they take too long.
 
 Owns their pipes and their time. Knows no picture. Invariant: whatever a picture does to its
-decoder (hang, crash, eat memory), the API's loop never waits and the next picture is decoded.
+decoder (hang, crash, eat memory), the API's loop never waits, the next picture is decoded, and
+another tenant's finds a decoder free.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 from api.errors import IntakeBusy
+from api.intake.turns import Turns
 from jobs.settings import ROOT
 
 log = logging.getLogger(__name__)
-PROCESSES = 2
-DECODE_S = 20.0  # 16 megapixels take 1 to 2 s; this is for a machine that is ten times slower
+PROCESSES = 3  # one tenant has at most two of them: the third is started when somebody else comes
+DECODE_S = 20.0  # by the clock; its CPU time is bounded by the decoder itself, and is less
 LINE_S = 10.0  # the longest wait for a free decoder; then: try again later
 PROGRAM = (sys.executable, "-m", "api.intake.decoder")
 MAX_ANSWER_LINE = 64 * 1024
@@ -61,7 +64,7 @@ class Decoders:
         self._max_pixels = max_pixels
         self._decode_s = decode_s
         self._free: list[Process] = []
-        self._turns = asyncio.Semaphore(processes)
+        self._turns = Turns(processes, most_each=max(1, processes - 1))
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,22 +74,31 @@ class Decoders:
             await _end(self._free.pop())
 
     async def decode(
-        self, data: bytes, *, max_bytes: int, base64: bool = False, background: str | None = None
+        self,
+        data: bytes,
+        *,
+        tenant: str,
+        max_bytes: int,
+        base64: bool = False,
+        background: str | None = None,
     ) -> Pixels:
         """The plain pixels of a picture. Raises Undecodable, IntakeBusy."""
         return await self._ask(
             {"what": "decode", "base64": base64, "max_bytes": max_bytes, "background": background},
             data,
+            tenant,
         )
 
-    async def resize(self, png: bytes, *, width: int, height: int, how: str) -> Pixels:
+    async def resize(
+        self, png: bytes, *, tenant: str, width: int, height: int, how: str
+    ) -> Pixels:
         """A picture of ours at another size. Raises Undecodable, IntakeBusy."""
         return await self._ask(
-            {"what": "resize", "width": width, "height": height, "how": how}, png
+            {"what": "resize", "width": width, "height": height, "how": how}, png, tenant
         )
 
-    async def _ask(self, question: dict[str, Any], data: bytes) -> Pixels:
-        async with self._turn():
+    async def _ask(self, question: dict[str, Any], data: bytes, tenant: str) -> Pixels:
+        async with self._turn(tenant):
             process = self._free.pop() if self._free else await self._start()
             kept = False
             try:
@@ -97,6 +109,9 @@ class Decoders:
                 log.warning("decoder.too_slow", extra={"pid": process.pid})
                 raise Undecodable("too_slow", "it takes too long to decode") from None
             except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+                if await _end(process) == -signal.SIGXCPU:
+                    log.warning("decoder.too_slow", extra={"pid": process.pid})
+                    raise Undecodable("too_slow", "it takes too long to decode") from None
                 log.warning("decoder.died", extra={"pid": process.pid})
                 raise Undecodable("unreadable", "it cannot be decoded") from None
             finally:
@@ -110,16 +125,13 @@ class Decoders:
         return Pixels(**answer, png=png)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
-        try:
-            async with asyncio.timeout(LINE_S):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise IntakeBusy("too many pictures are being read: send it again") from None
-        try:
+    async def _turn(self, tenant: str) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as turn:
+            try:
+                await turn.enter_async_context(self._turns.take(tenant, timeout_s=LINE_S))
+            except TimeoutError:
+                raise IntakeBusy("too many pictures are being read: send it again") from None
             yield
-        finally:
-            self._turns.release()
 
     async def _start(self) -> Process:
         # Our folder, and nothing else of the environment: no key and no password is in it.
@@ -143,7 +155,8 @@ async def _exchange(
     return answer, await process.stdout.readexactly(answer.pop("bytes"))
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process) -> int:
+    """Its exit status, after it was killed if it had not ended by itself."""
     with suppress(ProcessLookupError):
         process.kill()
-    await process.wait()
+    return await process.wait()

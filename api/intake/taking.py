@@ -56,7 +56,10 @@ class Intake:
         """Store a picture that was sent by itself. Raises InvalidRequest, IntakeBusy."""
         try:
             pixels = await self._decoders.decode(
-                data, max_bytes=self._settings.max_input_bytes, background=background
+                data,
+                tenant=tenant,
+                max_bytes=self._settings.max_input_bytes,
+                background=background,
             )
         except Undecodable as refused:
             raise InvalidRequest([Problem("", refused.code, refused.detail)]) from None
@@ -124,6 +127,7 @@ class Intake:
             data = given.data or ""
             pixels = await self._decoders.decode(
                 cut.get(data) or data.encode("utf-8", "replace"),
+                tenant=tenant,
                 max_bytes=self._settings.max_input_bytes,
                 base64=True,
                 background=given.background,
@@ -142,9 +146,8 @@ class Intake:
         if image is None:
             raise ImageMissing(f"{pointer}: the job is {record.status} and has no image {index}")
         data = await self._read(image.key)
-        return await self.keep(
-            await self._decoders.decode(data, max_bytes=OWN_BYTES), tenant=tenant
-        )
+        pixels = await self._decoders.decode(data, tenant=tenant, max_bytes=OWN_BYTES)
+        return await self.keep(pixels, tenant=tenant)
 
     async def _resized(self, an_id: str, spec: JobSpec, tenant: str) -> str:
         assert spec.resize is not None, "jobs/resolve_inputs.py refuses another size without it"
@@ -152,7 +155,7 @@ class Intake:
         png = await self._read(blob_of(f"{tenant}/{an_id}/{found.blob}"))
         try:
             pixels = await self._decoders.resize(
-                png, width=spec.width, height=spec.height, how=spec.resize
+                png, tenant=tenant, width=spec.width, height=spec.height, how=spec.resize
             )
         except Undecodable as refused:
             raise InvalidRequest([Problem("/resize", refused.code, refused.detail)]) from None
