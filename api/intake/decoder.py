@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageOps, PngImagePlugin
 
-from api.intake.header import declared, overdone
+from api.intake.header import Declared, declared, overdone
 
 MAX_SIDE = 16_384  # px
 PNG_LEVEL = 1  # 6 takes five times as long and saves a tenth of the bytes
@@ -33,7 +33,7 @@ _BACKGROUND_ALPHA = 255
 # A file of this process's own memory: Python and Pillow, and what a pixel can cost (WebP's two
 # canvases of 4 bytes, its copy, RGBA and RGB beside it, the PNG).
 _BASE_BYTES, _BYTES_PER_PIXEL = 512 * 1024 * 1024, 32
-# CPU seconds for one picture: some five times what the dearest of that size takes on a slow machine.
+# CPU seconds for one picture: some five times what the dearest of its size takes here.
 # The kernel ends the process that needs more (SIGXCPU), whichever library is busy in it.
 _BASE_CPU_S, _CPU_S_PER_PIXEL = 2, 0.5e-6
 
@@ -86,19 +86,8 @@ def from_base64(text: bytes) -> bytes:
 
 
 def _opened(data: bytes, max_pixels: int) -> tuple[Image.Image, list[str]]:
-    """The picture, decoded, after its declared size was held against the limit."""
-    said = declared(data)
-    if said is None:
-        raise Refused("unknown_format", "send a PNG, a JPEG or a WebP")
-    if not (0 < said.width <= MAX_SIDE and 0 < said.height <= MAX_SIDE):
-        raise Refused("too_many_pixels", f"sides are from 1 to {MAX_SIDE} px")
-    if said.width * said.height > max_pixels:
-        raise Refused(
-            "too_many_pixels",
-            f"it is {said.width}x{said.height}; at most {max_pixels} pixels in one picture",
-        )
-    if (reason := overdone(data)) is not None:
-        raise Refused("too_complex", reason)
+    """The picture, decoded, after what it declares was held against the limits."""
+    said = _within_limits(data, max_pixels)
     allow_cpu(said.width * said.height)
     # PIL's own bound for text chunks and profiles is 64 MB in all: a picture needs none of them
     PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK = 1024 * 1024
@@ -121,6 +110,23 @@ def _opened(data: bytes, max_pixels: int) -> tuple[Image.Image, list[str]]:
     except (struct.error, zlib.error, OverflowError, AttributeError) as error:
         raise Refused("unreadable", f"it cannot be read: {_said(error)}") from None
     return picture, ["profile_ignored"] if picture.info.get("icc_profile") else []
+
+
+def _within_limits(data: bytes, max_pixels: int) -> Declared:
+    """The size that the file declares, where it and the file's structure are within the limits."""
+    said = declared(data)
+    if said is None:
+        raise Refused("unknown_format", "send a PNG, a JPEG or a WebP")
+    if not (0 < said.width <= MAX_SIDE and 0 < said.height <= MAX_SIDE):
+        raise Refused("too_many_pixels", f"sides are from 1 to {MAX_SIDE} px")
+    if said.width * said.height > max_pixels:
+        raise Refused(
+            "too_many_pixels",
+            f"it is {said.width}x{said.height}; at most {max_pixels} pixels in one picture",
+        )
+    if (reason := overdone(data)) is not None:
+        raise Refused("too_complex", reason)
+    return said
 
 
 def _said(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """The file of a form: multipart/form-data (RFC 7578), read while it arrives.
 
-Owns which part is the file, and how many parts there may be. The syntax is python-multipart's, which
-is linear in the body and bounds a part's headers. Invariant: nothing of other parts is kept.
+Owns which part is the file, and how many parts there may be. The syntax is python-multipart's: it
+is linear in the body, and bounds a part's headers. Invariant: nothing of other parts is kept.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ _JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 # the next marker: not a stuffed byte, a fill byte or a restart in the pixels of a scan
 _JPEG_NEXT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 MAX_SCANS = 100  # encoders write 1 to 20
-MAX_PARTS = 20_000  # chunks or segments: of 10 MiB, as many as an encoder writes with 512 bytes each
+MAX_PARTS = (
+    20_000  # chunks or segments: of 10 MiB, as many as an encoder writes with 512 bytes each
+)
 
 
 class Declared(NamedTuple):
@@ -78,9 +80,8 @@ def _webp(data: bytes) -> Declared | None:
 
 def overdone(data: bytes) -> str | None:
     """The reason why a file is dearer to decode than a picture of its size needs, or None."""
-    parts = scans = 0
-    for part in _parts(data):
-        parts += 1
+    scans = 0
+    for parts, part in enumerate(_parts(data), start=1):
         scans += part == _JPEG_SCAN
         if scans > MAX_SCANS:
             return f"it has more than {MAX_SCANS} scans: save it again"

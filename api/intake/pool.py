@@ -89,9 +89,7 @@ class Decoders:
             tenant,
         )
 
-    async def resize(
-        self, png: bytes, *, tenant: str, width: int, height: int, how: str
-    ) -> Pixels:
+    async def resize(self, png: bytes, *, tenant: str, width: int, height: int, how: str) -> Pixels:
         """A picture of ours at another size. Raises Undecodable, IntakeBusy."""
         return await self._ask(
             {"what": "resize", "width": width, "height": height, "how": how}, png, tenant

@@ -17,7 +17,7 @@ from pydantic import AfterValidator
 from api.answers import holds, json_answer
 from api.auth import Reader, Writer
 from api.deps import base_url, media_type
-from api.errors import IntakeBusy, UnsupportedMediaType
+from api.errors import IntakeBusy, TooManyDownloads, UnsupportedMediaType
 from api.intake.bodies import Whole
 from api.intake.forms import FormFile
 from api.openapi import problems
@@ -118,7 +118,7 @@ async def get_input(
         200: {"description": "The pixels, as a PNG", "content": {CONTENT_TYPE: _BYTES}},
         304: {"description": "As your ETag says"},
     }
-    | problems(InputMissing, BlobsUnavailable),
+    | problems(InputMissing, TooManyDownloads, BlobsUnavailable),
 )
 async def get_input_content(
     request: Request, services: ServicesDep, caller: Reader, input_id: InputId
@@ -151,9 +151,11 @@ async def _opened(services: Services, tenant: str, found: Input) -> BlobStream:
 async def _content(
     services: Services, tenant: str, found: Input, headers: dict[str, str]
 ) -> Response:
+    services.downloads.check_room(tenant)
     stream = await _opened(services, tenant, found)
     headers["content-length"] = str(stream.length)
-    return StreamingResponse(chunks_of(services, stream), media_type=CONTENT_TYPE, headers=headers)
+    chunks = chunks_of(services, stream, tenant=tenant)
+    return StreamingResponse(chunks, media_type=CONTENT_TYPE, headers=headers)
 
 
 @router.delete("/{input_id}", status_code=204, summary="Erase an input", responses=NO_INPUT)

@@ -66,17 +66,20 @@ NO_JOB_OR_COPY = problems(JobMissing, JobGone, NotReplicated)
 
 def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
     """What `request` comes to. The seed is drawn here, so that a second sending changes nothing."""
-    try:
-        services.policy.check(request.prompt)
-    except PromptBlocked as blocked:
-        services.metrics.admitted(blocked.code)
-        raise
-    return resolve(
+    spec = resolve(
         request,
         services.catalogue,
         draw_seed=lambda: secrets.randbelow(2**32),
         default_retention_s=services.settings.retention_s,
     )
+    try:
+        services.policy.check(
+            spec.prompt
+        )  # last: its work is bounded by the model's longest prompt
+    except PromptBlocked as blocked:
+        services.metrics.admitted(blocked.code)
+        raise
+    return spec
 
 
 async def spec_of(asked: JobRequest, services: Services, caller: Caller) -> JobSpec:
