@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -151,7 +152,7 @@ JobId = Annotated[
 
 
 # no `int | None`: FastAPI takes a union apart at every request, for 60 calls
-Wait = Annotated[int, Query(ge=0, description="Hold the answer for so many seconds, 60 at most.")]
+Wait = Annotated[int, Query(ge=0, description="Hold the answer for so many seconds, 55 at most.")]
 Prefer = Annotated[str, Header(description="`wait=N`: as the query parameter.", max_length=200)]
 
 
@@ -161,6 +162,15 @@ def wait_of(request: Request, wait: int, prefer: str) -> int:
     if preferred and "wait" not in request.query_params:
         wait = int(preferred[1])
     return min(wait, services_of(request).settings.max_wait_s)
+
+
+def wait_left(request: Request, wait_s: int) -> int:
+    """`wait_s`, less where the request was long under way: it is answered within the longest wait.
+
+    Reading its pictures can take half a minute, and a proxy counts from when it sent the request.
+    """
+    spent_s = time.perf_counter() - request.scope["began_s"]
+    return max(0, min(wait_s, math.ceil(services_of(request).settings.max_wait_s - spent_s)))
 
 
 def base_url(request: Request) -> str:

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.answers import json_answer, pace, tagged_answer
 from api.auth import Caller, Reader, Writer
-from api.deps import JobId, Prefer, Wait, base_url, read_request, wait_of
+from api.deps import JobId, Prefer, Wait, base_url, read_request, wait_left, wait_of
 from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
 from api.idempotency import IdempotencyKey, idempotency_of, key_of, replay_headers
 from api.openapi import JOB_REQUEST_BODY, problems
@@ -176,11 +176,12 @@ async def answer_sent(
     record = admitted.record
     headers = replay_headers(record, replayed=admitted.replayed) if keyed else {}
     if wait_s:
+        wait_s = wait_left(request, wait_s)
         record = await services_of(request).following.until_final(record, wait_s)
         headers["preference-applied"] = f"wait={wait_s}"
     job = job_of(record, base_url(request))
     headers |= {"location": job.urls.self, **pace(job)}
-    done = wait_s > 0 and job.status.final
+    done = "preference-applied" in headers and job.status.final
     return json_answer(job, status=200 if done else 202, headers=headers)
 
 

@@ -123,7 +123,10 @@ def _models_named(services: Services, model: str | None) -> list[str]:
 )
 async def get_metrics(services: ServicesDep) -> Response:
     """Of this process, and of the queue; without Redis, of this process only."""
-    more = [family("streams", "gauge", "Followers of jobs.", {}, services.following.count)]
+    more = [
+        family("streams", "gauge", "Followers of jobs.", {}, services.following.count),
+        family("downloads", "gauge", "Pictures being sent.", {}, services.downloads.count),
+    ]
     try:
         models = [entry.id for entry in services.catalogue.models]
         queues = await services.store.queue_state(models)
