@@ -98,7 +98,7 @@ class Cut:
     """JSON without its large strings: each is a token of `pictures` instead."""
 
     json: bytes
-    pictures: dict[str, bytes]
+    pictures: dict[str, bytearray]
 
 
 class PictureCutter:
@@ -110,7 +110,7 @@ class PictureCutter:
     def __init__(self, *, usual_bytes: int) -> None:
         self._usual_bytes = usual_bytes
         self._kept = bytearray()
-        self._pictures: dict[str, bytes] = {}
+        self._pictures: dict[str, bytearray] = {}
         self._string: bytearray | None = None  # the one that has begun and not ended
         self._held_back = b""  # a backslash whose second byte is in the next piece
 
@@ -143,7 +143,8 @@ class PictureCutter:
     def _token(self, string: bytearray) -> bytes:
         """What stands for a large string, whose closing quote comes with it."""
         token = secrets.token_hex(8)
-        self._pictures[token] = bytes(memoryview(string)[:-1])
+        del string[-1:]
+        self._pictures[token] = string  # as it is: a copy of 16 MB takes 5 ms
         return token.encode() + b'"'
 
     def _keep(self, part: bytes | bytearray) -> None:

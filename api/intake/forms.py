@@ -47,11 +47,11 @@ class FormFile:
         except FormParserError:
             raise _no_file() from None
 
-    def file(self) -> bytes:
+    def file(self) -> bytearray:
         """The bytes of the file, after the last piece. Raises InvalidRequest."""
         if self._file is None or not self._ended:
             raise _no_file()
-        return bytes(self._file)
+        return self._file
 
     def _begin(self) -> None:
         self._parts += 1

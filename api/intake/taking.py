@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from api.errors import ImageMissing
 from api.intake.bodies import LargeBodies
-from api.intake.pool import Decoders, Pixels, Undecodable
+from api.intake.pool import Bytes, Decoders, Pixels, Undecodable
 from api.settings import ApiSettings
 from jobs.blobs import Blobs
 from jobs.choices import Picture
@@ -52,7 +52,7 @@ class Intake:
             usual_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
         )
 
-    async def upload(self, data: bytes, *, tenant: str, background: str | None = None) -> Input:
+    async def upload(self, data: Bytes, *, tenant: str, background: str | None = None) -> Input:
         """Store a picture that was sent by itself. Raises InvalidRequest, IntakeBusy."""
         try:
             pixels = await self._decoders.decode(
@@ -81,13 +81,13 @@ class Intake:
         if known is not None:
             return known
         key = blob_of(f"{tenant}/{pixels.id}/{blob}")
-        await self._in_thread(self._blobs.put, key, pixels.png, CONTENT_TYPE)
+        await self._in_thread(lambda: self._blobs.put(key, bytes(pixels.png), CONTENT_TYPE))
         return await self._store.run(
             input_calls.keep(tenant, pixels.id, blob, changes=pixels.changes, hold_s=hold_s)
         )
 
     async def take_in(
-        self, asked: JobRequest, *, tenant: str, cut: Mapping[str, bytes] | None = None
+        self, asked: JobRequest, *, tenant: str, cut: Mapping[str, Bytes] | None = None
     ) -> JobRequest:
         """The request with every picture an input. `cut`: pictures cut out of its JSON, by token.
 
@@ -119,7 +119,7 @@ class Intake:
         await self._in_thread(self._blobs.delete, [key])
 
     async def _taken(
-        self, pointer: str, given: Picture, tenant: str, cut: Mapping[str, bytes]
+        self, pointer: str, given: Picture, tenant: str, cut: Mapping[str, Bytes]
     ) -> Input:
         try:
             if given.job is not None:
@@ -197,7 +197,7 @@ def _with_inputs(spec: JobSpec, fitted: Mapping[str, str]) -> JobSpec:
     return spec.model_copy(update=new)
 
 
-def _check_used(asked: JobRequest, cut: Mapping[str, bytes]) -> None:
+def _check_used(asked: JobRequest, cut: Mapping[str, Bytes]) -> None:
     """Raise InvalidRequest where a large string of the JSON is no picture: it was cut out of it."""
     used = {picture.data for picture in _pictures(asked).values()}
     if not used.issuperset(cut):

@@ -79,7 +79,7 @@ async def send_input(
     async with services.intake.bodies.read(
         request, form or whole, tenant=caller.tenant, most_bytes=most_bytes
     ):
-        data = form.file() if form else bytes(whole.data)
+        data = form.file() if form else whole.data
         colour = f"#{background.lstrip('#')}" if background else None
         made = await services.intake.upload(data, tenant=caller.tenant, background=colour)
     view = input_of(made, base_url(request))
