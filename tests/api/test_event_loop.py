@@ -7,10 +7,9 @@ The figures by the clock are those of benchmarks/event_loop.py.
 from __future__ import annotations
 
 import asyncio
-import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -18,11 +17,10 @@ from api.deps import strict_json
 from api.intake.bodies import PictureCutter
 from api.policy import normal_form
 from jobs.errors import InvalidRequest
-from tests.api.hostile_bodies import HOSTILE, SMALL, Hostile, doubled
+from tests.api.hostile_bodies import HOSTILE, SMALL, Hostile, doubled, send
 from tests.api.serving import Served
 
 FLOOR_S = 0.004  # below it a callback is short, and its time is noise
-FILE_BYTES = 1_000_000  # from here on a body is taken in pieces: more of it is more pieces
 
 
 class Holds:
@@ -55,39 +53,17 @@ def holds(served: Served, monkeypatch: pytest.MonkeyPatch) -> Holds:
     return watched
 
 
-def send(served: Served, hostile: Hostile, size: int) -> int:
-    """The status that one such request is answered with."""
-    wire = http.client.HTTPConnection(*served.address, timeout=60)
-    query = hostile.query(size)
-    path = f"{hostile.path}?{query}" if query else hostile.path
-    body: bytes | Iterator[bytes] = hostile.body(size)
-    if hostile.chunk:
-        body = (b"".join([b"1\r\n1\r\n"] * size), b"0\r\n\r\n")  # type: ignore[assignment]
-        wire.putrequest(hostile.method, path)
-        wire.putheader("transfer-encoding", "chunked")
-        wire.putheader("content-type", "application/json")
-        wire.endheaders()
-        wire.send(b"".join(body))
-    else:
-        wire.request(hostile.method, path, body=body, headers=hostile.headers)
-    try:
-        answer = wire.getresponse()
-        assert len(answer.read()) <= 4_096 or answer.status == 200
-        return answer.status
-    finally:
-        wire.close()
-
-
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
 def test_no_request_holds_the_loop(served: Served, holds: Holds, hostile: Hostile):
-    # twice the JSON may take twice the time, not four times; eight times the file is no longer hold
-    less = 8 if hostile.most > FILE_BYTES else 2
-    send(served, hostile, hostile.most // less)  # what is made once is made now
+    # JSON is parsed whole: twice of it may take twice the time, not four times. All else is taken
+    # in pieces: eight times of it is more pieces
+    less = 2 if hostile.most == SMALL and not hostile.chunk else 8
+    send(served.address, hostile, hostile.most // less)  # what is made once is made now
     holds.taken()
-    send(served, hostile, hostile.most // less)
+    send(served.address, hostile, hostile.most // less)
     before_s = holds.taken()
 
-    status = send(served, hostile, hostile.most)
+    status = send(served.address, hostile, hostile.most)
 
     assert status < 500
     assert holds.taken() < 3 * max(before_s, FLOOR_S)
