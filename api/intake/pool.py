@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -61,9 +61,15 @@ class Decoders:
     """A handful of decoder processes and the line before them."""
 
     def __init__(
-        self, *, max_pixels: int, processes: int = PROCESSES, decode_s: float = DECODE_S
+        self,
+        *,
+        max_pixels: int,
+        processes: int = PROCESSES,
+        decode_s: float = DECODE_S,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self._max_pixels = max_pixels
+        self._program = program
         self._decode_s = decode_s
         self._free: list[Process] = []
         self._turns = Turns(processes, most_each=max(1, processes - 1))
@@ -137,7 +143,7 @@ class Decoders:
         # Our folder, and nothing else of the environment: no key and no password is in it.
         environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ.get("PATH", "")}
         return await asyncio.create_subprocess_exec(
-            *PROGRAM, str(self._max_pixels), stdin=PIPE, stdout=PIPE, env=environ,
+            *self._program, str(self._max_pixels), stdin=PIPE, stdout=PIPE, env=environ,
             limit=MAX_ANSWER_LINE,
         )  # fmt: skip
 
