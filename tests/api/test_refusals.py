@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -64,6 +65,15 @@ def test_so_it_is_whatever_is_refused(
     answers = [refused(served.address, path, 9_000_000, headers) for _ in range(5)]
 
     assert answers == [expected] * 5
+
+
+def test_many_uploads_at_once_are_all_answered(served: Served):
+    with ThreadPoolExecutor(16) as pool:
+        sent = [
+            pool.submit(refused, served.address, "/v1/inputs", 3_000_000, PNG) for _ in range(16)
+        ]
+
+    assert {one.result() for one in sent} <= {(422, "invalid_request"), (503, "intake_busy")}
 
 
 def test_headers_without_an_end_are_a_400(served: Served):
