@@ -109,6 +109,7 @@ class PictureCutter:
 
     def __init__(self, *, usual_bytes: int) -> None:
         self._usual_bytes = usual_bytes
+        self._small: bytes | None = b""  # all of it, while no string of it can be a picture
         self._kept = bytearray()
         self._pictures: dict[str, bytearray] = {}
         self._string: bytearray | None = None  # the one that has begun and not ended
@@ -116,6 +117,11 @@ class PictureCutter:
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece."""
+        if self._small is not None:
+            self._small += piece
+            if len(self._small) <= min(CUT_AT, self._usual_bytes):
+                return
+            piece, self._small = self._small, None
         piece = self._held_back + piece
         # escapes of two bytes, gone: every quote that is left begins or ends a string
         quotes = piece.replace(b"\\\\", b"__").replace(b'\\"', b"__")
@@ -154,6 +160,8 @@ class PictureCutter:
 
     def cut(self) -> Cut:
         """The JSON and its pictures, after the last piece. Raises InvalidRequest."""
+        if self._small is not None:
+            return Cut(self._small, {})
         if self._string is not None or self._held_back:
             raise InvalidRequest([Problem("", "invalid_json", "a string in the body has no end")])
         return Cut(bytes(self._kept), self._pictures)
