@@ -7,9 +7,10 @@ The figures by the clock are those of benchmarks/event_loop.py.
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -47,10 +48,12 @@ class Holds:
 
 
 @pytest.fixture
-def holds(served: Served, monkeypatch: pytest.MonkeyPatch) -> Holds:
+def holds(served: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Holds]:
     watched = Holds(served.thread)
     monkeypatch.setattr(asyncio.Handle, "_run", watched.wrap(asyncio.Handle._run))
-    return watched
+    gc.disable()  # a look for garbage in all that pytest has takes 0.1 s of whoever it falls on
+    yield watched
+    gc.enable()
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
@@ -58,15 +61,19 @@ def test_no_request_holds_the_loop(served: Served, holds: Holds, hostile: Hostil
     # JSON is parsed whole: twice of it may take twice the time, not four times. All else is taken
     # in pieces: eight times of it is more pieces
     less = 2 if hostile.most == SMALL and not hostile.chunk else 8
-    send(served.address, hostile, hostile.most // less)  # what is made once is made now
-    holds.taken()
-    send(served.address, hostile, hostile.most // less)
-    before_s = holds.taken()
 
-    status = send(served.address, hostile, hostile.most)
+    def held_s(size: int) -> float:
+        """The longest hold, the less of two tries: what is made once is made in the first."""
+        found: list[float] = []
+        for _ in range(2):
+            holds.taken()
+            assert send(served.address, hostile, size) < 500
+            found.append(holds.taken())
+        return min(found)
 
-    assert status < 500
-    assert holds.taken() < 3 * max(before_s, FLOOR_S)
+    less_s = held_s(hostile.most // less)
+
+    assert held_s(hostile.most) < 3 * max(less_s, FLOOR_S)
 
 
 def least_s(call: Callable[[], object]) -> float:
