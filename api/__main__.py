@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -17,8 +18,9 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from api import keys_cli
+from api import connections, keys_cli
 from api.app import create_app
+from api.connections import Connections
 from api.keystore import open_keystore
 from api.middleware import request_stamp
 from api.protocol import TimedH11Protocol
@@ -32,11 +34,24 @@ log = logging.getLogger(__name__)
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn waits for open answers: streams must be ended first, or it waits for ever."""
+    """uvicorn with a limit on its connections, and a way down that ends.
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    It waits for open answers: streams must be ended first, or it waits for ever.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, *, max_connections: int) -> None:
         super().__init__(config)
         self._app = app
+        self.server_state = Connections(max_connections)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; the kernel keeps more connections waiting than the loop accepts in one turn."""
+        connections.log_seldom(asyncio.get_running_loop())
+        await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                with listening.dup() as same:
+                    same.listen(connections.WAITING)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End streams and waits, then do as uvicorn does."""
@@ -76,8 +91,11 @@ def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
     told = {"host": asked.host, "port": asked.port}
     settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
     settings = settings.model_copy(update={"host": where(settings, asked)})
+    files = connections.open_files()
+    settings, max_connections = within(files, settings)
     asyncio.run(_check(settings))
     set_up(settings.log_level, stamp=request_stamp)
+    log.info("api.limits", extra={"files": files, "connections": max_connections})
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -91,13 +109,27 @@ def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,  # our own has the request ID and no query
         server_header=False,
+        backlog=connections.accepts_of(files),
     )
-    server = DrainingServer(config, app)
+    gc.collect()
+    gc.freeze()  # what stays for ever: a look for garbage among it held the loop for 47 ms
+    server = DrainingServer(config, app, max_connections=max_connections)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises it again at the end; told to end and ended is exit code 0
         signal.signal(number, lambda _number, _frame: None)
     server.run(sockets=[inherited(asked.fd)] if asked.fd is not None else None)
     return 0 if server.started else 3
+
+
+def within(files: int, settings: ApiSettings) -> tuple[ApiSettings, int]:
+    """The settings, with no more streams and downloads than `files` allow; and the connections.
+
+    A quarter of the connections is for those that ask for an answer and go. Raises SettingsError.
+    """
+    downloads = connections.downloads_of(files, settings.max_downloads)
+    most = connections.connections_of(files, settings.max_connections, downloads=downloads)
+    streams = max(1, min(settings.max_streams, most * 3 // 4))
+    return settings.model_copy(update={"max_downloads": downloads, "max_streams": streams}), most
 
 
 def inherited(fd: int) -> socket.socket:

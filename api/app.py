@@ -71,6 +71,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await asyncio.to_thread(app.openapi)  # 0.2 s, which else the first bad request would take
         async with open_services(settings, app.state.metrics, app.state.tracing) as services:
             app.state.services = services
             yield

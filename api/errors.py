@@ -7,9 +7,11 @@ problem that never echoes what was sent.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,6 +132,18 @@ class TooManyStreams(NotAdmitted):
     code = "too_many_streams"
 
 
+class TooManyDownloads(NotAdmitted):
+    """As many pictures are being sent as may be at once."""
+
+    code = "too_many_downloads"
+
+
+class TooManyConnections(NotAdmitted):
+    """As many connections are open as may be, and none of them is idle."""
+
+    code = "too_many_connections"
+
+
 class WorkerMissing(HttpError):
     """There is no such worker, or no more."""
 
@@ -186,7 +200,9 @@ TABLE: dict[type[PrintworksError], Shown] = {
     jobs_errors.TenantLimit: Shown(429, "You have as many jobs under way as you may"),
     RateLimited: Shown(429, "This key asks too often"),
     TooManyStreams: Shown(429, "Too many open streams"),
+    TooManyDownloads: Shown(429, "Too many pictures are being sent"),
     IntakeBusy: Shown(503, "Too many pictures arrive at once"),
+    TooManyConnections: Shown(503, "Too many connections are open"),
     jobs_errors.QueueFull: Shown(503, "The queue is full"),
     NotAdmitted: Shown(503, "The job cannot be taken now"),
     jobs_errors.JobGone: Shown(410, "The job was deleted or has expired"),
@@ -340,4 +356,9 @@ def methods_at(request: Request) -> list[str]:
 
 
 def _matches(template: str, path: str) -> bool:
-    return compile_path(template)[0].match(path) is not None
+    return _pattern(template).match(path) is not None
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return compile_path(template)[0]

@@ -69,7 +69,7 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started = scope["began_s"] = time.perf_counter()
         request_id = _request_id(scope)
         scope["request_id"] = request_id
         request_id_now.set(request_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -36,7 +37,7 @@ class KnownQuery:
             problems = self._problems(scope)
             if problems:
                 refusal = problem_response(
-                    InvalidRequest(problems[:MOST]),
+                    InvalidRequest(problems),
                     path=scope["path"],
                     request_id=scope.get("request_id", ""),
                 )
@@ -52,7 +53,9 @@ class KnownQuery:
                 known = verbs[scope["method"]]
                 query = scope["query_string"].decode("latin-1")
                 names = dict.fromkeys(name for name, _ in parse_qsl(query, keep_blank_values=True))
-                return [_unknown(name, known) for name in names if name not in known]
+                unknown = (name for name in names if name not in known)
+                # the nearest name is only looked for where it is told: 10,000 took 80 ms
+                return [_unknown(name, known) for name in islice(unknown, MOST)]
         return []  # no such route, or a page
 
 

@@ -52,7 +52,20 @@ class ApiSettings(RoleSettings):
     max_open_jobs: int = Field(
         1_000, ge=1, description="unfinished jobs one tenant may have, where its key says nothing"
     )
-    max_wait_s: int = Field(60, ge=0, le=60, description="the longest wait of Prefer: wait=N")
+    max_wait_s: int = Field(
+        55,
+        ge=0,
+        le=55,  # proxies and balancers cut what is silent for 60 s: the answer must be there before
+        description="the longest wait of Prefer: wait=N",
+    )
+    max_connections: int | None = Field(
+        None,
+        ge=8,
+        description="connections held at once; unset: what the limit of open files allows",
+    )
+    max_downloads: int = Field(
+        256, ge=1, description="pictures sent at once, half of them to one tenant at most"
+    )
     max_streams: int = Field(2_000, ge=1, description="event streams and waits held at once")
     max_tenant_streams: int = Field(200, ge=1, description="the same, of one tenant")
     blocked_prompts: Path | None = Field(

@@ -16,6 +16,7 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, Request
 
+from api.downloads import Downloads
 from api.figures import Figures
 from api.following import Following
 from api.groupstore import GroupStore
@@ -33,6 +34,9 @@ from jobs.store import AsyncJobStore
 from jobs.tracing import OFF, Tracing
 
 log = logging.getLogger(__name__)
+# Threads that parse large JSON. Few: each holds the interpreter for 5 ms at a time, and the loop
+# waits for all of them.
+PARSERS = 2
 BLOB_THREADS = 32  # as many as boto3 keeps connections; other threads stay free for other work
 
 
@@ -45,8 +49,10 @@ class Services:
     store: AsyncJobStore
     blobs: Blobs
     blob_threads: anyio.CapacityLimiter
+    parsers: anyio.CapacityLimiter
     keys: KeyStore
     following: Following
+    downloads: Downloads
     readiness: Readiness
     webhooks: Webhooks
     metrics: Metrics
@@ -86,8 +92,10 @@ async def open_services(
             store=store,
             blobs=blobs,
             blob_threads=blob_threads,
+            parsers=anyio.CapacityLimiter(PARSERS),
             keys=keys,
             following=following,
+            downloads=Downloads(settings.max_downloads),
             readiness=Readiness(store, blobs, blob_threads, waived=settings.waived),
             webhooks=webhooks,
             metrics=metrics,

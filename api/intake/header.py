@@ -1,17 +1,28 @@
-"""What the first bytes of a picture declare: format and size, read before any decoder is.
+"""The structure of a picture file: format, size, scans and parts, read before any decoder is.
 
-Owns a few lines of three formats. Pure. Why it is needed: WebP's decoder takes two canvases of
-memory when a file is opened, before anybody can ask how large they are (16383 x 16383: 2 GB).
+Owns a few lines of three formats. Pure, and linear in the file. Why it is needed: WebP's decoder
+takes two canvases of memory when a file is opened, before anybody can ask how large they are (16383
+x 16383: 2 GB); and each scan of a progressive JPEG passes over the whole picture (20,000 scans in
+286 kB: 20 s).
 """
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 Kind = Literal["png", "jpeg", "webp"]
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; not DHT, JPG, DAC
 _JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+# the next marker: not a stuffed byte, a fill byte or a restart in the pixels of a scan
+_JPEG_NEXT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+MAX_SCANS = 100  # encoders write 1 to 20
+MAX_PARTS = (
+    20_000  # chunks or segments: of 10 MiB, as many as an encoder writes with 512 bytes each
+)
 
 
 class Declared(NamedTuple):
@@ -65,3 +76,47 @@ def _webp(data: bytes) -> Declared | None:
         case _:
             return None
     return Declared("webp", width, height)
+
+
+def overdone(data: bytes) -> str | None:
+    """The reason why a file is dearer to decode than a picture of its size needs, or None."""
+    scans = 0
+    for parts, part in enumerate(_parts(data), start=1):
+        scans += part == _JPEG_SCAN
+        if scans > MAX_SCANS:
+            return f"it has more than {MAX_SCANS} scans: save it again"
+        if parts > MAX_PARTS:
+            return f"it has more than {MAX_PARTS} parts: save it again"
+    return None
+
+
+def _parts(data: bytes) -> Iterator[int]:
+    """The markers of a JPEG, or a 0 for each chunk of a PNG or WebP."""
+    if data.startswith(b"\xff\xd8"):
+        yield from _jpeg_markers(data)
+    elif data.startswith(b"RIFF"):
+        yield from _chunks(data, first=12, head=8, order="<", length_at=4, even=True)
+    else:
+        yield from _chunks(data, first=8, head=12, order=">", length_at=0, even=False)
+
+
+def _jpeg_markers(data: bytes) -> Iterator[int]:
+    at = 2
+    while found := _JPEG_NEXT.search(data, at):
+        marker, at = data[found.end() - 1], found.end()
+        if marker == _JPEG_END:  # what is behind it is another file's: an MPO's second picture
+            return
+        yield marker
+        if marker not in _JPEG_ALONE and len(data) >= at + 2:
+            at += struct.unpack(">H", data[at : at + 2])[0]
+
+
+def _chunks(
+    data: bytes, *, first: int, head: int, order: str, length_at: int, even: bool
+) -> Iterator[int]:
+    """A 0 a chunk. `head`: bytes of a chunk besides its data; `even`: its data are padded."""
+    at = first
+    while at + length_at + 4 <= len(data):
+        length = struct.unpack_from(f"{order}I", data, at + length_at)[0]
+        at += head + length + (length % 2 if even else 0)
+        yield 0

@@ -1,7 +1,8 @@
 """The decoder's processes: a few, started when first needed, killed when they take too long.
 
 Owns their pipes and their time. Knows no picture. Invariant: whatever a picture does to its
-decoder (hang, crash, eat memory), the API's loop never waits and the next picture is decoded.
+decoder (hang, crash, eat memory), the API's loop never waits, the next picture is decoded, and
+another tenant's finds a decoder free.
 """
 
 from __future__ import annotations
@@ -10,22 +11,26 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
 from api.errors import IntakeBusy
+from api.intake.turns import Turns
 from jobs.settings import ROOT
 
 log = logging.getLogger(__name__)
-PROCESSES = 2
-DECODE_S = 20.0  # 16 megapixels take 1 to 2 s; this is for a machine that is ten times slower
+PROCESSES = 3  # one tenant has at most two of them: the third is started when somebody else comes
+DECODE_S = 20.0  # by the clock; its CPU time is bounded by the decoder itself, and is less
 LINE_S = 10.0  # the longest wait for a free decoder; then: try again later
 PROGRAM = (sys.executable, "-m", "api.intake.decoder")
 MAX_ANSWER_LINE = 64 * 1024
+PIECE = 256 * 1024  # bytes that go through a pipe in one turn of the loop
+Bytes = bytes | bytearray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +41,7 @@ class Pixels:
     height: int
     pixel_sha256: str
     changes: tuple[str, ...]
-    png: bytes
+    png: Bytes
 
     @property
     def id(self) -> str:
@@ -56,12 +61,18 @@ class Decoders:
     """A handful of decoder processes and the line before them."""
 
     def __init__(
-        self, *, max_pixels: int, processes: int = PROCESSES, decode_s: float = DECODE_S
+        self,
+        *,
+        max_pixels: int,
+        processes: int = PROCESSES,
+        decode_s: float = DECODE_S,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self._max_pixels = max_pixels
+        self._program = program
         self._decode_s = decode_s
         self._free: list[Process] = []
-        self._turns = asyncio.Semaphore(processes)
+        self._turns = Turns(processes, most_each=max(1, processes - 1))
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,22 +82,29 @@ class Decoders:
             await _end(self._free.pop())
 
     async def decode(
-        self, data: bytes, *, max_bytes: int, base64: bool = False, background: str | None = None
+        self,
+        data: Bytes,
+        *,
+        tenant: str,
+        max_bytes: int,
+        base64: bool = False,
+        background: str | None = None,
     ) -> Pixels:
         """The plain pixels of a picture. Raises Undecodable, IntakeBusy."""
         return await self._ask(
             {"what": "decode", "base64": base64, "max_bytes": max_bytes, "background": background},
             data,
+            tenant,
         )
 
-    async def resize(self, png: bytes, *, width: int, height: int, how: str) -> Pixels:
+    async def resize(self, png: bytes, *, tenant: str, width: int, height: int, how: str) -> Pixels:
         """A picture of ours at another size. Raises Undecodable, IntakeBusy."""
         return await self._ask(
-            {"what": "resize", "width": width, "height": height, "how": how}, png
+            {"what": "resize", "width": width, "height": height, "how": how}, png, tenant
         )
 
-    async def _ask(self, question: dict[str, Any], data: bytes) -> Pixels:
-        async with self._turn():
+    async def _ask(self, question: dict[str, Any], data: Bytes, tenant: str) -> Pixels:
+        async with self._turn(tenant):
             process = self._free.pop() if self._free else await self._start()
             kept = False
             try:
@@ -97,6 +115,9 @@ class Decoders:
                 log.warning("decoder.too_slow", extra={"pid": process.pid})
                 raise Undecodable("too_slow", "it takes too long to decode") from None
             except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+                if await _end(process) == -signal.SIGXCPU:
+                    log.warning("decoder.too_slow", extra={"pid": process.pid})
+                    raise Undecodable("too_slow", "it takes too long to decode") from None
                 log.warning("decoder.died", extra={"pid": process.pid})
                 raise Undecodable("unreadable", "it cannot be decoded") from None
             finally:
@@ -110,40 +131,46 @@ class Decoders:
         return Pixels(**answer, png=png)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
-        try:
-            async with asyncio.timeout(LINE_S):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise IntakeBusy("too many pictures are being read: send it again") from None
-        try:
+    async def _turn(self, tenant: str) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as turn:
+            try:
+                await turn.enter_async_context(self._turns.take(tenant, timeout_s=LINE_S))
+            except TimeoutError:
+                raise IntakeBusy("too many pictures are being read: send it again") from None
             yield
-        finally:
-            self._turns.release()
 
     async def _start(self) -> Process:
         # Our folder, and nothing else of the environment: no key and no password is in it.
         environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ.get("PATH", "")}
         return await asyncio.create_subprocess_exec(
-            *PROGRAM, str(self._max_pixels), stdin=PIPE, stdout=PIPE, env=environ,
+            *self._program, str(self._max_pixels), stdin=PIPE, stdout=PIPE, env=environ,
             limit=MAX_ANSWER_LINE,
         )  # fmt: skip
 
 
 async def _exchange(
-    process: Process, question: dict[str, Any], data: bytes
-) -> tuple[dict[str, Any], bytes]:
+    process: Process, question: dict[str, Any], data: Bytes
+) -> tuple[dict[str, Any], bytearray]:
+    """Ask and be answered, in pieces: a copy of 48 MB at once would hold the loop for 20 ms."""
     assert process.stdin, "made with pipes"
     assert process.stdout, "made with pipes"
     line = json.dumps({**question, "bytes": len(data)}).encode() + b"\n"
     process.stdin.write(line)
-    process.stdin.write(data)
-    await process.stdin.drain()
+    for at in range(0, len(data), PIECE):
+        process.stdin.write(memoryview(data)[at : at + PIECE])
+        await process.stdin.drain()
     answer: dict[str, Any] = json.loads(await process.stdout.readline() or b"x")
-    return answer, await process.stdout.readexactly(answer.pop("bytes"))
+    png, size = bytearray(), answer.pop("bytes")
+    while len(png) < size:
+        piece = await process.stdout.read(min(PIECE, size - len(png)))
+        if not piece:
+            raise ConnectionResetError("the decoder ended in its answer")
+        png += piece
+    return answer, png
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process) -> int:
+    """Its exit status, after it was killed if it had not ended by itself."""
     with suppress(ProcessLookupError):
         process.kill()
-    await process.wait()
+    return await process.wait()

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from api.errors import ImageMissing
 from api.intake.bodies import LargeBodies
-from api.intake.pool import Decoders, Pixels, Undecodable
+from api.intake.pool import Bytes, Decoders, Pixels, Undecodable
 from api.settings import ApiSettings
 from jobs.blobs import Blobs
 from jobs.choices import Picture
@@ -54,11 +54,14 @@ class Intake:
             usual_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
         )
 
-    async def upload(self, data: bytes, *, tenant: str, background: str | None = None) -> Input:
+    async def upload(self, data: Bytes, *, tenant: str, background: str | None = None) -> Input:
         """Store a picture that was sent by itself. Raises InvalidRequest, IntakeBusy."""
         try:
             pixels = await self._decoders.decode(
-                data, max_bytes=self._settings.max_input_bytes, background=background
+                data,
+                tenant=tenant,
+                max_bytes=self._settings.max_input_bytes,
+                background=background,
             )
         except Undecodable as refused:
             raise InvalidRequest([Problem("", refused.code, refused.detail)]) from None
@@ -81,13 +84,13 @@ class Intake:
         if known is not None:
             return known
         key = blob_of(f"{tenant}/{pixels.id}/{blob}")
-        await self._in_thread(self._blobs.put, key, pixels.png, CONTENT_TYPE)
+        await self._in_thread(lambda: self._blobs.put(key, bytes(pixels.png), CONTENT_TYPE))
         return await self._store.run(
             input_calls.keep(tenant, pixels.id, blob, changes=pixels.changes, hold_s=hold_s)
         )
 
     async def take_in(
-        self, asked: JobRequest, *, tenant: str, cut: Mapping[str, bytes] | None = None
+        self, asked: JobRequest, *, tenant: str, cut: Mapping[str, Bytes] | None = None
     ) -> JobRequest:
         """The request with every picture an input. `cut`: pictures cut out of its JSON, by token.
 
@@ -134,7 +137,7 @@ class Intake:
         return True
 
     async def _taken(
-        self, pointer: str, given: Picture, tenant: str, cut: Mapping[str, bytes]
+        self, pointer: str, given: Picture, tenant: str, cut: Mapping[str, Bytes]
     ) -> Input:
         try:
             if given.job is not None:
@@ -142,6 +145,7 @@ class Intake:
             data = given.data or ""
             pixels = await self._decoders.decode(
                 cut.get(data) or data.encode("utf-8", "replace"),
+                tenant=tenant,
                 max_bytes=self._settings.max_input_bytes,
                 base64=True,
                 background=given.background,
@@ -160,9 +164,8 @@ class Intake:
         if image is None:
             raise ImageMissing(f"{pointer}: the job is {record.status} and has no image {index}")
         data = await self._read(image.key)
-        return await self.keep(
-            await self._decoders.decode(data, max_bytes=OWN_BYTES), tenant=tenant
-        )
+        pixels = await self._decoders.decode(data, tenant=tenant, max_bytes=OWN_BYTES)
+        return await self.keep(pixels, tenant=tenant)
 
     async def _resized(self, an_id: str, spec: JobSpec, tenant: str) -> str:
         assert spec.resize is not None, "jobs/resolve_inputs.py refuses another size without it"
@@ -170,7 +173,7 @@ class Intake:
         png = await self._read(blob_of(f"{tenant}/{an_id}/{found.blob}"))
         try:
             pixels = await self._decoders.resize(
-                png, width=spec.width, height=spec.height, how=spec.resize
+                png, tenant=tenant, width=spec.width, height=spec.height, how=spec.resize
             )
         except Undecodable as refused:
             raise InvalidRequest([Problem("/resize", refused.code, refused.detail)]) from None
@@ -212,7 +215,7 @@ def _with_inputs(spec: JobSpec, fitted: Mapping[str, str]) -> JobSpec:
     return spec.model_copy(update=new)
 
 
-def _check_used(asked: JobRequest, cut: Mapping[str, bytes]) -> None:
+def _check_used(asked: JobRequest, cut: Mapping[str, Bytes]) -> None:
     """Raise InvalidRequest where a large string of the JSON is no picture: it was cut out of it."""
     used = {picture.data for picture in _pictures(asked).values()}
     if not used.issuperset(cut):

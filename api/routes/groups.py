@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from api.answers import json_answer
 from api.auth import Caller, Reader, Writer
-from api.deps import base_url, read_body, strict_json
+from api.deps import base_url, parsed, read_body, strict_json
 from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
 from api.groupstore import GroupMissing, group_idempotency
 from api.idempotency import IdempotencyKey, key_of
@@ -91,7 +91,11 @@ class GroupView(View):
 
 async def read_group_request(request: Request) -> GroupRequest:
     """The group in the body; a problem's pointer says which job it is of."""
-    body = strict_json(await read_body(request))
+    return await parsed(request, await read_body(request), _group_request)
+
+
+def _group_request(json: bytes) -> GroupRequest:
+    body = strict_json(json)
     if not isinstance(body, dict) or not isinstance(body.get("jobs"), list):
         raise InvalidRequest([Problem("/jobs", "missing", 'send {"jobs": [...]}')])
     if not 1 <= len(body["jobs"]) <= MAX_JOBS:

@@ -19,7 +19,7 @@ from fastapi.responses import StreamingResponse
 from api.answers import holds
 from api.auth import Reader
 from api.deps import JobId
-from api.errors import ImageMissing, RangeNotSatisfiable
+from api.errors import ImageMissing, RangeNotSatisfiable, TooManyDownloads
 from api.openapi import problems
 from api.state import Services, ServicesDep
 from jobs.blobs import BlobStream
@@ -41,7 +41,7 @@ ANSWERS = {
     206: {"description": "The range asked for", **_PICTURE},
     302: {"description": "To a URL that needs no key and ends after 10 minutes"},
     304: {"description": "As your ETag says"},
-} | problems(JobMissing, JobGone, RangeNotSatisfiable, BlobsUnavailable)
+} | problems(JobMissing, JobGone, RangeNotSatisfiable, TooManyDownloads, BlobsUnavailable)
 
 
 @router.get("/{image}", summary="Get a picture", response_class=Response, responses=ANSWERS)
@@ -59,6 +59,7 @@ async def get_image(
     found = find_image(record, image)
     if redirect:
         return await _redirect(services, found, file_name(job_id, found))
+    services.downloads.check_room(caller.tenant)
     span = byte_range(request.headers.get("range"), found.bytes)
     stream = await _open(services, found, span)
     if_range = request.headers.get("if-range")
@@ -73,7 +74,7 @@ async def get_image(
     if stream.content_range:
         headers["content-range"] = stream.content_range
     return StreamingResponse(
-        chunks_of(services, stream),
+        chunks_of(services, stream, tenant=caller.tenant),
         status_code=206 if span else 200,
         media_type=found.content_type,
         headers=headers,
@@ -170,13 +171,16 @@ async def _close(services: Services, stream: BlobStream) -> None:
     await anyio.to_thread.run_sync(stream.close, limiter=services.blob_threads)
 
 
-async def chunks_of(services: Services, stream: BlobStream) -> AsyncGenerator[bytes]:
-    """The stream, each read in a thread; closed whatever happens to the client."""
+async def chunks_of(
+    services: Services, stream: BlobStream, *, tenant: str
+) -> AsyncGenerator[bytes]:
+    """The stream, each read in a thread; counted, and closed whatever happens to the client."""
     chunks = stream.chunks()
     try:
-        while chunk := await anyio.to_thread.run_sync(
-            next, chunks, b"", limiter=services.blob_threads
-        ):
-            yield chunk
+        with services.downloads.counted(tenant):
+            while chunk := await anyio.to_thread.run_sync(
+                next, chunks, b"", limiter=services.blob_threads
+            ):
+                yield chunk
     finally:
         stream.close()

@@ -17,8 +17,9 @@ from pydantic import AfterValidator
 from api.answers import holds, json_answer
 from api.auth import Reader, Writer
 from api.deps import base_url, media_type
-from api.errors import IntakeBusy, UnsupportedMediaType
-from api.intake.bodies import file_in_form
+from api.errors import IntakeBusy, TooManyDownloads, UnsupportedMediaType
+from api.intake.bodies import Whole
+from api.intake.forms import FormFile
 from api.openapi import problems
 from api.routes.images import CACHING, chunks_of
 from api.schemas import InputView, input_of
@@ -73,26 +74,27 @@ async def send_input(
     ] = None,
 ) -> Response:
     """PNG, JPEG or WebP, as the body or as the file of a form. Sent twice, it is the same input."""
-    form = _check_type(request)
-    intake, settings = services.intake, services.settings
-    async with intake.bodies.read(request, most_bytes=settings.max_input_bytes) as body:
-        kind = request.headers.get("content-type", "")
-        data = file_in_form(body, kind) if form else bytes(body)
+    form, most_bytes = _form(request), services.settings.max_input_bytes
+    whole = Whole()
+    async with services.intake.bodies.read(
+        request, form or whole, tenant=caller.tenant, most_bytes=most_bytes
+    ):
+        data = form.file() if form else whole.data
         colour = f"#{background.lstrip('#')}" if background else None
-        made = await intake.upload(data, tenant=caller.tenant, background=colour)
+        made = await services.intake.upload(data, tenant=caller.tenant, background=colour)
     view = input_of(made, base_url(request))
     location = f"{base_url(request)}/v1/inputs/{made.id}"
     return json_answer(view, status=201, headers={"location": location})
 
 
-def _check_type(request: Request) -> bool:
-    """Whether the body is a form. Raises UnsupportedMediaType if it is no picture either."""
+def _form(request: Request) -> FormFile | None:
+    """The reader of a form, if the body is one. Raises UnsupportedMediaType if it is no picture."""
     kind = media_type(request)
     if kind == FORM:
-        return True
+        return FormFile(request.headers["content-type"])
     if kind not in PICTURES:
         raise UnsupportedMediaType(f"send one of {', '.join(PICTURES)}, {FORM}")
-    return False
+    return None
 
 
 @router.get("/{input_id}", response_model=InputView, summary="Look at an input", responses=NO_INPUT)
@@ -112,7 +114,7 @@ async def get_input(
         200: {"description": "The pixels, as a PNG", "content": {CONTENT_TYPE: _BYTES}},
         304: {"description": "As your ETag says"},
     }
-    | problems(InputMissing, BlobsUnavailable),
+    | problems(InputMissing, TooManyDownloads, BlobsUnavailable),
 )
 async def get_input_content(
     request: Request, services: ServicesDep, caller: Reader, input_id: InputId
@@ -145,9 +147,11 @@ async def _opened(services: Services, tenant: str, found: Input) -> BlobStream:
 async def _content(
     services: Services, tenant: str, found: Input, headers: dict[str, str]
 ) -> Response:
+    services.downloads.check_room(tenant)
     stream = await _opened(services, tenant, found)
     headers["content-length"] = str(stream.length)
-    return StreamingResponse(chunks_of(services, stream), media_type=CONTENT_TYPE, headers=headers)
+    chunks = chunks_of(services, stream, tenant=tenant)
+    return StreamingResponse(chunks, media_type=CONTENT_TYPE, headers=headers)
 
 
 @router.delete("/{input_id}", status_code=204, summary="Erase an input", responses=NO_INPUT)

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.answers import json_answer, pace, tagged_answer
 from api.auth import Caller, Reader, Writer
-from api.deps import JobId, Prefer, Wait, base_url, read_request, wait_of
+from api.deps import JobId, Prefer, Wait, base_url, read_request, wait_left, wait_of
 from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
 from api.idempotency import IdempotencyKey, idempotency_of, key_of, replay_headers
 from api.openapi import JOB_REQUEST_BODY, problems
@@ -64,17 +64,20 @@ NO_JOB_OR_COPY = problems(JobMissing, JobGone, NotReplicated)
 
 def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
     """What `request` comes to. The seed is drawn here, so that a second sending changes nothing."""
-    try:
-        services.policy.check(request.prompt)
-    except PromptBlocked as blocked:
-        services.metrics.admitted(blocked.code)
-        raise
-    return resolve(
+    spec = resolve(
         request,
         services.catalogue,
         draw_seed=lambda: secrets.randbelow(2**32),
         default_retention_s=services.settings.retention_s,
     )
+    try:
+        services.policy.check(
+            spec.prompt
+        )  # last: its work is bounded by the model's longest prompt
+    except PromptBlocked as blocked:
+        services.metrics.admitted(blocked.code)
+        raise
+    return spec
 
 
 async def spec_of(asked: JobRequest, services: Services, caller: Caller) -> JobSpec:
@@ -148,12 +151,13 @@ async def answer_sent(
     record = admitted.record
     headers = replay_headers(record, replayed=admitted.replayed) if keyed else {}
     if wait_s:
+        wait_s = wait_left(request, wait_s)
         following = services_of(request).following
         record = await following.until_final(record, wait_s, key_id=caller.key_id)
         headers["preference-applied"] = f"wait={wait_s}"
     job = job_of(record, base_url(request))
     headers |= {"location": job.urls.self, **pace(job)}
-    done = wait_s > 0 and job.status.final
+    done = "preference-applied" in headers and job.status.final
     return json_answer(job, status=200 if done else 202, headers=headers)
 
 

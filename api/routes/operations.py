@@ -141,6 +141,7 @@ async def get_metrics(request: Request, services: ServicesDep) -> Response:
     more = [
         gauge("build_info", "The version that runs.", {(own_version(),): 1}, "version"),
         gauge("streams", "Followers of jobs.", {(): services.following.count}),
+        gauge("downloads", "Pictures being sent.", {(): services.downloads.count}),
     ]
     try:
         models = [entry.id for entry in services.catalogue.models]

@@ -6,15 +6,17 @@ Invariant: an endpoint of another tenant is missing, never forbidden.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel
 
 from api.answers import json_answer
 from api.auth import Caller, needs
-from api.deps import read_body
+from api.deps import parsed, read_body
 from api.keystore import Scope
 from api.openapi import problems
 from api.state import ServicesDep
@@ -50,7 +52,16 @@ NO_ENDPOINT = problems(EndpointMissing)
 NO_DELIVERY = problems(EndpointMissing, DeliveryMissing)
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], responses=problems(SealingUnset))
 Owner = Annotated[Caller, needs(Scope.WEBHOOKS)]
-Body = Annotated[bytes, Depends(read_body)]
+
+
+def _body_as(model: type[BaseModel]) -> Any:
+    """The dependency that reads the body as `model`; none at all is an empty object."""
+
+    async def read(request: Request) -> BaseModel:
+        body = await read_body(request)
+        return await parsed(request, body, functools.partial(read_as, model))
+
+    return Depends(read)
 
 
 async def webhooks_of(services: ServicesDep) -> Webhooks:
@@ -96,9 +107,12 @@ DeliveryId = Annotated[str, Depends(delivery_id_of)]
     responses=problems(InvalidRequest, TooManyEndpoints),
     openapi_extra=body_schema(EndpointRequest),
 )
-async def register(owner: Owner, webhooks: WebhooksDep, body: Body) -> Response:
+async def register(
+    owner: Owner,
+    webhooks: WebhooksDep,
+    asked: Annotated[EndpointRequest, _body_as(EndpointRequest)],
+) -> Response:
     """The answer has the signing secret, once."""
-    asked = read_as(EndpointRequest, body)
     await webhooks.check_url(asked.url, pointer="/url")
     endpoint, secret = await webhooks.endpoints.add(
         owner.tenant, asked.url, events=events_of(asked.events), description=asked.description
@@ -130,9 +144,12 @@ async def look(endpoint: EndpointDep) -> Response:
     responses=NO_ENDPOINT | problems(InvalidRequest),
     openapi_extra=body_schema(EndpointChange),
 )
-async def change(endpoint: EndpointDep, webhooks: WebhooksDep, body: Body) -> Response:
+async def change(
+    endpoint: EndpointDep,
+    webhooks: WebhooksDep,
+    asked: Annotated[EndpointChange, _body_as(EndpointChange)],
+) -> Response:
     """What is pending goes to the new URL. Enabling sends what was held meanwhile."""
-    asked = read_as(EndpointChange, body)
     fields: dict[str, str] = {}
     if asked.url is not None:
         await webhooks.check_url(asked.url, pointer="/url")
@@ -164,9 +181,10 @@ async def forget(endpoint: EndpointDep, webhooks: WebhooksDep) -> Response:
     responses=NO_ENDPOINT | problems(InvalidRequest),
     openapi_extra=body_schema(Rotation),
 )
-async def rotate(endpoint: EndpointDep, webhooks: WebhooksDep, body: Body) -> Response:
+async def rotate(
+    endpoint: EndpointDep, webhooks: WebhooksDep, asked: Annotated[Rotation, _body_as(Rotation)]
+) -> Response:
     """The old one signs beside it for a day, or for `overlap_s`."""
-    asked = read_as(Rotation, body)
     secret = await webhooks.endpoints.rotate(endpoint, overlap_s=asked.overlap_s)
     return json_answer(SecretView(secret=secret))
 

@@ -106,9 +106,53 @@ def jpeg_saying(width: int, height: int) -> bytes:
     return bytes(data)
 
 
+def scans(picture: bytes, many: int) -> bytes:
+    """A progressive JPEG whose last scan stands `many` times more: each passes over all of it."""
+    last, end = picture.rindex(b"\xff\xda"), picture.rindex(b"\xff\xd9")
+    return picture[:end] + picture[last:end] * many + picture[end:]
+
+
+def progressive(width: int = 48, height: int = 32) -> bytes:
+    return encoded(a_picture(width, height), "JPEG", progressive=True)
+
+
+def with_parts(many: int) -> bytes:
+    """A good PNG whose pixels come in `many` chunks more, all of them empty."""
+    good = encoded(a_picture())
+    at = good.index(b"IDAT") - 4
+    return good[:at] + chunk(b"IDAT", b"") * many + good[at:]
+
+
+def with_segments(many: int) -> bytes:
+    """A good JPEG with so many comments."""
+    good = encoded(a_picture(), "JPEG")
+    return good[:2] + b"\xff\xfe\x00\x02" * many + good[2:]
+
+
+def with_riff_chunks(many: int) -> bytes:
+    good = encoded(a_picture(), "WEBP", lossless=True)
+    return good + b"JUNK\x00\x00\x00\x00" * many
+
+
+def with_exif(entries: int) -> bytes:
+    """A good JPEG whose EXIF lists what is not there: each entry is a warning of Pillow's."""
+    listed = b"".join(struct.pack("<HHII", k, 2, 60_000, 0) for k in range(entries))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, entries) + listed + bytes(4)
+    good = encoded(a_picture(), "JPEG")
+    return good[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + good[2:]
+
+
 # name: (bytes, the code it is refused with)
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "nothing": (lambda: b"", "unknown_format"),
+    "20,000 scans of 16 megapixels": (
+        lambda: scans(progressive(4096, 4096), 20_000),
+        "too_complex",
+    ),
+    "101 scans": (lambda: scans(progressive(), 101), "too_complex"),
+    "a million chunks": (lambda: with_parts(800_000), "too_complex"),
+    "a million segments": (lambda: with_segments(1_000_000), "too_complex"),
+    "a million chunks of RIFF": (lambda: with_riff_chunks(1_000_000), "too_complex"),
     "text": (lambda: b"not a picture", "unknown_format"),
     "html": (lambda: b"<html><script>alert(1)</script>", "unknown_format"),
     "svg": (lambda: b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unknown_format"),
@@ -177,6 +221,9 @@ def many_texts() -> PngInfo:
 TAKEN: dict[str, tuple[Callable[[], bytes], tuple[int, int], list[str]]] = {
     "png": (lambda: encoded(a_picture()), (48, 32), []),
     "jpeg": (lambda: encoded(a_picture(), "JPEG"), (48, 32), []),
+    "a progressive jpeg with 90 scans": (lambda: scans(progressive(), 80), (48, 32), []),
+    "5,000 entries in its EXIF": (lambda: with_exif(5_000), (48, 32), []),
+    "1,000 chunks": (lambda: with_parts(1_000), (48, 32), []),
     "progressive jpeg": (lambda: encoded(a_picture(), "JPEG", progressive=True), (48, 32), []),
     "webp": (lambda: encoded(a_picture(), "WEBP", lossless=True), (48, 32), []),
     "lossy webp": (lambda: encoded(a_picture(), "WEBP"), (48, 32), []),

@@ -29,6 +29,8 @@ class HastyProtocol(TimedH11Protocol):
     """As in service, but a test waits less."""
 
     headers_s = 0.6
+    send_s = 0.6
+    linger_s = 2.0
 
 
 @dataclass
@@ -57,7 +59,7 @@ def as_operator(redis_url: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(settings: ApiSettings) -> Iterator[Served]:
+def serving(settings: ApiSettings, *, max_connections: int = 1_000) -> Iterator[Served]:
     """An API of these settings, on a free port of 127.0.0.1."""
     app = create_app(settings)
     config = uvicorn.Config(
@@ -70,7 +72,7 @@ def serving(settings: ApiSettings) -> Iterator[Served]:
         http=HastyProtocol,
         h11_max_incomplete_event_size=32_768,
     )
-    server = DrainingServer(config, app)
+    server = DrainingServer(config, app, max_connections=max_connections)
     thread = threading.Thread(target=server.run, name="api")
     thread.start()
     try:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import pytest
+from fastapi import Request
+from pydantic import ValidationError
 
+from api.deps import wait_left
+from api.metrics import Metrics
+from api.routes.events import Stream
 from api.settings import ApiSettings
+from api.state import open_services
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served, serving
 from tests.helpers import wait_until
@@ -170,3 +179,64 @@ def test_a_stream_shows_previews_and_whoever_comes_late_sees_the_last(
     assert [d["step"] for n, d in told if n == "preview"] == [3, 5]
     assert told[-1][0] == "done"
     assert told[0][1]["resolved"]["preview"] is True
+
+
+@pytest.mark.parametrize("asked", ["?wait=60", "?wait=5"])
+def test_a_wait_is_cut_at_the_setting_and_says_so(
+    api_settings: ApiSettings, redis_url: str, asked: str
+):
+    # the clock of proxies, 60 s, scaled down: 1 s stands for the 55 of the setting
+    with serving(api_settings.model_copy(update={"max_wait_s": 1})) as served:
+        sent = served.client.post(f"/v1/jobs{asked}", json={"prompt": "a cat"})
+        looked = served.client.get(f"{sent.json()['urls']['self']}{asked}")
+
+    assert sent.headers["preference-applied"] in {"wait=1", "wait=0"}  # 0: a second was gone
+    assert looked.headers["preference-applied"] == "wait=1"
+    assert (sent.status_code, looked.json()["status"]) == (202, "queued")
+
+
+def test_no_wait_reaches_the_60_s_of_a_proxy():
+    assert ApiSettings().max_wait_s == 55
+    with pytest.raises(ValidationError):
+        ApiSettings(max_wait_s=56)
+
+
+def test_the_time_that_a_request_took_is_of_its_wait(served: Served):
+    def left(wait_s: int, took_s: float) -> int:
+        scope = {"type": "http", "app": served.server.config.app, "headers": []}
+        scope["began_s"] = time.perf_counter() - took_s
+        return wait_left(Request(scope), wait_s)
+
+    # reading a picture took 20 s: it is answered after 55 s in all
+    assert [left(55, 20), left(30, 20), left(55, 70)] == [35, 30, 0]
+
+
+def test_a_stream_with_news_and_nothing_to_say_still_beats(
+    api_settings: ApiSettings, api: httpx2.Client
+):
+    job_id = api.post("/v1/jobs", json={"prompt": "a cat"}).json()["id"]
+
+    async def beats() -> list[str]:
+        async with open_services(api_settings, Metrics()) as services:
+            record = await services.store.read(job_id, tenant="default")
+            told = Stream(services, "", key_id=None, heartbeat_s=0.2).of(record)
+            said = [await anext(told), await anext(told)]
+
+            async def news() -> None:
+                while True:  # as while Redis is away: "look again", and there is nothing new
+                    for followers in services.following._followers.values():
+                        for follower in followers:
+                            follower.look_again()
+                    await asyncio.sleep(0.02)
+
+            task = asyncio.create_task(news())
+            async with asyncio.timeout(10):
+                said += [await anext(told) for _ in range(3)]
+            task.cancel()
+            await told.aclose()
+            return said
+
+    retry, snapshot, *rest = asyncio.run(beats())
+
+    assert (retry, snapshot.partition("\n")[0]) == ("retry: 2000\n\n", "event: snapshot")
+    assert rest == [": still here\n\n"] * 3

@@ -23,10 +23,15 @@ MAX_RSS = 120 * 2**20
 
 @contextmanager
 def process(
-    root: Path, environ: dict[str, str], *args: str, fd: int | None = None
+    root: Path,
+    environ: dict[str, str],
+    *args: str,
+    fd: int | None = None,
+    before: tuple[str, ...] = (),
 ) -> Iterator[subprocess.Popen[str]]:
+    """The API as a process; `before`: what runs it, such as a shell that sets limits."""
     running = subprocess.Popen(
-        [sys.executable, "-m", "api", *args],
+        [*before, sys.executable, "-m", "api", *args],
         cwd=root,
         env={"PATH": os.environ["PATH"], **environ},
         stderr=subprocess.PIPE,
