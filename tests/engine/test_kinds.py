@@ -1,0 +1,107 @@
+"""Every kind of request, in floats: the same alone, in any company and in every lane.
+
+Latents of 32 x 32 and more: at 8 x 8 a convolution has one kernel for all, and finds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from jobs.catalogue import Defaults
+from jobs.samplers import SAMPLERS
+from tests.engine.controls import STEERED
+from tests.engine.floats import differing, each_alone, in_lanes_of
+from tests.engine.runs import with_text
+from tests.engine.test_families import FAMILIES
+from tests.engine.test_family_pictures import a_picture, right_half
+from tests.engine.tiny import a_request, an_entry
+from worker.engine.model import Extras, Model
+from worker.engine.profiles import find_profile
+from worker.messages import Control, ImageRequest
+
+SIDE = 64
+KINDS = ("image", "mask", "control", "image control", "mask control")
+
+
+def a_model(name: str, dtype: torch.dtype) -> Model:
+    """A tiny model of that family, with a ControlNet."""
+    known = STEERED[name]
+    pipeline = known.build()
+    control = known.control(pipeline)
+    pipeline.to(dtype)
+    sampler = known.samplers[0]
+    return Model(
+        an_entry(
+            dtype=str(dtype).removeprefix("torch."),
+            prediction=SAMPLERS[sampler].predictions[0],
+            defaults=Defaults(width=SIDE, height=SIDE, sampler=sampler),
+        ),
+        pipeline,
+        find_profile("auto", type(pipeline).__name__),
+        extras=Extras(controls={"edges": control.to(dtype)}),
+    )
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("sd", torch.float32), ("sd", torch.bfloat16), ("sdxl", torch.float32)],
+    ids=["sd", "sd-bfloat16", "sdxl"],
+)
+def model(request: pytest.FixtureRequest) -> Iterator[Model]:
+    made = a_model(*request.param)
+    yield made
+    made.close()
+
+
+def asked(kind: str, number: int) -> ImageRequest:
+    """A request of that kind, unlike the others of other numbers in all but its size."""
+    picture = a_picture(SIDE, number)
+    return a_request(
+        width=SIDE,
+        height=SIDE,
+        seed=number,
+        steps=5 + number,
+        guidance_scale=2.0 + number,
+        sampler=("ddim", "euler_a", "dpmpp_2m")[number % 3],
+        strength=0.7,
+        image=picture if "image" in kind or "mask" in kind else None,
+        mask=right_half(SIDE) if "mask" in kind else None,
+        control=Control(name="edges", picture=picture) if "control" in kind else None,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_of_any_kind_has_its_bits_in_any_company(model: Model, kind: str):
+    own, texts = [asked(kind, i) for i in range(3)], [asked("text", 3 + i) for i in range(2)]
+    companies = [own[:1] + texts[:1], own[:2], own, own + texts]
+
+    alone = each_alone(model, own + texts)
+
+    assert [differing(model, alone, company) for company in companies] == [[]] * len(companies)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_alone_has_its_bits_in_every_lane(model: Model, kind: str):
+    # An engine right out of mixed load may have learned that four rows cost what two do: images
+    # alone, too, had other bits then than in a fresh one.
+    request = asked(kind, 1)
+    own = each_alone(model, [request])[request.id]
+
+    widths = model.verdict_for(request).lanes.widths
+
+    assert len(widths) > 1
+    assert [w for w in widths if not torch.equal(in_lanes_of(model, w, request), own)] == []
+
+
+def test_images_of_unlike_size_do_not_pad_each_other_where_rows_are_lists():
+    family = FAMILIES["z-image"]
+    model = family.model(lane_width=4)
+    small, large = (family.request(i, width=64 + 32 * i, height=64) for i in range(2))
+    with_text(model, small)
+
+    alone = each_alone(model, [small, large])
+
+    assert differing(model, alone, [small, large]) == []
