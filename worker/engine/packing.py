@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from worker.engine.fingerprint import short_hash
 from worker.engine.gates import Gate, ModelCall
 from worker.engine.layout import lies_alike, strides_of
 from worker.engine.profiles.base import Profile
@@ -49,6 +50,7 @@ class Form:
     parts: list[Part]  # one a leaf
     lists_are_rows: bool
     tables: list[tuple[torch.Tensor, int]]  # shared tensors, and their versions when read
+    pattern: str  # what a self-test tries: the signature without sizes and contents
 
     def arguments(self, leaves: Sequence[Any]) -> dict[str, Any]:
         """By name, as the module wants them."""
@@ -105,8 +107,13 @@ def take_apart(call: ModelCall, profile: Profile, memo: Memo, last: Packed | Non
         for leaf, part in zip(leaves, parts, strict=True)
         if part is Part.SHARED and isinstance(leaf, torch.Tensor)
     ]
-    form = Form(tuple(call.arguments), specs, parts, lists_are_rows, tables)
-    signature = repr((call.gate.number, form.names, [*map(_nesting, specs)], keys))
+    names, nesting = tuple(call.arguments), [*map(_nesting, specs)]
+    signature = repr((call.gate.number, names, nesting, keys))
+    if last is not None and signature == last.signature:
+        pattern = last.form.pattern
+    else:
+        pattern = short_hash(repr((names, nesting, [*map(_pattern_of, leaves, parts)])))
+    form = Form(names, specs, parts, lists_are_rows, tables, pattern)
     return Packed(call.gate, rows, signature, leaves, form)
 
 
@@ -189,8 +196,7 @@ def _part_of(name: str, leaf: Any, rows: int, profile: Profile) -> Part:
 def _key_of(leaf: Any, part: Part, memo: Memo, padded_to: int) -> Hashable:
     match part:
         case Part.TIME:
-            # All others are joined in float32: DDIM counts in int64, Euler in float32.
-            return part, leaf.dtype if getattr(leaf, "dtype", None) in HALF else None
+            return part, _time_dtype(leaf)
         case Part.ROWS:
             # Of the batch nothing: how far apart its rows lie is the same wherever it came from.
             return part, leaf.shape[1:], *_kind_of(leaf), strides_of(leaf)[1:]
@@ -203,12 +209,28 @@ def _key_of(leaf: Any, part: Part, memo: Memo, padded_to: int) -> Hashable:
             return part, _content_key(leaf, memo)
 
 
+def _time_dtype(time: Any) -> torch.dtype:
+    """As it is joined: DDIM counts in int64, Euler in float32."""
+    return time.dtype if isinstance(time, torch.Tensor) and time.dtype in HALF else torch.float32
+
+
 def _content_key(leaf: Any, memo: Memo) -> Hashable:
     if isinstance(leaf, torch.Tensor):
         return leaf.shape, *_kind_of(leaf), leaf.stride(), content_of(leaf, memo)
     if isinstance(leaf, np.ndarray):  # its repr leaves out what is in the middle
         return leaf.shape, str(leaf.dtype), hashlib.sha256(leaf.tobytes()).digest()
     return repr(leaf)
+
+
+def _pattern_of(leaf: Any, part: Part) -> Hashable:
+    """Of a leaf what is the same at every size, text and scale, and may choose a kernel."""
+    first = leaf[0] if part is Part.ITEMS else leaf
+    if part is Part.TIME or not isinstance(first, torch.Tensor):
+        return part, type(first).__name__ if part is not Part.TIME else getattr(
+            leaf, "dtype", None
+        ) in HALF
+    order = sorted(range(first.dim()), key=lambda i: -first.stride(i))
+    return part, *_kind_of(first), None if first.is_contiguous() else order
 
 
 def _kind_of(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ class Verdict:
     cap_rows: int  # more rows than this in one tick only make the others wait
     rows_per_s: float
     need: Need = UNKNOWN  # memory of one model call
+    patterns: frozenset[str] = field(default=frozenset(), compare=False)  # of the calls it tried
 
 
 UNTESTED = Verdict("unpacked", LaneRule((1,)), cap_rows=1, rows_per_s=0.0)
@@ -52,7 +53,8 @@ def self_test(call: Packed, pinned_width: int | None = None) -> Verdict:
         _time(trials.values())
         if not _rows_stay_apart(call, trials[max(trials)]):
             return UNTESTED
-        return _verdict(trials, _widths_alike(trials, call.rows), _need(call, trials))
+        found = _verdict(trials, _widths_alike(trials, call.rows), _need(call, trials))
+        return replace(found, patterns=frozenset({call.form.pattern}))
 
 
 def _trials(call: Packed, widths: Sequence[int]) -> dict[int, _Trial]:
