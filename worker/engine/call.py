@@ -61,7 +61,7 @@ class ImageCall:
         self.company = 0  # images that shared those calls, summed
         self.stage: Stage = "encoding"
         self.stage_since_s: dict[Stage, float] = {}
-        self.memo: dict[int, tuple[torch.Tensor, bytes]] = {}  # content of shared arguments
+        self.memo: dict[int, tuple[torch.Tensor, int, bytes]] = {}  # content of shared arguments
         self._asked: FiniteCheck | None = None  # about the latents of a call before
         self._make = make
         self._greenlet = CallGreenlet(self._run)

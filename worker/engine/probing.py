@@ -10,7 +10,7 @@ what a sampler adds to them decides how they lie at the next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import torch
@@ -59,7 +59,8 @@ def stand_ins(
             image=_grey(width, height) if kind else None,
             mask=_half(width, height) if kind == "mask" else None,
             control=_blank(control, width, height) if control else None,
-            loras=like.loras if like else (),
+            # Files are tested, not scales; at 0 an adapter's own products would not show.
+            loras=tuple(replace(lora, scale=1.0) for lora in like.loras) if like else (),
         )
         for guidance_scale in (max(2.0, entry.defaults.guidance_scale), UNGUIDED)
     ]
@@ -79,10 +80,10 @@ def first_calls(calls: Sequence[ImageCall], profile: Profile) -> list[Packed]:
 
     Runs each image up to where nothing new comes, and drops it. Raises what the first one raised.
     """
-    found: dict[tuple[int, str], Packed] = {}
+    found: dict[tuple[Hashable, str], Packed] = {}
     own = _looked_at(calls[0], profile)
     for seen in (own, *(_looked_at(call, profile) for call in calls[1:])):
-        new: dict[tuple[int, str], Packed] = {}
+        new: dict[tuple[Hashable, str], Packed] = {}
         for packed in seen:
             key = packed.gate.number, packed.form.pattern
             if key not in found:
@@ -90,12 +91,12 @@ def first_calls(calls: Sequence[ImageCall], profile: Profile) -> list[Packed]:
         found = {**new, **found}
     if not own:
         raise calls[0].error or PipelineFailed("the pipeline never called its denoiser")
-    return sorted(found.values(), key=lambda packed: packed.gate is own[-1].gate)
+    return sorted(found.values(), key=lambda packed: packed.gate.number == own[-1].gate.number)
 
 
 def _looked_at(call: ImageCall, profile: Profile) -> list[Packed]:
     """The calls of one image until each network was called twice in one form."""
-    forms: dict[int, list[str]] = {}
+    forms: dict[Hashable, list[str]] = {}
     found: list[Packed] = []
     call.start(0.0)
     while call.parked and call.parked.gate.kind is not Kind.DECODE:
@@ -126,4 +127,4 @@ def _half(width: int, height: int) -> Pixels:
 
 def _blank(control: Control, width: int, height: int) -> Control:
     """The same ControlNet with a grey picture."""
-    return Control(name=control.name, picture=_grey(width, height), scale=control.scale)
+    return Control(name=control.name, picture=_grey(width, height))
