@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -86,16 +87,31 @@ def test_times_of_unlike_types_share_a_call():
     [
         {"sample": torch.ones(2, 4)},
         {"sample": torch.ones(2, 3, dtype=torch.float64)},
+        {"sample": torch.ones(2, 3).to_sparse()},
+        {"sample": torch.nn.Parameter(torch.ones(2, 3))},
+        {"timestep": torch.tensor([1.0, 1.0], dtype=torch.bfloat16)},
         {"shared": torch.zeros(7, 3)},
+        {"shared": torch.ones(3, 7).T},
         {"extra": {"scale": 0.5}},
+        {"extra": {"scale": np.arange(2000.0) != 1000}},
     ],
-    ids=["shape", "dtype", "shared content", "literal"],
+    ids=[
+        "shape",
+        "dtype",
+        "sparse",
+        "subclass",
+        "half a time",
+        "shared content",
+        "shared order",
+        "literal",
+        "array",
+    ],
 )
 def test_calls_that_differ_in_more_than_rows_do_not_meet(other):
     net = RowWise()
     base = {
-        "sample": torch.ones(2, 3), "timestep": 1.0, "extra": {"scale": 1.0},
-        "shared": torch.ones(7, 3),
+        "sample": torch.ones(2, 3), "timestep": 1.0, "shared": torch.ones(7, 3),
+        "extra": {"scale": np.ones(2000, bool) if "array" in str(other) else 1.0},
     }  # fmt: skip
 
     assert packed(net.gate, **base).signature == packed(net.gate, **base).signature
