@@ -235,11 +235,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _subjects(kinds: Sequence[str] | None) -> list[Subject]:
-    """All samplers of both models, and four sizes of each; of these kinds, if any are named."""
+    """All samplers of both models, and two sizes of each; of these kinds, if any are named."""
     diffusion = samplers_for("diffusion")
     subjects = [
-        Subject("demo", diffusion, ((64, 64), (96, 64), (64, 96), (128, 128)), DEMO_KINDS),
-        Subject("tiny", diffusion, ((32, 32), (48, 32), (40, 56), (64, 64)), TINY_KINDS),
+        Subject("demo", diffusion, ((128, 128), (96, 64)), DEMO_KINDS),
+        Subject("tiny", diffusion, ((64, 64), (40, 56)), TINY_KINDS),
     ]
     if kinds is None:
         return subjects

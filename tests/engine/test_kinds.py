@@ -5,7 +5,7 @@ Latents of 32 x 32 and more: at 8 x 8 a convolution has one kernel for all, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -24,6 +24,15 @@ from worker.messages import Control, ImageRequest
 
 SIDE = 64
 KINDS = ("image", "mask", "control", "image control", "mask control")
+CASES = [
+    *(("sd", torch.float32, kind) for kind in KINDS),
+    ("sd", torch.bfloat16, "image"),
+    ("sdxl", torch.float32, "image"),
+    ("sd3", torch.float32, "control"),  # what it follows is encoded, too
+]
+EACH = pytest.mark.parametrize(
+    ("name", "dtype", "kind"), CASES, ids=[f"{n}-{str(d)[6:]}-{k}" for n, d, k in CASES]
+)
 
 
 def a_model(name: str, dtype: torch.dtype) -> Model:
@@ -45,27 +54,22 @@ def a_model(name: str, dtype: torch.dtype) -> Model:
     )
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("sd", torch.float32), ("sd", torch.bfloat16), ("sdxl", torch.float32)],
-    ids=["sd", "sd-bfloat16", "sdxl"],
-)
-def model(request: pytest.FixtureRequest) -> Iterator[Model]:
-    made = a_model(*request.param)
-    yield made
-    made.close()
+@cache
+def model_of(name: str, dtype: torch.dtype) -> Model:
+    """One for all tests here."""
+    return a_model(name, dtype)
 
 
-def asked(kind: str, number: int) -> ImageRequest:
+def asked(name: str, kind: str, number: int) -> ImageRequest:
     """A request of that kind, unlike the others of other numbers in all but its size."""
-    picture = a_picture(SIDE, number)
+    samplers, picture = STEERED[name].samplers, a_picture(SIDE, number)
     return a_request(
         width=SIDE,
         height=SIDE,
         seed=number,
-        steps=5 + number,
+        steps=3 + number,
         guidance_scale=2.0 + number,
-        sampler=("ddim", "euler_a", "dpmpp_2m")[number % 3],
+        sampler=samplers[number % len(samplers)],
         strength=0.7,
         image=picture if "image" in kind or "mask" in kind else None,
         mask=right_half(SIDE) if "mask" in kind else None,
@@ -73,26 +77,30 @@ def asked(kind: str, number: int) -> ImageRequest:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_image_of_any_kind_has_its_bits_in_any_company(model: Model, kind: str):
-    own, texts = [asked(kind, i) for i in range(3)], [asked("text", 3 + i) for i in range(2)]
-    companies = [own[:1] + texts[:1], own[:2], own, own + texts]
+@EACH
+def test_an_image_of_any_kind_has_its_bits_in_any_company(name: str, dtype: torch.dtype, kind: str):
+    model = model_of(name, dtype)
+    own = [asked(name, kind, i) for i in range(3)]
+    texts = [asked(name, "text", i) for i in range(2)]
+    companies = [own[:1] + texts[:1], own, own[:2] + texts]
+    for request in own + texts:
+        with_text(model, request)
 
     alone = each_alone(model, own + texts)
 
     assert [differing(model, alone, company) for company in companies] == [[]] * len(companies)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_image_alone_has_its_bits_in_every_lane(model: Model, kind: str):
+@EACH
+def test_an_image_alone_has_its_bits_in_every_lane(name: str, dtype: torch.dtype, kind: str):
     # An engine right out of mixed load may have learned that four rows cost what two do: images
     # alone, too, had other bits then than in a fresh one.
-    request = asked(kind, 1)
+    model, request = model_of(name, dtype), asked(name, kind, 1)
+    with_text(model, request)
     own = each_alone(model, [request])[request.id]
 
     widths = model.verdict_for(request).lanes.widths
 
-    assert len(widths) > 1
     assert [w for w in widths if not torch.equal(in_lanes_of(model, w, request), own)] == []
 
 
