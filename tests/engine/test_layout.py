@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -30,10 +32,10 @@ class Seeing:
     """Notes how what it is called with lies, and returns it in another order."""
 
     def __init__(self) -> None:
-        self.seen: list[object] = []
+        self.seen: list[tuple[Any, ...]] = []
         self.gate = Gate(self, "forward", Kind.ROWS)
 
-    def forward(self, sample, timestep):
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> tuple[torch.Tensor]:
         aligned = sample.data_ptr() % ALIGNED == 0
         self.seen.append(
             (sample.stride(), aligned, sample.is_neg(), timestep.dtype, timestep.dim())

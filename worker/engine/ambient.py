@@ -10,7 +10,7 @@ leave them to its neighbours: their convolutions would run in bfloat16.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -34,7 +34,7 @@ def switched() -> bool:
 
 
 @contextmanager
-def set_aside() -> Iterator[None]:
+def set_aside() -> Generator[None]:
     """While others have the thread: neither autocast nor inference mode nor gradients."""
     with ExitStack() as stack:
         for kind, _ in casts():

@@ -15,7 +15,6 @@ plain call; what cannot be kept in company (gaps, a lazy conjugate) is laid out 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -26,7 +25,7 @@ ALIGNED = 64  # bytes: where torch's own memory begins on a CPU (512 on CUDA)
 
 def strides_of(rows: torch.Tensor) -> tuple[int, ...]:
     """Return the strides of (B, ...), in elements, as it will lie in any company."""
-    return _kept(rows.shape[1:], rows.stride()[1:])
+    return _kept(rows.shape, rows.stride())
 
 
 def settled(rows: torch.Tensor) -> torch.Tensor:
@@ -72,11 +71,12 @@ def _laid(rows: torch.Tensor, count: int, strides: tuple[int, ...]) -> torch.Ten
 
 @lru_cache(maxsize=4096)
 def _kept(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
-    """Of such a row: its own order if it has neither gaps nor overlaps, else a plain one."""
+    """A row's own order if it has neither gaps nor overlaps, else a plain one."""
+    _, *sizes = shape
+    _, *steps = strides
     span = 1
-    for stride, size in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):
-        if stride != span:
-            plain = torch.empty(shape, device="meta").stride()
-            return math.prod(shape), *plain
+    for step, size in sorted((s, n) for s, n in zip(steps, sizes, strict=True) if n != 1):
+        if step != span:
+            return torch.empty((1, *sizes), device="meta").stride()
         span *= size
-    return span, *strides
+    return span, *steps
