@@ -178,6 +178,8 @@ def _judge(job: Job, kind: str, alone: str, tally: Tally, *, dropped: bool) -> N
     if job.status == "succeeded":
         tally.company.append(job.metrics["batch_size_mean"])
         tally.kinds[kind] += 1
+        if job.reproducibility != "exact":
+            tally.wrong.append(f"{job.id}, {kind}: made {job.reproducibility}")
     if (came := _came_of(job)) != alone:
         tally.wrong.append(f"{job.id}, {kind}: {came}, and alone {alone}: {job.resolved}")
 

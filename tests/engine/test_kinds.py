@@ -5,6 +5,7 @@ Latents of 32 x 32 and more: at 8 x 8 a convolution has one kernel for all, and 
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 
 import pytest
@@ -20,6 +21,7 @@ from tests.engine.test_family_pictures import a_picture, right_half
 from tests.engine.tiny import a_request, an_entry
 from worker.engine.model import Extras, Model
 from worker.engine.profiles import find_profile
+from worker.engine.variants import picture_arguments
 from worker.messages import Control, ImageRequest
 
 SIDE = 64
@@ -102,6 +104,26 @@ def test_an_image_alone_has_its_bits_in_every_lane(name: str, dtype: torch.dtype
     widths = model.verdict_for(request).lanes.widths
 
     assert [w for w in widths if not torch.equal(in_lanes_of(model, w, request), own)] == []
+
+
+@pytest.mark.parametrize(("name", "dtype"), [c[:2] for c in CASES if c[2] == "image"])
+def test_an_image_alone_has_the_latents_of_the_vendors_pipeline(name: str, dtype: torch.dtype):
+    model, request = model_of(name, dtype), asked(name, "image", 1)
+    shell = copy.copy(with_text(model, request))
+    generator = torch.Generator().manual_seed(request.seed)
+    shell.scheduler = model.samplers.take(request.sampler, generator)
+
+    vendors, *_ = shell(
+        **model.profile.arguments(request, shell),
+        **picture_arguments(request, model.profile, shell),
+        generator=generator,
+        output_type="latent",
+        return_dict=False,
+    )
+
+    own = each_alone(model, [request])[request.id]
+    assert torch.equal(own, vendors / shell.vae.config.scaling_factor)
+    assert own.stride() == vendors.stride()
 
 
 def test_images_of_unlike_size_do_not_pad_each_other_where_rows_are_lists():
