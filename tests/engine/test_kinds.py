@@ -25,7 +25,7 @@ from worker.engine.variants import picture_arguments
 from worker.messages import Control, ImageRequest
 
 SIDE = 64
-KINDS = ("image", "mask", "control", "image control", "mask control")
+KINDS = ("image", "mask", "control", "image control")
 CASES = [
     *(("sd", torch.float32, kind) for kind in KINDS),
     ("sd", torch.bfloat16, "image"),

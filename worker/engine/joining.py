@@ -108,13 +108,13 @@ def _versions(joined: torch.Tensor, values: list[torch.Tensor]) -> list[int]:
 
 def _alone(call: Packed) -> dict[str, Any]:
     """The arguments as the pipeline gave them, in the form that they would have in company."""
-
-    def formed(leaf: Any, part: Part) -> Any:
-        if part is Part.TIME:
-            return _times([call], [leaf])
-        return settled(leaf) if part is Part.ROWS else leaf
-
-    return call.form.arguments(list(map(formed, call.leaves, call.form.parts)))
+    leaves = call.leaves.copy()
+    for index, part in enumerate(call.form.parts):
+        if part is Part.ROWS:
+            leaves[index] = settled(leaves[index])
+        elif part is Part.TIME:
+            leaves[index] = _times([call], leaves[index : index + 1])
+    return call.form.arguments(leaves)
 
 
 def _sent(time: torch.Tensor, device: torch.device) -> torch.Tensor:

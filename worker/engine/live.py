@@ -87,13 +87,15 @@ class Live:
             self.packed = take_apart(parked, self.model.profile, self.call.memo, last)
             calls_left = max(1, self.call.expected_calls - self.call.calls)
             self._remaining_s = calls_left * self.rows_ms / 1000
-            # Of steps, seed, sampler, guidance and prompt the place holds nothing.
-            alone = not self.capacity.packs
-            # Two kinds may share a signature and not their lanes: one has calls of other forms.
-            widths = self.verdict.lanes.widths
-            exact = self.call.request.exact
-            self.place = self.id if alone else (self.packed.signature, exact, widths)
-            self._unforeseen |= self.packed.form.pattern not in self.verdict.patterns
+            if last is None or self.packed.signature is not last.signature:
+                self._take_place(self.packed)
+
+    def _take_place(self, packed: Packed) -> None:
+        """Of steps, seed, sampler, guidance and prompt a place holds nothing."""
+        # Two kinds may share a signature and not their lanes: one has calls of other forms.
+        shared = packed.signature, self.call.request.exact, self.verdict.lanes.widths
+        self.place = shared if self.capacity.packs else self.id
+        self._unforeseen |= packed.form.pattern not in self.verdict.patterns
 
     def progress(self, now_s: float) -> Progress | None:
         """Where it is, if that is worth telling again."""
