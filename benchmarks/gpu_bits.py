@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ SHUFFLES = 4
 def row_classes(model: Model, size: int, widths: Sequence[int]) -> dict[str, Any]:
     """The table of bit patterns: one row of a real call, in batches of every width."""
     with torch.no_grad():
-        own = _row(model._probe(size, size)[-1])
+        own = _first_row(model._probe(size, size)[-1])
         seen: list[torch.Tensor] = []
         letters: dict[int, str] = {}
         largest = 0.0
@@ -45,15 +44,9 @@ def row_classes(model: Model, size: int, widths: Sequence[int]) -> dict[str, Any
     }
 
 
-def _row(call: Packed) -> Packed:
-    """One row of it, that can also run by itself."""
-    first = _first_row(call)
-    return replace(first, original=first.form.arguments(first.leaves))
-
-
 def _in_company(own: Packed, width: int, place: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1000 * width + place)
-    company = [_row(_varied(own, generator)) for _ in range(width - 1)]
+    company = [_first_row(_varied(own, generator)) for _ in range(width - 1)]
     company.insert(place, own)
     return tree_leaves(run_together(company, [width])[place])[0].clone()
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import Up, write_tiny_model
+from tests.e2e.running import Up, write_models
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file that names one tiny model."""
-    return write_tiny_model(tmp_path_factory.mktemp("models"))
+    return write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ title = "random weights: it paints noise, quickly"
 source = "tiny"
 family = "sd"
 loras = "loras"
+inputs = ["image", "mask"]
 controls.edges = {source = "edges"}
 lane_width = 16  # rows: eight guided images in one call, whatever this machine is good at
 [model.defaults]
@@ -38,6 +39,23 @@ sampler = "ddim"
 [model.limits]
 min_side = 8
 max_steps = 1000
+
+[[model]]
+id = "demo"
+title = "the shipped model"
+source = "demo"
+family = "sd"
+resident = false  # loaded by the first job that names it
+loras = "demo-loras"
+inputs = ["image", "mask"]
+[model.defaults]
+width = 128
+height = 128
+guidance_scale = 4.0
+sampler = "dpmpp_2m"
+[model.limits]
+min_side = 64
+side_multiple = 32
 """
 WORKER = {
     # six seconds and one: a test that kills a worker waits for its lease to run out
@@ -62,16 +80,19 @@ STRANGE = {
 }
 
 
-def write_tiny_model(folder: Path) -> Path:
-    """A model file and its model. In a process of its own: torch stays out of the test's."""
+def write_models(folder: Path) -> Path:
+    """A model file and its models. In a process of its own: torch stays out of the test's."""
     code = (
-        "import sys, pathlib; from tests.engine.loras import tiny_pipeline, write_lora;"
+        "import sys, pathlib; from tests.engine.loras import demo, tiny_pipeline, write_lora;"
         "folder = pathlib.Path(sys.argv[1]); tiny_pipeline().save_pretrained(folder / 'tiny');"
         "write_lora(folder / 'loras', 'ink', seed=1, text=True);"
+        "write_lora(folder / 'demo-loras', 'ink', seed=2, text=True, build=demo);"
         "from tests.engine.controls import tiny_control;"
         "tiny_control(tiny_pipeline().unet).save_pretrained(folder / 'edges')"
     )
-    (folder / "loras").mkdir()
+    for name in ("loras", "demo-loras"):
+        (folder / name).mkdir()
+    (folder / "demo").symlink_to(ROOT / "models/demo")
     subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, check=True)
     models = folder / "models.toml"
     models.write_text(MODELS)

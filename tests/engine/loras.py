@@ -6,14 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
+from jobs.settings import ROOT
 from tests.engine.tiny import tiny_pipeline
 
 RANK = 4
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # what a UNet's adapters usually sit on
 CLIP = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+def demo() -> Any:
+    """The shipped model: its UNet has a list of layers, one number a block."""
+    pipeline = DiffusionPipeline.from_pretrained(
+        ROOT / "models/demo", use_safetensors=True, dtype=torch.float32
+    )
+    assert pipeline.unet.config.layers_per_block == [0, 1, 1]
+    return pipeline
 
 
 def write_lora(

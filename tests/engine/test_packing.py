@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from worker.engine.joining import company, run_together
 from worker.engine.lanes import LaneRule
 from worker.engine.packing import Packed, take_apart
 from worker.engine.profiles import DEFAULT
+from worker.engine.profiles.base import Profile
 
 
 class RowWise:
@@ -83,32 +87,53 @@ def test_times_of_unlike_types_share_a_call():
     [
         {"sample": torch.ones(2, 4)},
         {"sample": torch.ones(2, 3, dtype=torch.float64)},
+        {"sample": torch.ones(2, 3).to_sparse()},
+        {"sample": torch.nn.Parameter(torch.ones(2, 3))},
+        {"timestep": torch.tensor([1.0, 1.0], dtype=torch.bfloat16)},
         {"shared": torch.zeros(7, 3)},
+        {"shared": torch.ones(3, 7).T},
         {"extra": {"scale": 0.5}},
+        {"extra": {"scale": np.arange(2000.0) != 1000}},
     ],
-    ids=["shape", "dtype", "shared content", "literal"],
+    ids=[
+        "shape",
+        "dtype",
+        "sparse",
+        "subclass",
+        "half a time",
+        "shared content",
+        "shared order",
+        "literal",
+        "array",
+    ],
 )
 def test_calls_that_differ_in_more_than_rows_do_not_meet(other):
     net = RowWise()
     base = {
-        "sample": torch.ones(2, 3), "timestep": 1.0, "extra": {"scale": 1.0},
-        "shared": torch.ones(7, 3),
+        "sample": torch.ones(2, 3), "timestep": 1.0, "shared": torch.ones(7, 3),
+        "extra": {"scale": np.ones(2000, bool) if "array" in str(other) else 1.0},
     }  # fmt: skip
 
     assert packed(net.gate, **base).signature == packed(net.gate, **base).signature
     assert packed(net.gate, **base).signature != packed(net.gate, **{**base, **other}).signature
 
 
-def test_lists_of_unlike_rows_share_a_call_where_the_model_takes_lists():
+def test_lists_of_rows_share_a_call_where_the_model_pads_them_alike():
     net = ListWise()
-    small = packed(net.gate, x=[torch.ones(2)], t=torch.tensor([1.0]))
-    large = packed(net.gate, x=[torch.ones(5), torch.ones(4)], t=torch.tensor([2.0, 3.0]))
+    padding = replace(DEFAULT, padded_to=32)
 
-    (first,), (second,) = run_together([small, large], [2, 2])
+    def of_lengths(*lengths: int, profile: Profile = padding) -> Packed:
+        rows, times = [torch.ones(n, 4) for n in lengths], torch.arange(1.0, 1 + len(lengths))
+        return take_apart(ModelCall(net.gate, {"x": rows, "t": times}), profile, {})
 
-    assert small.signature == large.signature
-    assert [row.tolist() for row in first] == [[3.0, 3.0]]
-    assert [row.tolist() for row in second] == [[4.0] * 5, [5.0] * 4]
+    short, long, too_long = of_lengths(2), of_lengths(32, 5), of_lengths(33)
+    (first,), (second,) = run_together([short, long], [4])
+
+    assert short.signature == long.signature != too_long.signature
+    # A network of which nothing is known pads to the longest of a call: nobody may change that.
+    assert of_lengths(2, profile=DEFAULT).signature != of_lengths(3, profile=DEFAULT).signature
+    assert [(len(row), row[0, 0].item()) for row in first] == [(2, 3.0)]
+    assert [(len(row), row[0, 0].item()) for row in second] == [(32, 3.0), (5, 4.0)]
 
 
 def test_a_list_of_tensors_beside_a_tensor_is_a_nesting_and_not_rows():

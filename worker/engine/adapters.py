@@ -12,7 +12,7 @@ import copy
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -105,7 +105,7 @@ class Adapters:
                         use_safetensors=True,
                         local_files_only=True,
                     )
-                pipeline.set_adapters(names, [scale for _, scale in loras])
+                _set_scales(pipeline, names, [scale for _, scale in loras])
         except Exception as error:  # whatever a client's choice of files does
             raise Unservable(f"{label(loras)} cannot be put on this model: {error}") from error
         gated = self._gate(pipeline, _takers(pipeline))
@@ -125,6 +125,29 @@ class Adapters:
         finally:
             self._base.open()
         return pipeline
+
+
+def _set_scales(pipeline: Any, names: Sequence[str], scales: Sequence[float]) -> None:
+    """Set these adapters to work, as the pipeline's own `set_adapters` does with plain numbers.
+
+    That one counts a UNet's layers for scales by block, which nobody can ask for here, and adds 1
+    to `layers_per_block`: a list in the shipped model and in every UNet of unequal blocks.
+    """
+    layers = _layers(pipeline)
+    if missing := [name for name in names if not any(name in layer.scaling for layer in layers)]:
+        raise ValueError(f"none of the weights of {missing[0]} is for a part of this model")
+    for layer in layers:
+        layer.set_adapter(list(names))
+        for name, scale in zip(names, scales, strict=True):
+            layer.set_scale(name, scale)
+
+
+def _layers(pipeline: Any) -> list[Any]:
+    """The layers of its modules that adapters sit on."""
+    from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415 - only where `loras` is
+
+    modules = (part for name in _takers(pipeline) for part in getattr(pipeline, name).modules())
+    return [part for part in modules if isinstance(part, BaseTunerLayer)]
 
 
 def label(loras: LoraSet) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from greenlet import GreenletExit, getcurrent
 
+from worker.engine.ambient import as_switched, set_aside, switched
 from worker.engine.errors import (
     DegenerateOutput,
     DeviceMemoryFull,
@@ -61,7 +62,7 @@ class ImageCall:
         self.company = 0  # images that shared those calls, summed
         self.stage: Stage = "encoding"
         self.stage_since_s: dict[Stage, float] = {}
-        self.memo: dict[int, tuple[torch.Tensor, bytes]] = {}  # content of shared arguments
+        self.memo: dict[int, tuple[torch.Tensor, int, bytes]] = {}  # content of shared arguments
         self._asked: FiniteCheck | None = None  # about the latents of a call before
         self._make = make
         self._greenlet = CallGreenlet(self._run)
@@ -106,11 +107,15 @@ class ImageCall:
 
     def park(self, call: ModelCall) -> Any:
         """Called by a gate, inside the greenlet: wait there for the engine's answer."""
-        self.parked = call
         self.stage = STAGES[call.gate.kind]
         parent = getcurrent().parent
         assert parent is not None
-        return parent.switch()
+        if not switched():
+            self.parked = call
+            return parent.switch()
+        self.parked = as_switched(call)
+        with set_aside():
+            return parent.switch()
 
     def enter_stage(self, now_s: float) -> bool:
         """Note when a stage was first seen; True if this is it."""

@@ -54,7 +54,7 @@ class Gate:
         self.owner = owner
         self.kind = kind
         # What is remembered of a gate may outlive it, and an id() comes again.
-        self.number = next(_numbers)
+        self.number: int | str = next(_numbers)
         self._method = method
         self.run: Callable[..., Any] = getattr(owner, method)
         assert not isinstance(self.run, Gate), "one Model a pipeline: this module has gates"

@@ -3,7 +3,8 @@
 Owns the joining of taken-apart calls into lanes and the parting of what comes out. Knows no image
 and no signature's meaning: calls that it gets may meet. R rows of all calls; W rows of one lane.
 Invariant: a row goes through the model with nothing but its own numbers beside the shared ones,
-at any position of a lane, next to any neighbour.
+at any position of a lane, next to any neighbour, and lies in memory as it would anywhere else
+(layout): so does what each call gets back.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from worker.engine.packing import LEAF, Packed, Part, row_list
+from worker.engine.layout import padded, settled, together
+from worker.engine.packing import HALF, LEAF, Packed, Part, row_list, version_of
 
 REMEMBERED = 2  # signatures: a size takes turns with another, rarely with a third
 
@@ -95,38 +97,38 @@ def _joined(calls: Sequence[Packed], index: int, part: Part, known: dict[int, _C
         return list(itertools.chain.from_iterable(values))
     column = known.get(index)
     if column is None or not column.holds(values):
-        joined = torch.cat(values)
+        joined = together(values)
         column = known[index] = _Column(joined, values, _versions(joined, values))
     return column.joined
 
 
 def _versions(joined: torch.Tensor, values: list[torch.Tensor]) -> list[int]:
-    """torch counts in-place writes to every tensor."""
-    return [joined._version, *(value._version for value in values)]
+    return [version_of(joined), *map(version_of, values)]
 
 
 def _alone(call: Packed) -> dict[str, Any]:
-    """The arguments as the pipeline gave them, but for times, which go where the rows are."""
-    device = call.device
-    if device.type == "cpu" and call.original is not None:
-        return call.original  # a sampler keeps its times there
-    leaves = [
-        _sent(leaf, device) if part is Part.TIME else leaf
-        for leaf, part in zip(call.leaves, call.form.parts, strict=True)
-    ]
+    """The arguments as the pipeline gave them, in the form that they would have in company."""
+    leaves = call.leaves.copy()
+    for index, part in enumerate(call.form.parts):
+        if part is Part.ROWS:
+            leaves[index] = settled(leaves[index])
+        elif part is Part.TIME:
+            leaves[index] = _times([call], leaves[index : index + 1])
     return call.form.arguments(leaves)
 
 
-def _sent(time: Any, device: torch.device) -> Any:
+def _sent(time: torch.Tensor, device: torch.device) -> torch.Tensor:
     # A few bytes, which CUDA takes at once from any memory: not to wait is safe.
-    return time.to(device, non_blocking=True) if isinstance(time, torch.Tensor) else time
+    return time.to(device, non_blocking=True)
 
 
 def _times(calls: Sequence[Packed], values: list[Any]) -> torch.Tensor:
+    """As (R,), in float32 unless they came in half: whoever counts in int64 meets whoever does not.
+
+    Every model's embedding of a time starts with `.float()`.
+    """
     tensors = [v if isinstance(v, torch.Tensor) else torch.as_tensor(v) for v in values]
-    if len({t.dtype for t in tensors}) > 1:
-        # DDIM counts in int64, Euler in float32; every model's embedding starts with .float().
-        tensors = [t.float() for t in tensors]
+    tensors = [t if t.dtype in HALF else t.float() for t in tensors]
     if all(t.dim() == 0 for t in tensors):  # one operation, where each expand would be one
         joined = torch.stack(
             [t for c, t in zip(calls, tensors, strict=True) for _ in range(c.rows)]
@@ -138,13 +140,9 @@ def _times(calls: Sequence[Packed], values: list[Any]) -> torch.Tensor:
 
 def _lane(column: Any, low: int, width: int) -> Any:
     piece = column[low : low + width]
-    missing = width - len(piece)
-    if not missing:
-        return piece
-    # Padding repeats a real row: zeros could turn to NaN and cost slow paths for nothing.
     if isinstance(piece, list):
-        return piece + piece[:1] * missing
-    return torch.cat([piece, piece[:1].expand(missing, *piece.shape[1:])])
+        return piece + piece[:1] * (width - len(piece))
+    return padded(piece, width)
 
 
 def _came_out(out: Any, width: int, head: Packed) -> tuple[list[Any], TreeSpec | None]:
@@ -172,14 +170,15 @@ def _in_one(pieces: Sequence[Any]) -> Any:
         return pieces[0]
     if isinstance(pieces[0], list):
         return list(itertools.chain.from_iterable(pieces))
-    return torch.cat(list(pieces))
+    return together(pieces)
 
 
 def _split(leaf: Any, rows: list[int]) -> Sequence[Any]:
     """To each call its rows of a leaf."""
     if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
         total = sum(rows)
-        return (leaf if len(leaf) == total else leaf[:total]).split(rows)  # the rest is padding
+        own = (leaf if len(leaf) == total else leaf[:total]).split(rows)  # the rest is padding
+        return [*map(settled, own)]
     if isinstance(leaf, list):
         rest = iter(leaf)
         return [list(itertools.islice(rest, n)) for n in rows]

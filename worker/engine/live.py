@@ -6,6 +6,7 @@ Invariant: what is reported is read from the call, never counted twice.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Hashable
 
@@ -16,7 +17,17 @@ from worker.engine.errors import EngineError
 from worker.engine.gates import Kind
 from worker.engine.model import Model
 from worker.engine.packing import Packed, take_apart
-from worker.messages import Canceled, Failed, Finished, ImageEvent, Preview, Progress
+from worker.messages import (
+    Canceled,
+    Failed,
+    Finished,
+    ImageEvent,
+    Preview,
+    Progress,
+    Reproducibility,
+)
+
+log = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 0.25  # four times a second is all that a person sees
 
@@ -32,6 +43,7 @@ class Live:
         self.device = model.pipeline.device
         self.packed: Packed | None = None  # its model call, taken apart; None at other gates
         self.place: Hashable = None  # calls of one place may run together
+        self._unforeseen = False  # a call of it was of a form that no self-test tried
         self._remaining_s = 0.0  # in good company, when it was last looked at
         self._since_s = since_s  # when it was submitted
         self._told_s = 0.0  # when progress was last reported
@@ -75,9 +87,15 @@ class Live:
             self.packed = take_apart(parked, self.model.profile, self.call.memo, last)
             calls_left = max(1, self.call.expected_calls - self.call.calls)
             self._remaining_s = calls_left * self.rows_ms / 1000
-            # Of steps, seed, sampler, guidance and prompt the place holds nothing.
-            alone = not self.capacity.packs
-            self.place = self.id if alone else (self.packed.signature, self.call.request.exact)
+            if last is None or self.packed.signature is not last.signature:
+                self._take_place(self.packed)
+
+    def _take_place(self, packed: Packed) -> None:
+        """Of steps, seed, sampler, guidance and prompt a place holds nothing."""
+        # Two kinds may share a signature and not their lanes: one has calls of other forms.
+        shared = packed.signature, self.call.request.exact, self.verdict.lanes.widths
+        self.place = shared if self.capacity.packs else self.id
+        self._unforeseen |= packed.form.pattern not in self.verdict.patterns
 
     def progress(self, now_s: float) -> Progress | None:
         """Where it is, if that is worth telling again."""
@@ -127,8 +145,17 @@ class Live:
             batch_size_mean=call.company / max(1, call.calls),
             calls=call.calls,
             fingerprint=self.model.fingerprint_for(call, verdict),
-            reproducibility=verdict.reproducibility if call.request.exact else "free",
+            reproducibility=self._earned if call.request.exact else "free",
         )
+
+    @property
+    def _earned(self) -> Reproducibility:
+        """The class that holds for all of its calls, tried by a self-test or not."""
+        found = self.verdict.reproducibility
+        if self._unforeseen and found == "exact":
+            log.warning("engine.unforeseen_call", extra={"model": self.model.entry.id})
+            return "tolerance"
+        return found
 
 
 def failed(request_id: str, error: EngineError) -> Failed:

@@ -11,7 +11,7 @@ import copy
 import logging
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,19 @@ from jobs.loras import LoraShelf
 from jobs.samplers import SAMPLERS
 from worker.engine.adapters import Adapters, LoraSet, label
 from worker.engine.call import ImageCall
-from worker.engine.errors import Dropped, PipelineFailed
 from worker.engine.fingerprint import fingerprint, tensors_hash
 from worker.engine.gated import Gated
-from worker.engine.gates import Gate, Kind
-from worker.engine.packing import Packed, take_apart
+from worker.engine.gates import Gate
+from worker.engine.packing import Packed
 from worker.engine.previews import ColourMap, Preview, fit
+from worker.engine.probing import begun, example, first_calls, stand_ins
 from worker.engine.profiles.base import Profile
-from worker.engine.promises import Promises
+from worker.engine.promises import Promises, weakest
 from worker.engine.samplers import RECIPES, SamplerShelf
 from worker.engine.seeded import seed_draws
 from worker.engine.selftest import Verdict
 from worker.engine.variants import picture_arguments, steps_of
-from worker.messages import Control, ImageRequest, Lora, ModelReport, Pixels
+from worker.messages import ImageRequest, ModelReport
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +120,14 @@ class Model:
         self._gated.close()
 
     def report(self) -> ModelReport:
-        """What it promises on this machine at its default size."""
+        """What it promises on this machine at its default size, whatever a request begins with."""
         defaults = self.entry.defaults
         verdict = self.promises.at(defaults.width, defaults.height)
+        others = [self.verdict_for(example(self.entry, kind)) for kind in self.entry.inputs]
         return ModelReport(
             model=self.entry.id,
             load_s=self.load_s,
-            reproducibility=verdict.reproducibility,
+            reproducibility=weakest([*others, verdict]).reproducibility,
             lane_widths=verdict.lanes.widths,
             samplers=self.samplers.names,
             fingerprint=self.fingerprint,
@@ -166,20 +167,17 @@ class Model:
     def verdict_for(self, request: ImageRequest) -> Verdict:
         """What holds for such a picture; the first of its kind is tested, in a second or so."""
         loras = self._adapters.find(request.loras)
-        beside = self._beside(request, loras)
+        beside = self._beside(request, loras) + begun(request)
         if not beside:
             return self.promises.at(request.width, request.height)
-
-        def probe(width: int, height: int) -> list[Packed]:
-            control = _blank(request.control, width, height) if request.control else None
-            return self._probe(width, height, control, request.loras)
-
+        probe = partial(self._probe, like=request)
         return self.promises.at(request.width, request.height, beside, probe)
 
     def prepared(self, request: ImageRequest) -> bool:
         """Whether such a picture can start at once: adapters loaded, size tested."""
         loras = self._adapters.find(request.loras)
-        tested = self.promises.known(request.width, request.height, self._beside(request, loras))
+        beside = self._beside(request, loras) + begun(request)
+        tested = self.promises.known(request.width, request.height, beside)
         return tested and self._adapters.loaded(loras)
 
     def fingerprint_for(self, call: ImageCall, verdict: Verdict) -> str:
@@ -201,45 +199,7 @@ class Model:
             words += f" control={request.control.name}@{self._control_hashes[request.control.name]}"
         return words + (f" loras={label(loras)}" if loras else "")
 
-    @torch.no_grad()
-    def _probe(
-        self,
-        width: int,
-        height: int,
-        control: Control | None = None,
-        loras: tuple[Lora, ...] = (),
-    ) -> list[Packed]:
-        """The first call of each network of a default request at that size; the rest is dropped."""
-        defaults = self.entry.defaults
-        request = ImageRequest(
-            id="probe",
-            model=self.entry.id,
-            prompt="a red apple on a wooden table",
-            width=width,
-            height=height,
-            steps=4,
-            guidance_scale=max(2.0, defaults.guidance_scale),
-            seed=0,
-            sampler=defaults.sampler,
-            control=control,
-            loras=loras,
-        )
-        call = self.call_for(request)
-        call.start(0.0)
-        wanted = 1 if control is None else 2
-        found: list[Packed] = []
-        while call.parked and len(found) < wanted:
-            if call.parked.gate.kind is Kind.ROWS:
-                found.append(take_apart(call.parked, self.profile, call.memo))
-            if len(found) < wanted:
-                call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
-        if len(found) < wanted:
-            raise call.error or PipelineFailed("the pipeline never called its denoiser")
-        call.throw(Dropped())
-        return found
-
-
-def _blank(control: Control, width: int, height: int) -> Control:
-    """The same ControlNet with a grey picture: a test at a new size wants no client's picture."""
-    grey = Pixels(width=width, height=height, data=bytes([128]) * (width * height * 3))
-    return Control(name=control.name, picture=grey, scale=control.scale)
+    def _probe(self, width: int, height: int, like: ImageRequest | None = None) -> list[Packed]:
+        """Model calls of every form that such requests come to at that size; None: plain text."""
+        asked = stand_ins(self.entry, width, height, like, self.samplers.names)
+        return first_calls([self.call_for(request) for request in asked], self.profile)

@@ -3,8 +3,9 @@
 Owns signatures. Knows no image and no sampler: it sees arguments only. B rows of one call.
 Invariant: calls of one signature differ in nothing but the numbers of their own rows.
 
-The signature holds shapes, dtypes and shared content; never steps, step index, sampler,
-guidance, seed or prompt: that is what lets unlike jobs share a call.
+The signature holds all that chooses a kernel (shapes, dtypes, devices, how rows lie in memory)
+and shared content; never steps, step index, sampler, guidance, seed or prompt: that is what lets
+unlike jobs share a call.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from worker.engine.fingerprint import short_hash
 from worker.engine.gates import Gate, ModelCall
+from worker.engine.layout import lies_alike, strides_of
 from worker.engine.profiles.base import Profile
 
-Memo = dict[int, tuple[torch.Tensor, bytes]]
+Memo = dict[int, tuple[torch.Tensor, int, bytes]]
 LEAF: TreeSpec = tree_flatten(None)[1]
+HALF = (torch.bfloat16, torch.float16)
 NESTED = (dict, list, tuple)  # `dict | list | tuple` is made anew wherever it stands
 
 
@@ -31,7 +36,7 @@ class Part(StrEnum):
     """What one leaf of the arguments is to a batch."""
 
     ROWS = "rows"  # (B, ...) stacked
-    TIME = "time"  # a scalar or (B,), stacked as (R,)
+    TIME = "time"  # a scalar or (B,), stacked as (R,) in float32, or in the half that it came in
     ITEMS = "items"  # a list of B things, joined
     SHARED = "shared"  # equal in all calls that meet, taken from the first
 
@@ -44,6 +49,8 @@ class Form:
     specs: list[TreeSpec]  # one an argument; LEAF: it is not nested
     parts: list[Part]  # one a leaf
     lists_are_rows: bool
+    tables: list[tuple[torch.Tensor, int]]  # shared tensors, and their versions when read
+    pattern: str  # what a self-test tries: the signature without sizes and contents
 
     def arguments(self, leaves: Sequence[Any]) -> dict[str, Any]:
         """By name, as the module wants them."""
@@ -65,7 +72,6 @@ class Packed:
     signature: str  # a text: it keeps its hash, which a tuple works out anew at every look
     leaves: list[Any]
     form: Form
-    original: dict[str, Any] | None  # None: made by the self-test, from leaves
 
     @property
     def device(self) -> torch.device:
@@ -85,17 +91,30 @@ def take_apart(call: ModelCall, profile: Profile, memo: Memo, last: Packed | Non
     rows = len(first) if lists_are_rows else first.shape[0]
     leaves, specs = _flatten(call.arguments, rows, lists_are_rows=lists_are_rows)
     if last is not None and _made_alike(call, rows, leaves, specs, last):
-        return Packed(call.gate, rows, last.signature, leaves, last.form, call.arguments)
+        return Packed(call.gate, rows, last.signature, leaves, last.form)
     owners = [
         name
         for name, spec in zip(call.arguments, specs, strict=True)
         for _ in range(spec.num_leaves)
     ]
     parts = [_part_of(*owned, rows, profile) for owned in zip(owners, leaves, strict=True)]
-    keys = [_key_of(leaf, part, memo) for leaf, part in zip(leaves, parts, strict=True)]
-    form = Form(tuple(call.arguments), specs, parts, lists_are_rows)
-    signature = repr((call.gate.number, form.names, [*map(_nesting, specs)], keys))
-    return Packed(call.gate, rows, signature, leaves, form, call.arguments)
+    keys = [
+        _key_of(leaf, part, memo, profile.padded_to)
+        for leaf, part in zip(leaves, parts, strict=True)
+    ]
+    tables = [
+        (leaf, version_of(leaf))
+        for leaf, part in zip(leaves, parts, strict=True)
+        if part is Part.SHARED and isinstance(leaf, torch.Tensor)
+    ]
+    names, nesting = tuple(call.arguments), [*map(_nesting, specs)]
+    signature = repr((call.gate.number, names, nesting, keys))
+    if last is not None and signature == last.signature:
+        pattern = last.form.pattern
+    else:
+        pattern = short_hash(repr((names, nesting, [*map(_pattern_of, leaves, parts)])))
+    form = Form(names, specs, parts, lists_are_rows, tables, pattern)
+    return Packed(call.gate, rows, signature, leaves, form)
 
 
 def _flatten(
@@ -128,18 +147,20 @@ def _made_alike(
         and tuple(call.arguments) == last.form.names
         and specs == last.form.specs
         and all(map(_alike, leaves, last.leaves, last.form.parts))
+        and all(version_of(table) == version for table, version in last.form.tables)
     )
 
 
 def _alike(leaf: Any, before: Any, part: Part) -> bool:
     if leaf is before:
         return True
+    if leaf.__class__ is not before.__class__:
+        return False
     if part is Part.TIME:
-        return type(leaf) is type(before)
+        return not isinstance(leaf, torch.Tensor) or leaf.dtype is before.dtype
     if part is Part.ROWS:
-        return leaf.__class__ is before.__class__ and (
-            leaf.shape == before.shape and leaf.dtype is before.dtype
-        )
+        alike = leaf.shape == before.shape and leaf.dtype is before.dtype
+        return alike and lies_alike(leaf, before)
     return False
 
 
@@ -159,7 +180,9 @@ def row_list(rows: int, *, tensors: bool) -> Callable[[Any], bool]:
 
 
 def _part_of(name: str, leaf: Any, rows: int, profile: Profile) -> Part:
-    if name in profile.times and isinstance(leaf, torch.Tensor | int | float):
+    if name in profile.times and (
+        isinstance(leaf, int | float) or (isinstance(leaf, torch.Tensor) and leaf.dim() < 2)
+    ):
         return Part.TIME
     if isinstance(leaf, list):
         alike = isinstance(leaf[0], torch.Tensor) or all(item == leaf[0] for item in leaf)
@@ -170,26 +193,84 @@ def _part_of(name: str, leaf: Any, rows: int, profile: Profile) -> Part:
     return Part.SHARED
 
 
-def _key_of(leaf: Any, part: Part, memo: Memo) -> Hashable:
+def _key_of(leaf: Any, part: Part, memo: Memo, padded_to: int) -> Hashable:
     match part:
         case Part.TIME:
-            return part
+            return part, _time_dtype(leaf)
         case Part.ROWS:
-            return part, leaf.shape[1:], leaf.dtype
+            # Of the batch nothing: how far apart its rows lie is the same wherever it came from.
+            return part, leaf.shape[1:], *_kind_of(leaf), strides_of(leaf)[1:]
         case Part.ITEMS if isinstance(leaf[0], torch.Tensor):
-            return part, leaf[0].dtype
+            of_each = ((*_kind_of(t), _size_of(t, padded_to), _order_of(t)) for t in leaf)
+            return part, *sorted(set(map(repr, of_each)))
         case Part.ITEMS:
             return part, repr(leaf[0])
-        case Part.SHARED if isinstance(leaf, torch.Tensor):
-            return part, leaf.shape, leaf.dtype, content_of(leaf, memo)
         case Part.SHARED:
-            return part, repr(leaf)
+            return part, _content_key(leaf, memo)
+
+
+def _time_dtype(time: Any) -> torch.dtype:
+    """As it is joined: DDIM counts in int64, Euler in float32."""
+    return time.dtype if isinstance(time, torch.Tensor) and time.dtype in HALF else torch.float32
+
+
+def _content_key(leaf: Any, memo: Memo) -> Hashable:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, *_kind_of(leaf), leaf.stride(), content_of(leaf, memo)
+    if isinstance(leaf, np.ndarray):  # its repr leaves out what is in the middle
+        return leaf.shape, str(leaf.dtype), hashlib.sha256(leaf.tobytes()).digest()
+    return repr(leaf)
+
+
+def _pattern_of(leaf: Any, part: Part) -> Hashable:
+    """Of a leaf what is the same at every size, text and scale, and may choose a kernel."""
+    first = leaf[0] if part is Part.ITEMS else leaf
+    if part is Part.TIME or not isinstance(first, torch.Tensor):
+        return part, type(first).__name__ if part is not Part.TIME else getattr(
+            leaf, "dtype", None
+        ) in HALF
+    order = sorted(range(first.dim()), key=lambda i: -first.stride(i))
+    return part, *_kind_of(first), None if first.is_contiguous() else order
+
+
+def _kind_of(tensor: torch.Tensor) -> tuple[object, ...]:
+    """What else chooses a kernel: a network may be given sparse or subclassed tensors."""
+    return type(tensor).__name__, tensor.dtype, str(tensor.device), tensor.layout
+
+
+def _size_of(item: torch.Tensor, padded_to: int) -> tuple[int, ...]:
+    """Its shape, as the network will have padded it: (L, D) along L.
+
+    Unlike items are padded to the longest of their call, and that shows in the bits of the others
+    (Z-Image in float32, 64 x 64 beside 96 x 64: 6e-6).
+    """
+    if item.dim() != 2:
+        return tuple(item.shape)
+    length, features = item.shape
+    return -(-length // padded_to) * padded_to, features
+
+
+def _order_of(item: torch.Tensor) -> tuple[int, ...] | None:
+    """Its strides, unless it lies plainly, which items of all lengths do alike."""
+    return None if item.is_contiguous() else item.stride()
 
 
 def content_of(tensor: torch.Tensor, memo: Memo) -> bytes:
-    """A hash of the values, remembered while the same tensor object is passed again."""
+    """A hash of the values, remembered while the same tensor is passed again, unwritten."""
     known = memo.get(id(tensor))
-    if known is None or known[0] is not tensor:
+    if known is None or known[0] is not tensor or known[1] != version_of(tensor):
         flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu()
-        known = memo[id(tensor)] = (tensor, hashlib.sha256(flat.numpy().tobytes()).digest())
-    return known[1]
+        digest = hashlib.sha256(flat.numpy().tobytes()).digest()
+        known = memo[id(tensor)] = (tensor, version_of(tensor), digest)
+    return known[2]
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often it was written to in place. Tensors of inference mode do not count: no two alike.
+
+    A pipeline under `torch.inference_mode` makes such ones.
+    """
+    return next(_unlike) if tensor.is_inference() else tensor._version
+
+
+_unlike = itertools.count(-1, -1)

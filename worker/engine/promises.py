@@ -42,6 +42,7 @@ class Promises:
         self._enabled = enabled
         self._file = state_dir and state_dir / f"promises-{short_hash(fingerprint)}.json"
         self._verdicts = self._read()
+        self._tested: dict[str, Verdict] = {}  # by signature: kinds of request have calls in common
 
     def known(self, width: int, height: int, beside: str = "") -> bool:
         """Whether `at` has its answer ready."""
@@ -57,11 +58,16 @@ class Promises:
         size = f"{width}x{height}{beside}"
         if size not in self._verdicts:
             calls = (probe or self._probe)(width, height)
-            verdict = weakest([self_test(call, self._pinned) for call in calls])
+            verdict = weakest([self._tested_of(call) for call in calls])
             log.info("engine.self_test", extra={"size": size, "verdict": verdict})
             self._verdicts[size] = verdict
             self._write()
         return self._verdicts[size]
+
+    def _tested_of(self, call: Packed) -> Verdict:
+        if call.signature not in self._tested:
+            self._tested[call.signature] = self_test(call, self._pinned)
+        return self._tested[call.signature]
 
     def _read(self) -> dict[str, Verdict]:
         if self._file is None or not self._file.is_file():
@@ -98,6 +104,7 @@ def weakest(verdicts: Sequence[Verdict]) -> Verdict:
         lanes=LaneRule(tuple(common), tuple(costs[w] for w in common if w in costs)),
         cap_rows=min(last.cap_rows, common[-1]),
         need=max((verdict.need for verdict in verdicts), key=lambda need: need.of(common[-1])),
+        patterns=frozenset[str]().union(*(verdict.patterns for verdict in verdicts)),
     )
 
 
@@ -109,6 +116,7 @@ def _to_json(verdict: Verdict) -> dict[str, object]:
         "cap_rows": verdict.cap_rows,
         "rows_per_s": verdict.rows_per_s,
         "need": [verdict.need.base, verdict.need.row],
+        "patterns": sorted(verdict.patterns),
     }
 
 
@@ -119,4 +127,5 @@ def _from_json(kept: dict[str, Any]) -> Verdict:
         cap_rows=int(kept["cap_rows"]),
         rows_per_s=float(kept["rows_per_s"]),
         need=Need(*map(int, kept["need"])),
+        patterns=frozenset(kept["patterns"]),
     )

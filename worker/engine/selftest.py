@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from worker.engine.joining import run_together
 from worker.engine.lanes import POWERS, LaneRule
+from worker.engine.layout import lies_alike
 from worker.engine.memory import UNKNOWN, Need, measured, need_of, ran_out, release
 from worker.engine.packing import Packed, Part
 from worker.messages import Reproducibility
@@ -38,6 +39,7 @@ class Verdict:
     cap_rows: int  # more rows than this in one tick only make the others wait
     rows_per_s: float
     need: Need = UNKNOWN  # memory of one model call
+    patterns: frozenset[str] = field(default=frozenset(), compare=False)  # of the calls it tried
 
 
 UNTESTED = Verdict("unpacked", LaneRule((1,)), cap_rows=1, rows_per_s=0.0)
@@ -51,7 +53,8 @@ def self_test(call: Packed, pinned_width: int | None = None) -> Verdict:
         _time(trials.values())
         if not _rows_stay_apart(call, trials[max(trials)]):
             return UNTESTED
-        return _verdict(trials, _widths_alike(trials, call.rows), _need(call, trials))
+        found = _verdict(trials, _widths_alike(trials, call.rows), _need(call, trials))
+        return replace(found, patterns=frozenset({call.form.pattern}))
 
 
 def _trials(call: Packed, widths: Sequence[int]) -> dict[int, _Trial]:
@@ -185,7 +188,7 @@ def _varied(call: Packed, generator: torch.Generator) -> Packed:
         return leaf
 
     leaves = [vary(leaf, part) for leaf, part in zip(call.leaves, call.form.parts, strict=True)]
-    return replace(call, leaves=leaves, original=None)
+    return replace(call, leaves=leaves)
 
 
 def _first_row(call: Packed) -> Packed:
@@ -194,7 +197,7 @@ def _first_row(call: Packed) -> Packed:
         return leaf[:1] if part is not Part.SHARED and one_each else leaf
 
     leaves = [first(leaf, part) for leaf, part in zip(call.leaves, call.form.parts, strict=True)]
-    return replace(call, rows=1, leaves=leaves, original=None)
+    return replace(call, rows=1, leaves=leaves)
 
 
 def _rows_stay_apart(call: Packed, widest: _Trial) -> bool:
@@ -234,9 +237,9 @@ def _verdict(trials: dict[int, _Trial], alike: tuple[int, ...], need: Need) -> V
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Bit for bit."""
+    """Bit for bit, and in one order of memory: the pipeline goes on with both."""
     return all(
-        torch.equal(x, y)
+        torch.equal(x, y) and lies_alike(x, y)
         for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True)
         if isinstance(x, torch.Tensor)
     )

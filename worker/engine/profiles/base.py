@@ -33,6 +33,7 @@ class Profile:
     decoder: str = "vae"
     times: frozenset[str] = TIMES
     shared: frozenset[str] = SHARED
+    padded_to: int = 1  # tokens: a network of lists pads each item's text to such a multiple itself
     guidance: str = "guidance_scale"  # what the pipeline calls it; Qwen-Image: true_cfg_scale
     guided: Literal["row", "call", "input"] = "row"  # what guidance adds to a step, if anything
     empty_negative: str | None = None  # what to say where a request says nothing; None: nothing

@@ -1,4 +1,4 @@
-"""Z-Image: rows are lists, so that even unlike sizes and texts can share a model call."""
+"""Z-Image: rows are lists, and texts of unlike lengths meet where its padding is alike."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from worker.engine.profiles.base import Profile
 Z_IMAGE = Profile(
     name="z_image",
     pipelines=("ZImagePipeline",),
+    padded_to=32,
     sets_sampler=("mu",),
     strength_takes="begun",
     image_to_image="z_image.pipeline_z_image_img2img:ZImageImg2ImgPipeline",
