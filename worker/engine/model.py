@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from jobs.catalogue import ModelEntry
 from jobs.loras import LoraShelf
 from jobs.samplers import SAMPLERS
-from worker.engine.adapters import Adapters, LoraSet, label
+from worker.engine.adapters import Adapters, label, untuned
 from worker.engine.call import ImageCall
 from worker.engine.errors import Dropped, PipelineFailed
 from worker.engine.fingerprint import fingerprint, tensors_hash
@@ -139,9 +139,9 @@ class Model:
         generator = torch.Generator("cpu").manual_seed(request.seed)
         sampler = self.samplers.take(request.sampler, generator)
         loras = self._adapters.find(request.loras)
-        network = self._adapters.network(loras)
+        worn = self._adapters.worn(loras)
         # Same modules; what a call notes down on its pipeline stays its own.
-        shell = copy.copy(network.variants.for_request(request))
+        shell = copy.copy(worn.gated.variants.for_request(request))
         shell.scheduler = sampler
         seed_draws(shell, request.seed)
         arguments = self.profile.arguments(request, shell)
@@ -156,8 +156,9 @@ class Model:
 
         steps = SAMPLERS[request.sampler].model_calls(steps_of(request, self.profile))
         calls = self.profile.calls_per_step(request) + (request.control is not None)
-        beside = self._beside(request, loras)
+        beside = self._beside(request, label(loras))
         call = ImageCall(request, make, expected_calls=steps * calls, beside=beside)
+        call.tuned = worn.tuned
         if request.preview_every_s is not None and self._colours is not None:
             call.preview = Preview(self._colours, request.width, request.height)
             call.preview.watch(sampler)
@@ -165,21 +166,23 @@ class Model:
 
     def verdict_for(self, request: ImageRequest) -> Verdict:
         """What holds for such a picture; the first of its kind is tested, in a second or so."""
-        loras = self._adapters.find(request.loras)
-        beside = self._beside(request, loras)
+        beside = self._beside(request, untuned(self._adapters.find(request.loras)))
         if not beside:
             return self.promises.at(request.width, request.height)
 
         def probe(width: int, height: int) -> list[Packed]:
             control = _blank(request.control, width, height) if request.control else None
-            return self._probe(width, height, control, request.loras)
+            # Files are tested, not scales; at 0 an adapter's own products would not show.
+            loras = tuple(replace(lora, scale=1.0) for lora in request.loras)
+            return self._probe(width, height, control, loras)
 
         return self.promises.at(request.width, request.height, beside, probe)
 
     def prepared(self, request: ImageRequest) -> bool:
         """Whether such a picture can start at once: adapters loaded, size tested."""
         loras = self._adapters.find(request.loras)
-        tested = self.promises.known(request.width, request.height, self._beside(request, loras))
+        beside = self._beside(request, untuned(loras))
+        tested = self.promises.known(request.width, request.height, beside)
         return tested and self._adapters.loaded(loras)
 
     def fingerprint_for(self, call: ImageCall, verdict: Verdict) -> str:
@@ -194,12 +197,12 @@ class Model:
             pipeline, self.profile, controls=self._controls, steady_rows=float32_on_cpu, only=only
         )
 
-    def _beside(self, request: ImageRequest, loras: LoraSet) -> str:
+    def _beside(self, request: ImageRequest, loras: str) -> str:
         """The networks that take part besides the model's own, as words of a fingerprint."""
         words = ""
         if request.control and request.control.name in self._control_hashes:
             words += f" control={request.control.name}@{self._control_hashes[request.control.name]}"
-        return words + (f" loras={label(loras)}" if loras else "")
+        return words + (f" loras={loras}" if loras else "")
 
     @torch.no_grad()
     def _probe(
@@ -242,4 +245,4 @@ class Model:
 def _blank(control: Control, width: int, height: int) -> Control:
     """The same ControlNet with a grey picture: a test at a new size wants no client's picture."""
     grey = Pixels(width=width, height=height, data=bytes([128]) * (width * height * 3))
-    return Control(name=control.name, picture=grey, scale=control.scale)
+    return Control(name=control.name, picture=grey)
