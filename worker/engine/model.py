@@ -24,7 +24,8 @@ from jobs.samplers import SAMPLERS
 from worker.engine.adapters import Adapters, label, untuned
 from worker.engine.call import ImageCall
 from worker.engine.errors import Dropped, PipelineFailed
-from worker.engine.fingerprint import fingerprint, tensors_hash
+from worker.engine.files import Digests, files_of
+from worker.engine.fingerprint import fingerprint, parts_hash, tensors_hash
 from worker.engine.gated import Gated
 from worker.engine.gates import Gate, Kind
 from worker.engine.packing import Packed, take_apart
@@ -74,7 +75,8 @@ class Model:
         self.samplers = SamplerShelf(
             pipeline.scheduler, set_by_pipeline=profile.sets_sampler, only=profile.samplers
         )
-        self.fingerprint = fingerprint(entry, extras.folder, pipeline, str(pipeline.device))
+        weights = _digest(entry, extras.folder, pipeline, profile, state_dir)
+        self.fingerprint = fingerprint(entry, weights, pipeline, str(pipeline.device))
         self.promises = Promises(
             self.fingerprint,
             self._probe,
@@ -240,6 +242,16 @@ class Model:
             raise call.error or PipelineFailed("the pipeline never called its denoiser")
         call.throw(Dropped())
         return found
+
+
+def _digest(
+    entry: ModelEntry, folder: Path | None, pipeline: Any, profile: Profile, state_dir: Path | None
+) -> str:
+    """Of all that a model is made of: of its files, or of what is in memory if it has none."""
+    if folder is None:
+        return parts_hash(pipeline)
+    left_out = [name for name, part in profile.load.items() if part is None]
+    return Digests(state_dir).of(folder, files_of(folder, entry.variant, left_out))
 
 
 def _blank(control: Control, width: int, height: int) -> Control:

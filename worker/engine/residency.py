@@ -13,11 +13,13 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.auto_model import AutoModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from huggingface_hub import snapshot_download
 
 from jobs.catalogue import Catalogue, ModelEntry, Part
 from worker.engine.errors import ModelBroken
@@ -88,7 +90,6 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
     """The model behind gates, on its device. Raises ModelBroken."""
     started_s = time.perf_counter()
     catalogue = config.catalogue
-    folder = catalogue.path_of(entry)
     pipeline = _pipeline(entry, _source(entry, entry.id, catalogue))
     profile = find_profile(entry.family, type(pipeline).__name__)
     _check_promised(entry, profile)
@@ -98,7 +99,7 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
         pipeline.to(pick_device(config.device)),
         profile,
         extras=Extras(
-            folder=folder,
+            folder=folder_of(entry, catalogue),
             controls={name: _control(name, entry, config) for name in entry.controls},
             loras=catalogue.loras_of(entry),
         ),
@@ -164,6 +165,17 @@ def _source(part: ModelEntry | Part, what: str, catalogue: Catalogue) -> str:
             "and a hub repository needs a pinned `revision`"
         )
     return str(folder) if folder else part.source
+
+
+def folder_of(part: ModelEntry | Part, catalogue: Catalogue) -> Path | None:
+    """Where its files are on this machine: its folder, or a hub's snapshot of its revision."""
+    if (folder := catalogue.path_of(part)) is not None:
+        return folder
+    try:
+        found = snapshot_download(part.source, revision=part.revision, local_files_only=True)
+    except (OSError, ValueError):  # not downloaded yet, or no repository's name
+        return None
+    return Path(found)
 
 
 def _read(function: Any, source: str, **arguments: Any) -> Any:
