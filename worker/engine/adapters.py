@@ -87,10 +87,17 @@ class Adapters:
             chosen.append((file, lora.scale))
         return tuple(chosen)
 
+    def noted(self, loras: tuple[Lora, ...]) -> bool:
+        """Whether `find` need read none of their files."""
+        return self._shelf is None or all(self._shelf.noted(lora.name) for lora in loras)
+
     def loaded(self, loras: LoraSet) -> bool:
-        """Whether `worn` has its answer ready; the empty set is always there."""
-        files = _files(loras)
-        return not files or files in self._sets or files in self._refused
+        """Whether the set is in memory; the empty one always is."""
+        return not loras or _files(loras) in self._sets
+
+    def refused(self, loras: LoraSet) -> bool:
+        """Whether it was tried, and cannot be had."""
+        return _files(loras) in self._refused
 
     def worn(self, loras: LoraSet) -> Worn:
         """The pipeline with these adapters at their scales. Raises Unservable for a file that

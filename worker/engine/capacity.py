@@ -11,6 +11,8 @@ wider one is tried. It costs nothing but a moment's latency: those rows had to r
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from worker.engine.errors import DeviceMemoryFull
 from worker.engine.lanes import LaneRule
 from worker.engine.selftest import Verdict
@@ -20,7 +22,10 @@ RATE = 0.1  # the least weight of a new measurement: one slow moment is no trend
 LOOK_EVERY = 8  # calls; a wrong cap is mended within a picture or two
 # Lanes are chosen anew when a cost has moved by so much: for less they would only flap.
 MOVED = 1.1
+SIZES_KEPT, VERDICTS_KEPT = 256, 32  # of models and sizes; of networks at one size
 UNMEASURED_ROW_MS = 10.0  # a megapixel, before anything of that size has run
+
+Size = tuple[str, int, int]  # model, width, height
 
 
 class Capacity:
@@ -127,29 +132,38 @@ class Capacity:
 
 
 class Capacities:
-    """Those of all models and sizes that were asked for."""
+    """Those of the models and sizes that were asked for last."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], dict[Verdict, Capacity]] = {}
+        self._known: OrderedDict[Size, OrderedDict[Verdict, Capacity]] = OrderedDict()
 
     def of(self, request: ImageRequest, verdict: Verdict) -> Capacity:
         """That of this request's model and size."""
-        sizes = self._known.setdefault(_size(request), {})
-        if verdict not in sizes:  # a ControlNet or a LoRA at the same size has a verdict of its own
-            sizes[verdict] = Capacity(verdict, self.row_ms(request))
-        return sizes[verdict]
+        row_ms, size = self.row_ms(request), _size(request)
+        there = self._known.setdefault(size, OrderedDict())
+        if verdict not in there:  # a ControlNet or a LoRA at the same size has a verdict of its own
+            there[verdict] = Capacity(verdict, row_ms)
+        there.move_to_end(verdict)
+        self._known.move_to_end(size)
+        # Images under way keep theirs; a new one starts from its verdict again.
+        while len(there) > VERDICTS_KEPT:
+            there.popitem(last=False)
+        while len(self._known) > SIZES_KEPT:
+            self._known.popitem(last=False)
+        return there[verdict]
 
     def row_ms(self, request: ImageRequest) -> float:
         """What a row of such a request takes, as far as is known."""
-        sizes = self._known.get(_size(request))
-        if not sizes:
+        there = self._known.get(_size(request))
+        if not there:
             return UNMEASURED_ROW_MS * request.width * request.height / 1e6
-        return max(capacity.row_ms for capacity in sizes.values())
+        return max(capacity.row_ms for capacity in there.values())
 
     def forget(self, model_id: str) -> None:
         """The model is gone; loaded again, it starts from its verdicts."""
-        self._known = {size: c for size, c in self._known.items() if size[0] != model_id}
+        for size in [size for size in self._known if size[0] == model_id]:
+            del self._known[size]
 
 
-def _size(request: ImageRequest) -> tuple[str, int, int]:
+def _size(request: ImageRequest) -> Size:
     return request.model, request.width, request.height

@@ -182,10 +182,20 @@ class Model:
 
     def prepared(self, request: ImageRequest) -> bool:
         """Whether such a picture can start at once: adapters loaded, size tested."""
+        if not self._adapters.noted(request.loras):
+            return False
         loras = self._adapters.find(request.loras)
         beside = self._beside(request, untuned(loras))
         tested = self.promises.known(request.width, request.height, beside)
-        return tested and self._adapters.loaded(loras)
+        return self._adapters.refused(loras) or (tested and self._adapters.loaded(loras))
+
+    def prepare(self, request: ImageRequest) -> None:
+        """Load and test what such a picture needs, in pieces where that is asked for (`pieces`).
+
+        Raises Unservable, DeviceMemoryFull.
+        """
+        self._adapters.worn(self._adapters.find(request.loras))
+        self.verdict_for(request)
 
     def fingerprint_for(self, call: ImageCall, verdict: Verdict) -> str:
         """Within one such line, the same request gives the same bits."""

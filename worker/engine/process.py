@@ -57,6 +57,7 @@ class EngineProcess:
         self._residency = Residency(config, self._engine.busy)
         self._broken: dict[str, EngineError] = {}
         self._told_s = 0.0
+        self._told_preparing: str | None = None
         self._stopping = False
 
     def run(self) -> None:
@@ -66,6 +67,7 @@ class EngineProcess:
         while not self._stopping:
             self._obey()
             self._tell(self._engine.tick())
+            self._tell_of_preparing()
             self._beat()
         self._engine.close()
 
@@ -122,25 +124,20 @@ class EngineProcess:
                     raise AssertionError("the configuration comes once, first")
 
     def _prepare(self, request: ImageRequest) -> None:
-        """Load the model and test the size, if either is new; the parent is told to be patient."""
-        known = self._residency.find(request.model)
-        try:
-            if known is not None and known.prepared(request):
-                return
-        except EngineError:
-            return  # the engine will say so
-        model = known or self._load_or_refuse(request.model)
-        if model is None:
+        """Load the model, if it is not there; the parent is told to be patient."""
+        if self._residency.find(request.model) is None:
+            self._load_or_refuse(request.model)
+
+    def _tell_of_preparing(self) -> None:
+        """A test of something new takes as long as its slowest call, which nobody knows yet."""
+        now = self._engine.preparing
+        if now == self._told_preparing:
             return
-        self._tell([Loading(model=request.model, fraction=0.9)])
-        try:
-            model.verdict_for(request)
-        except torch.AcceleratorError:
-            raise
-        except Exception as raised:  # noqa: BLE001 - the fence around one model and size
-            error = as_engine_error(raised)
-            log.warning("engine.not_prepared", extra={"image": request.id, "code": error.code})
-        self._tell([Loading(model=request.model, fraction=1.0)])
+        if self._told_preparing is not None:
+            self._tell([Loading(model=self._told_preparing, fraction=1.0)])
+        if now is not None:
+            self._tell([Loading(model=now, fraction=0.9)])
+        self._told_preparing = now
 
     def _room(self) -> int:
         return self._residency.room
