@@ -98,11 +98,13 @@ class Engine:
     def add_model(self, model: Model) -> None:
         """Serve this model from now on."""
         self._models[model.entry.id] = model
+        self._refused.pop(model.entry.id, None)
 
     def remove_model(self, model_id: str) -> None:
         """Serve it no more; only for one that is not `busy`."""
         self._models.pop(model_id, None)
         self._capacities.forget(model_id)
+        self._runner.forget()
 
     def refuse_model(self, model_id: str, error: EngineError) -> None:
         """Fail this model's requests with the reason why it cannot be loaded."""

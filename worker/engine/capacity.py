@@ -6,7 +6,8 @@ Invariant: only widths of the verdict are ever used; learning moves times and li
 A self-test is one look, at a moment when the machine may have been busy: once it took 8 rows for
 hardly faster than 4, and pictures were made 4 rows at a time at 0.6 of the speed, for as long as
 the engine lived, since a width that is never used is never measured. So now and then the next
-wider one is tried. It costs nothing but a moment's latency: those rows had to run anyway.
+wider one is tried. It costs nothing but a moment's latency: those rows had to run anyway. What
+memory forbids, it forbids for as long as it is short: with more room more rows run again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ RATE = 0.1  # the least weight of a new measurement: one slow moment is no trend
 LOOK_EVERY = 8  # calls; a wrong cap is mended within a picture or two
 # Lanes are chosen anew when a cost has moved by so much: for less they would only flap.
 MOVED = 1.1
+# After a call that ran out: 64 calls are two or three pictures, 4,096 an hour of a slow model.
+CALLS_BEFORE_MORE, MOST_CALLS_BEFORE_MORE = 64, 4096
 SIZES_KEPT, VERDICTS_KEPT = 256, 32  # of models and sizes; of networks at one size
 UNMEASURED_ROW_MS = 10.0  # a megapixel, before anything of that size has run
 
@@ -40,7 +43,8 @@ class Capacity:
         self._pace: float | None = None
         self._seen = dict.fromkeys(self._cost_ms, 1)  # measurements of each width, the test's first
         self._until_look = LOOK_EVERY
-        self._fits_rows = verdict.lanes.widest  # into memory, in one model call
+        self._fits_rows = verdict.lanes.widest  # into the memory that is left, in one model call
+        self._shed = _Shed(verdict.lanes.widest)
         self.decode_bytes: int | None = None  # of one decoding; None until the first
         self._choose()
         if self._cost_ms:
@@ -74,6 +78,8 @@ class Capacity:
     def learn(self, widths: tuple[int, ...], rows: int, took_s: float) -> None:
         """So many rows took so long in lanes of these widths."""
         self._until_look = LOOK_EVERY if self._looks else self._until_look - 1
+        if self._shed.went_well():
+            self._choose()
         took_ms = took_s * 1000
         self.row_ms += RATE * (took_ms / rows - self.row_ms)
         if not all(width in self._cost_ms for width in widths):
@@ -91,7 +97,8 @@ class Capacity:
     def _choose(self) -> None:
         """Lanes and cap, by what is known now."""
         widths = self.verdict.lanes.widths
-        usable = tuple(w for w in widths if w <= self._fits_rows) or widths[:1]
+        most = min(self._fits_rows, self._shed.rows)
+        usable = tuple(w for w in widths if w <= most) or widths[:1]
         self._chosen = dict(self._cost_ms)
         self.lanes = LaneRule(usable, tuple(self._chosen[w] for w in usable if w in self._chosen))
         measured = bool(self.lanes.cost_ms)
@@ -103,8 +110,12 @@ class Capacity:
     # --- memory
 
     def fit(self, room: int | None) -> None:
-        """Keep to lanes that fit into `room` bytes. Raises DeviceMemoryFull if none does."""
+        """Keep to lanes that fit into `room` bytes, more or fewer than before; None: any.
+
+        Raises DeviceMemoryFull if none does.
+        """
         if room is None:
+            self._limit(self.verdict.lanes.widest)
             return
         need, narrowest = self.verdict.need, self.verdict.lanes.widths[0]
         decode = self.decode_bytes or 0
@@ -115,20 +126,61 @@ class Capacity:
                 f"and {max(0, room) >> 20} MiB are left of the engine's memory: ask for a smaller "
                 "size, keep fewer models resident, or raise the engine's memory budget"
             )
-        self._limit(fits)
+        self._limit(min(fits, self.verdict.lanes.widest))
 
     def shed(self, width: int) -> bool:
         """A call of that width ran out of memory: use narrower ones. False: there are none."""
         if not self.packs or width // 2 < self.verdict.lanes.widths[0]:
             return False
         self._until_look = LOOK_EVERY
-        self._limit(width // 2)
+        self._shed.ran_out(width)
+        self._choose()
         return True
 
     def _limit(self, rows: int) -> None:
-        if rows < self._fits_rows:
+        if rows != self._fits_rows:
+            # Where a model left, what once ran out may fit now.
+            if rows > self._fits_rows:
+                self._shed.forgive()
             self._fits_rows = rows
             self._choose()
+
+
+class _Shed:
+    """How many rows may run at once after calls that ran out of memory.
+
+    The books say that they fit, so the cause was a moment's: another process, holes between
+    blocks. After some calls that went well twice as many are tried, and each time that this
+    fails again, twice as many calls are waited for.
+    """
+
+    def __init__(self, widest: int) -> None:
+        self.rows = self._widest = widest
+        self._wait = self._left = CALLS_BEFORE_MORE
+
+    def ran_out(self, width: int) -> None:
+        """A call of that width did."""
+        if self.rows < self._widest or self._wait > CALLS_BEFORE_MORE:
+            self._wait = min(2 * self._wait, MOST_CALLS_BEFORE_MORE)
+        self.rows, self._left = min(self.rows, width // 2), self._wait
+
+    def went_well(self) -> bool:
+        """A call did; True: more rows may run from here on."""
+        if self.rows >= self._widest and self._wait == CALLS_BEFORE_MORE:
+            return False
+        self._left -= 1
+        if self._left > 0:
+            return False
+        if self.rows >= self._widest:  # at its widest for so long: all is well again
+            self._wait = CALLS_BEFORE_MORE
+            return False
+        self.rows, self._left = min(2 * self.rows, self._widest), self._wait
+        self._wait = max(self._wait, CALLS_BEFORE_MORE + 1)  # on trial, until it went well long
+        return True
+
+    def forgive(self) -> None:
+        """There is more memory than when it ran out."""
+        self.rows = self._widest
 
 
 class Capacities:

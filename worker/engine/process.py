@@ -33,6 +33,7 @@ from worker.messages import (
     Fatal,
     ImageRequest,
     Loading,
+    ModelReport,
     Ready,
     Stop,
     Submit,
@@ -54,7 +55,7 @@ class EngineProcess:
         self._pipe = pipe
         self._config = config
         self._engine = Engine([], max_live=config.max_live, room=self._room)
-        self._residency = Residency(config, self._engine.busy)
+        self._residency = Residency(config, self._engine.busy, leave=self._engine.remove_model)
         self._broken: dict[str, EngineError] = {}
         self._told_s = 0.0
         self._told_preparing: str | None = None
@@ -62,8 +63,7 @@ class EngineProcess:
 
     def run(self) -> None:
         """Load, then serve until told to stop."""
-        models = self._load_residents()
-        self._tell([Ready(models=tuple(model.report() for model in models))])
+        self._tell([Ready(models=self._load_residents())])
         while not self._stopping:
             self._obey()
             self._tell(self._engine.tick())
@@ -71,13 +71,13 @@ class EngineProcess:
             self._beat()
         self._engine.close()
 
-    def _load_residents(self) -> list[Model]:
+    def _load_residents(self) -> tuple[ModelReport, ...]:
         """Those that can be loaded. Raises ModelBroken if there is nothing at all to serve."""
         entries = self._config.catalogue.models
         loaded = [self._load_or_refuse(entry.id) for entry in entries if entry.resident]
         if not any(loaded) and len(loaded) == len(entries):
             raise ModelBroken("; ".join(map(str, self._broken.values())))
-        return [model for model in loaded if model]
+        return tuple(model.report() for model in loaded if model)
 
     def _load_or_refuse(self, model_id: str) -> Model | None:
         """The model; None if it cannot be loaded, and its images fail with the reason."""
@@ -86,7 +86,7 @@ class EngineProcess:
         except torch.AcceleratorError:
             raise
         except Exception as raised:  # noqa: BLE001 - the fence around one model of several
-            error = as_engine_error(raised)
+            error = _in_words(raised)
             log.warning("engine.unloadable", extra={"model": model_id, "reason": str(error)})
             self._engine.refuse_model(model_id, error)
             self._broken[model_id] = error
@@ -97,11 +97,9 @@ class EngineProcess:
 
     def _load(self, model_id: str) -> Model:
         self._tell([Loading(model=model_id, fraction=0.0)])
-        model, left = self._residency.load(model_id)
+        model = self._residency.load(model_id)
         # Most of the time is spent by now, whatever the model: what is left is the self-test.
         self._tell([Loading(model=model_id, fraction=0.8)])
-        for gone in left:
-            self._engine.remove_model(gone.entry.id)
         self._engine.add_model(model)
         model.report()  # tests the default size
         self._tell([Loading(model=model_id, fraction=1.0)])
@@ -154,6 +152,12 @@ class EngineProcess:
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:
             self._pipe.send(event)
+
+
+def _in_words(raised: Exception) -> EngineError:
+    """The reason without its frames: they hold what was loaded of the model, and it is kept."""
+    error = as_engine_error(raised)
+    return type(error)(str(error))
 
 
 def main(fd: int) -> int:
