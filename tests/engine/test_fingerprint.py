@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from jobs.catalogue import Catalogue
@@ -18,6 +19,7 @@ from jobs.loras import LoraFile
 from tests.engine.tiny import an_entry, tiny_pipeline, tiny_unet
 from worker.engine import fingerprint
 from worker.engine.adapters import label
+from worker.engine.errors import ModelBroken
 from worker.engine.files import Digests, files_of, memory_of
 from worker.engine.fingerprint import kernel_choice, libraries, tensors_hash
 from worker.engine.residency import folder_of, load_model
@@ -110,6 +112,21 @@ def line(folder: Path, **entry: Any) -> str:
 
 def model_of(line: str) -> str:
     return next(word for word in line.split() if word.startswith("model="))
+
+
+def test_files_that_change_while_they_are_read_make_no_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = StableDiffusionPipeline.to
+
+    def meanwhile(self: Any, *args: Any, **kwargs: Any) -> Any:
+        flip(folder / UNET, -1)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "to", meanwhile)
+
+    with pytest.raises(ModelBroken, match="changed while they were read"):
+        line(folder)
 
 
 def test_a_folder_with_a_revision_goes_by_its_bytes_all_the_same(folder: Path):

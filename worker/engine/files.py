@@ -46,7 +46,7 @@ def files_of(folder: Path, variant: str | None, left_out: Container[str] = ()) -
         return _read(folder, variant, folder.rglob("*"))
     found = [folder / INDEX]
     for part in parts:
-        if part not in left_out:
+        if part not in left_out and (folder / part).is_dir():
             found += _read(folder / part, variant, (folder / part).rglob("*"))
     return sorted(found)
 

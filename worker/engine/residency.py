@@ -26,7 +26,7 @@ from huggingface_hub import snapshot_download
 
 from jobs.catalogue import Catalogue, ModelEntry, Part
 from worker.engine.errors import DeviceMemoryFull, ModelBroken
-from worker.engine.files import files_of, memory_of
+from worker.engine.files import files_of, memory_of, stamp_of
 from worker.engine.memory import ran_out
 from worker.engine.model import Extras, Model
 from worker.engine.profiles import find_profile
@@ -196,6 +196,7 @@ def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
 def _load_model(entry: ModelEntry, config: EngineConfig) -> Model:
     started_s = time.perf_counter()
     catalogue = config.catalogue
+    before = _stamps(entry, catalogue)
     pipeline = _pipeline(entry, _source(entry, entry.id, catalogue))
     profile = find_profile(entry.family, type(pipeline).__name__)
     _check_promised(entry, profile)
@@ -212,8 +213,19 @@ def _load_model(entry: ModelEntry, config: EngineConfig) -> Model:
         state_dir=config.state_dir,
         self_test=config.self_test,
     )
+    if before and before != _stamps(entry, catalogue):
+        # The fingerprint is of the files, so they must be those that were loaded.
+        raise ModelBroken(
+            f"the files of model {entry.id!r} changed while they were read: try again"
+        )
     model.load_s = time.perf_counter() - started_s
     return model
+
+
+def _stamps(entry: ModelEntry, catalogue: Catalogue) -> list[list[int]]:
+    """Of all its files; [] before anything of a hub's repository is here."""
+    folder = folder_of(entry, catalogue)
+    return [stamp_of(path) for path in files_of(folder, entry.variant)] if folder else []
 
 
 def _check_promised(entry: ModelEntry, profile: Profile) -> None:
