@@ -22,7 +22,7 @@ from worker.engine.errors import DeviceMemoryFull, ModelBroken
 from worker.engine.model import Model
 from worker.engine.process import EngineProcess
 from worker.engine.residency import Residency, cuda_budget, expected_bytes, load_model
-from worker.messages import EngineConfig
+from worker.messages import EngineConfig, Loading
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 REVISION = "a" * 40
@@ -216,6 +216,34 @@ def test_a_model_that_worked_leaves_the_engines_process_whole(folder: Path):
         finish(process._engine)
 
     assert loads.there == {"b": "", "c": ""}
+    ours.close()
+    theirs.close()
+
+
+def test_the_parent_stays_patient_with_a_test_that_goes_on_after_another_model_was_loaded(
+    folder: Path,
+):
+    entries = tuple(an_entry(id=n, resident=False, lane_width=2) for n in "bc")
+    config = EngineConfig(catalogue=Catalogue(models=entries, folder=folder))
+    pipes: Any = Pipe()
+    ours, theirs = pipes
+    process = EngineProcess(theirs, config)
+    new, other = a_request(model="b", width=24), a_request(model="c")
+
+    for request in (new, other):
+        process._prepare(request)
+        process._engine.submit(request)
+        process._engine.tick()
+        process._tell_of_preparing()
+
+    assert process._engine.preparing == "b"
+    told: list[Any] = []
+    while ours.poll():
+        told.append(ours.recv())
+    assert told[-1] == Loading(model="b", fraction=0.9)
+    finish(process._engine)
+    process._tell_of_preparing()
+    assert ours.recv() == Loading(model="b", fraction=1.0)
     ours.close()
     theirs.close()
 

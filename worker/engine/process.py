@@ -125,6 +125,7 @@ class EngineProcess:
         """Load the model, if it is not there; the parent is told to be patient."""
         if self._residency.find(request.model) is None:
             self._load_or_refuse(request.model)
+            self._told_preparing = None  # "loaded" ended the parent's patience: it is told again
 
     def _tell_of_preparing(self) -> None:
         """A test of something new takes as long as its slowest call, which nobody knows yet."""
