@@ -8,6 +8,7 @@ with the names found here, never made into a path.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -32,7 +33,7 @@ class LoraShelf:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._digests: dict[Path, tuple[tuple[int, ...], str]] = {}
 
     def names(self) -> tuple[str, ...]:
         """What may be named, in order."""
@@ -50,6 +51,14 @@ class LoraShelf:
             return None if path is None else self._hashed(name, path)
         except OSError:
             return None  # it went away meanwhile
+
+    def noted(self, name: str) -> bool:
+        """Whether `find` has its answer ready, without reading a file."""
+        path = self._files().get(name)
+        try:
+            return path is None or self._known(path) is not None
+        except OSError:
+            return True  # it went away meanwhile
 
     def _files(self) -> dict[str, Path]:
         try:
@@ -69,13 +78,23 @@ class LoraShelf:
 
     def _hashed(self, name: str, path: Path) -> LoraFile:
         stat = path.stat()
-        version = (stat.st_mtime_ns, stat.st_size)
-        known = self._digests.get(path)
-        if known is None or known[0] != version:
+        digest = self._known(path)
+        if digest is None:
             with path.open("rb") as file:
-                known = version, hashlib.file_digest(file, "sha256").hexdigest()
-            self._digests[path] = known
-        return LoraFile(name, path, stat.st_size, known[1])
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self._digests[path] = _version(stat), digest
+            for gone in self._digests.keys() - {*self._files().values()}:
+                del self._digests[gone]
+        return LoraFile(name, path, stat.st_size, digest)
+
+    def _known(self, path: Path) -> str | None:
+        known = self._digests.get(path)
+        return known[1] if known is not None and known[0] == _version(path.stat()) else None
+
+
+def _version(stat: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is written or replaced; `touch` cannot set ctime."""
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 @cache

@@ -11,10 +11,16 @@ def steps_of(request: ImageRequest) -> float:
     return float(request.steps)
 
 
+def taken_from(line: WaitingLine, now_s: float = 0.0) -> str:
+    found = line.take(now_s)
+    assert found is not None
+    return found[0].id
+
+
 def order(line: WaitingLine, now_s: float = 0.0) -> list[str]:
     taken: list[str] = []
     while line:
-        taken.append(line.take(now_s)[0].id)
+        taken.append(taken_from(line, now_s))
     return taken
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.engine.test_packing import RowWise, a_call
-from worker.engine.capacity import Capacity
+from worker.engine.capacity import CALLS_BEFORE_MORE, MOST_CALLS_BEFORE_MORE, Capacity
 from worker.engine.errors import DeviceMemoryFull
 from worker.engine.lanes import LaneRule
 from worker.engine.memory import Need, measured, need_of, ran_out
@@ -151,6 +151,67 @@ def test_a_call_that_ran_out_halves_what_is_tried_next_down_to_the_narrowest():
     assert capacity.shed(4)
     assert capacity.widths_for(16, exact=True) == (2,) * 8
     assert not capacity.shed(2)
+
+
+def test_a_cap_that_another_model_lowered_rises_when_that_leaves():
+    capacity = a_capacity(need=Need(base=0, row=10 * MIB))
+    lanes, cap = capacity.lanes, capacity.cap_rows
+    for room in (40 * MIB, 20 * MIB, 80 * MIB):
+        capacity.fit(room)
+        assert capacity.lanes.widest == room // (10 * MIB)
+
+    capacity.fit(1 << 40)
+    assert (capacity.lanes, capacity.cap_rows) == (lanes, cap)
+
+    capacity.fit(20 * MIB)
+    capacity.fit(None)
+    assert (capacity.lanes, capacity.cap_rows) == (lanes, cap)
+
+
+def good_calls(capacity: Capacity, until: int) -> int:
+    """How many calls go well before so many rows may run in one."""
+    for done in range(20_000):
+        if capacity.lanes.widest >= until:
+            return done
+        capacity.learn((2,), 2, COSTS[2] / 1000)
+    raise AssertionError(f"{capacity.lanes.widest} rows for good")
+
+
+def test_after_a_call_that_ran_out_the_width_comes_back_step_by_step():
+    capacity = a_capacity()
+    assert capacity.shed(8)
+    assert capacity.lanes.widest == 4
+
+    steps = [good_calls(capacity, until=8), good_calls(capacity, until=16)]
+
+    assert all(CALLS_BEFORE_MORE <= calls <= 500 for calls in steps)
+    assert capacity.cap_rows == a_capacity().cap_rows
+
+
+def test_a_width_that_runs_out_again_and_again_is_tried_ever_more_seldom():
+    capacity, waits = a_capacity(), list[int]()
+    for _ in range(12):
+        assert capacity.shed(16)
+        waits.append(good_calls(capacity, until=16))
+
+    assert waits == sorted(waits)
+    assert waits[-1] == MOST_CALLS_BEFORE_MORE
+    for _ in range(MOST_CALLS_BEFORE_MORE + 1):
+        capacity.learn((16,), 16, COSTS[16] / 1000)
+    assert capacity.shed(16)
+    assert good_calls(capacity, until=16) == CALLS_BEFORE_MORE, "it went well for long since"
+
+
+def test_a_width_that_ran_out_comes_back_at_once_where_memory_grew():
+    capacity = a_capacity(need=Need(base=0, row=10 * MIB))
+    capacity.fit(90 * MIB)
+    capacity.shed(8)
+    capacity.fit(90 * MIB)
+    assert capacity.lanes.widest == 4
+
+    capacity.fit(1 << 40)
+
+    assert capacity.lanes.widest == 16
 
 
 def test_what_a_row_takes_is_measured_by_the_allocator():

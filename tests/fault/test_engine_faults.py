@@ -73,7 +73,8 @@ def test_t31_a_full_device_splits_the_batch_and_what_does_not_fit_alone_fails_in
 
     ids = [worker.admit(store, seed=k, model="wide", steps=STEPS) for k in range(4)]
     pixels(ends(store, ids))
-    after = worker.said("engine.group_failed") - splits  # the cap is lower: none is tried in vain
+    # The cap is lower; once in many good calls it is asked whether there is room again.
+    after = worker.said("engine.group_failed") - splits
     greedy = worker.admit(store, "!crowd@1", model="wide", steps=STEPS)
     (record,) = ends(store, [greedy])
 
@@ -83,7 +84,8 @@ def test_t31_a_full_device_splits_the_batch_and_what_does_not_fit_alone_fails_in
     )
     error = record.error
     assert error is not None
-    assert (splits > 0, wrong, again, after) == (True, 0, 0, 0)
+    assert (splits > 0, wrong, again) == (True, 0, 0)
+    assert after <= 1
     assert error.code == "out_of_memory"
     assert len(ended_by(redis, greedy)) == 1
 

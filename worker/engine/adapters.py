@@ -1,9 +1,13 @@
-"""LoRA adapters: for each set that is asked for, a second network on the first one's weights.
+"""LoRA adapters: for each set of files asked for, a second network on the first one's weights.
 
 Owns the making of such networks by diffusers' own loader, and which of them stay in memory. Knows
-no batch. Invariant: the model itself is never touched. A set is put on a copy of its modules
-whose every tensor is the model's own, so an image without adapters runs the very code and
-numbers that it ran before, and images of one set meet at that set's own gates.
+no batch. Invariant: the model itself is never touched. A loader gets copies of the modules that
+adapters are for, and nothing else of the pipeline (`lent.py`); what it wrote to is the set's own,
+every other tensor is the model's. So an image without adapters runs the very code and numbers
+that it ran before, and images of one set meet at that set's own gates.
+
+A scale is a number in the forward: images that differ in scales alone share a network, which is
+set anew when their turn comes. Only files are loaded and tested, so a new scale costs nothing.
 """
 
 from __future__ import annotations
@@ -12,30 +16,38 @@ import copy
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from jobs.loras import LoraFile, LoraShelf
-from worker.engine.errors import ModelBroken, Unservable
+from worker.engine.errors import DeviceMemoryFull, EngineError, ModelBroken, Unservable
 from worker.engine.gated import Gated
+from worker.engine.gates import Gate, Tuned
+from worker.engine.lent import Lent, tensors_of
+from worker.engine.memory import ran_out, release
+from worker.engine.pieces import breathe, unbroken
 from worker.messages import Lora
 
 log = logging.getLogger(__name__)
 
 # name, digest and scale of each, by name: the order of a request changes nothing
 LoraSet = tuple[tuple[LoraFile, float], ...]
+Files = tuple[LoraFile, ...]
+
+REFUSALS_KEPT = 64  # sets that cannot be had: asked for again, they are not copied and read again
 
 
 @dataclass(frozen=True, slots=True)
-class Dressed:
-    """A network with adapters on it."""
+class Worn:
+    """A gated pipeline, and which gates stand for its own where scales are set."""
 
     gated: Gated
-    own_bytes: int  # beside the weights that it shares
+    tuned: Mapping[Gate, Gate]
 
 
 class Adapters:
@@ -54,7 +66,8 @@ class Adapters:
         self._shelf = shelf
         self._gate = gate
         self._kept = kept
-        self._sets: OrderedDict[LoraSet, Dressed] = OrderedDict()
+        self._sets: OrderedDict[Files, _Dressed] = OrderedDict()
+        self._refused: OrderedDict[Files, str] = OrderedDict()
         if shelf is not None:
             _check(base.pipeline)
 
@@ -67,79 +80,167 @@ class Adapters:
         """The files of a request's adapters. Raises Unservable for one that is not there."""
         chosen: list[tuple[LoraFile, float]] = []
         for lora in sorted(loras, key=lambda lora: (lora.name, lora.scale)):
+            breathe()  # a new file is read whole, for its digest
             file = self._shelf.find(lora.name) if self._shelf else None
             if file is None:
                 raise Unservable(f"there is no LoRA {lora.name!r} for this model any more")
             chosen.append((file, lora.scale))
         return tuple(chosen)
 
-    def loaded(self, loras: LoraSet) -> bool:
-        """Whether it is in memory; the empty set always is."""
-        return not loras or loras in self._sets
+    def noted(self, loras: tuple[Lora, ...]) -> bool:
+        """Whether `find` need read none of their files."""
+        return self._shelf is None or all(self._shelf.noted(lora.name) for lora in loras)
 
-    def network(self, loras: LoraSet) -> Gated:
-        """The gated pipeline with these adapters. Raises Unservable for a file that fits not."""
+    def loaded(self, loras: LoraSet) -> bool:
+        """Whether the set is in memory; the empty one always is."""
+        return not loras or _files(loras) in self._sets
+
+    def refused(self, loras: LoraSet) -> bool:
+        """Whether it was tried, and cannot be had."""
+        return _files(loras) in self._refused
+
+    def worn(self, loras: LoraSet) -> Worn:
+        """The pipeline with these adapters at their scales. Raises Unservable for a file that
+        fits not, DeviceMemoryFull where there is no room for it."""
         if not loras:
-            return self._base
-        if loras not in self._sets:
-            self._sets[loras] = self._dress(loras)
+            return Worn(self._base, {})
+        files = _files(loras)
+        if files in self._refused:
+            raise Unservable(self._refused[files])
+        if files not in self._sets:
+            self._sets[files] = self._dress(files)
             while len(self._sets) > self._kept:
                 # Images under way with it keep it; new ones will have it loaded again.
                 gone, _ = self._sets.popitem(last=False)
-                log.info("engine.loras_dropped", extra={"loras": label(gone)})
-        self._sets.move_to_end(loras)
-        return self._sets[loras].gated
+                log.info("engine.loras_dropped", extra={"loras": names_of(gone)})
+        self._sets.move_to_end(files)
+        dressed = self._sets[files]
+        return Worn(dressed.gated, dressed.tuned(tuple(scale for _, scale in loras)))
 
-    def _dress(self, loras: LoraSet) -> Dressed:
-        pipeline = self._bare_copy()
-        names = [f"a{number}" for number in range(len(loras))]  # a file may be named twice
+    def _dress(self, files: Files) -> _Dressed:
+        """The network with these files on it, one file a piece of work."""
+        pipeline = copy.copy(self._base.pipeline)
         try:
-            with warnings.catch_warnings():
-                # peft warns of a second adapter as if nobody could want one.
-                warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
-                for name, (file, _) in zip(names, loras, strict=True):
-                    pipeline.load_lora_weights(
-                        str(file.path.parent),
-                        weight_name=file.path.name,
-                        adapter_name=name,
-                        use_safetensors=True,
-                        local_files_only=True,
-                    )
-                _set_scales(pipeline, names, [scale for _, scale in loras])
-        except Exception as error:  # whatever a client's choice of files does
-            raise Unservable(f"{label(loras)} cannot be put on this model: {error}") from error
+            for number, file in enumerate(files):  # a file may be named twice
+                with unbroken():
+                    pipeline = self._put_on(pipeline, f"a{number}", file)
+        except Unservable as error:
+            self._refused[files] = str(error)
+            while len(self._refused) > REFUSALS_KEPT:
+                self._refused.popitem(last=False)
+            raise
         gated = self._gate(pipeline, _takers(pipeline))
         gated.open()
-        log.info("engine.loras_loaded", extra={"loras": label(loras)})
-        return Dressed(gated, _own_bytes(pipeline, self._base.pipeline))
+        log.info("engine.loras_loaded", extra={"loras": names_of(files)})
+        return _Dressed(gated, self._base.pipeline, [f"a{i}" for i in range(len(files))])
 
-    def _bare_copy(self) -> Any:
-        """The pipeline with copies of the modules that take adapters, on the same tensors."""
-        pipeline = copy.copy(self._base.pipeline)
+    def _put_on(self, pipeline: Any, name: str, file: LoraFile) -> Any:
+        """The pipeline with one more file on copies of its modules."""
         self._base.close()  # gates are no part of what is copied
         try:
-            for name in _takers(pipeline):
-                module = getattr(pipeline, name)
-                tensors = [*module.parameters(), *module.buffers()]
-                setattr(pipeline, name, copy.deepcopy(module, {id(t): t for t in tensors}))
+            lent = {taker: Lent(getattr(pipeline, taker)) for taker in _takers(pipeline)}
         finally:
             self._base.open()
-        return pipeline
+        try:
+            return _taken_back(lent, _loaded(pipeline, lent, name, file))
+        except Exception as error:
+            raise _refusal(file, error) from error
+        finally:
+            for loan in lent.values():
+                if loan.restore():
+                    log.error("engine.loras_wrote_to_model", extra={"loras": names_of((file,))})
+                loan.drop()
 
 
-def _set_scales(pipeline: Any, names: Sequence[str], scales: Sequence[float]) -> None:
-    """Set these adapters to work, as the pipeline's own `set_adapters` does with plain numbers.
+class _Dressed:
+    """A network with adapters on it; their scales are the one thing that changes."""
 
-    That one counts a UNet's layers for scales by block, which nobody can ask for here, and adds 1
-    to `layers_per_block`: a list in the shipped model and in every UNet of unequal blocks.
-    """
-    layers = _layers(pipeline)
-    if missing := [name for name in names if not any(name in layer.scaling for layer in layers)]:
-        raise ValueError(f"none of the weights of {missing[0]} is for a part of this model")
-    for layer in layers:
-        layer.set_adapter(list(names))
-        for name, scale in zip(names, scales, strict=True):
-            layer.set_scale(name, scale)
+    def __init__(self, gated: Gated, base: Any, names: Sequence[str]) -> None:
+        self.gated = gated
+        self.own_bytes = _own_bytes(gated.pipeline, base)  # beside the weights that it shares
+        self._names = names
+        self._layers = _layers(gated.pipeline)
+        self._scales: tuple[float, ...] = ()
+        for layer in self._layers:
+            layer.set_adapter(list(names))
+
+    def tuned(self, scales: tuple[float, ...]) -> Mapping[Gate, Gate]:
+        """For each of its gates, the one whose calls run at these scales."""
+        words, tune = "+".join(map(repr, scales)), partial(self._tune, scales)
+        return {gate: Tuned(gate, words, tune) for gate in self.gated.gates}
+
+    def _tune(self, scales: tuple[float, ...]) -> None:
+        if scales == self._scales:
+            return
+        for layer in self._layers:
+            for name, scale in zip(self._names, scales, strict=True):
+                layer.set_scale(name, scale)  # as the pipeline's own `set_adapters` does
+        self._scales = scales
+
+
+def label(loras: LoraSet) -> str:
+    """A set in a fingerprint: `name@digest:scale`, joined by +; of the scale, every digit."""
+    return "+".join(f"{names_of((file,))}:{_digits(scale)}" for file, scale in loras)
+
+
+def _digits(scale: float) -> str:
+    return repr(float(scale)).removesuffix(".0")
+
+
+def names_of(files: Files) -> str:
+    """What is tested: files, whatever their scales."""
+    return "+".join(f"{file.name}@{file.digest[:12]}" for file in files)
+
+
+def untuned(loras: LoraSet) -> str:
+    """The same, of a set."""
+    return names_of(_files(loras))
+
+
+def _files(loras: LoraSet) -> Files:
+    return tuple(file for file, _ in loras)
+
+
+def _loaded(pipeline: Any, lent: Mapping[str, Lent], name: str, file: LoraFile) -> Any:
+    """The pipeline on lent modules, after diffusers' own loader; raises what that raises."""
+    made = copy.copy(pipeline)
+    # Through __dict__: a pipeline's own __setattr__ would note each in its configuration.
+    made.__dict__.update({taker: loan.module for taker, loan in lent.items()})
+    others = {n: p for n, p in vars(made).items() if isinstance(p, torch.nn.Module)}
+    hidden = {n: part for n, part in others.items() if n not in lent}
+    made.__dict__.update(dict.fromkeys(hidden))  # what a loader is not given, it cannot change
+    with warnings.catch_warnings():
+        # peft warns of a second adapter as if nobody could want one.
+        warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+        made.load_lora_weights(
+            str(file.path.parent),
+            weight_name=file.path.name,
+            adapter_name=name,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    made.__dict__.update(hidden)
+    if any(getattr(made, taker) is not loan.module for taker, loan in lent.items()):
+        raise ValueError("it puts another network in the place of the model's")
+    if not any(name in layer.scaling for layer in _layers(made)):
+        raise ValueError("none of its weights is for a part of this model")
+    return made
+
+
+def _taken_back(lent: Mapping[str, Lent], pipeline: Any) -> Any:
+    """The pipeline, on the model's own tensors wherever the loader left them alone."""
+    if any(loan.restore() for loan in lent.values()):
+        raise ValueError("its loader wrote to the model itself, which was put right again")
+    for loan in lent.values():
+        loan.take_back()
+    return pipeline
+
+
+def _refusal(file: LoraFile, error: Exception) -> EngineError:
+    if ran_out(error):
+        release(error)
+        return DeviceMemoryFull(f"there is no memory left for {names_of((file,))} beside the model")
+    return Unservable(f"{names_of((file,))} cannot be put on this model: {error}")
 
 
 def _layers(pipeline: Any) -> list[Any]:
@@ -148,11 +249,6 @@ def _layers(pipeline: Any) -> list[Any]:
 
     modules = (part for name in _takers(pipeline) for part in getattr(pipeline, name).modules())
     return [part for part in modules if isinstance(part, BaseTunerLayer)]
-
-
-def label(loras: LoraSet) -> str:
-    """A set in a fingerprint: `name@digest:scale`, joined by +."""
-    return "+".join(f"{file.name}@{file.digest[:12]}:{scale:g}" for file, scale in loras)
 
 
 def _takers(pipeline: Any) -> list[str]:
@@ -169,14 +265,10 @@ def _check(pipeline: Any) -> None:
 
 
 def _own_bytes(pipeline: Any, base: Any) -> int:
-    shared = {id(t) for name in _takers(base) for t in _tensors(getattr(base, name))}
+    shared = {id(t) for name in _takers(base) for t in tensors_of(getattr(base, name))}
     return sum(
         t.numel() * t.element_size()
         for name in _takers(pipeline)
-        for t in _tensors(getattr(pipeline, name))
+        for t in tensors_of(getattr(pipeline, name))
         if id(t) not in shared
     )
-
-
-def _tensors(module: torch.nn.Module) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]

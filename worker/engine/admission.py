@@ -102,16 +102,24 @@ class WaitingLine:
             del self._by_key[entry.request.key]
         return True
 
-    def take(self, now_s: float) -> tuple[ImageRequest, float]:
-        """The next to start, and since when it waited."""
-        key = min(self._by_key, key=self._shares.served)
-        chosen = min(self._by_key[key].values(), key=lambda entry: self._urgency(entry, now_s))
-        request = chosen.request
-        self.remove(request.id)
-        self._shares.charge(key, self._work(request))
-        if not self._entries:
-            self._shares.forget()
-        return request, chosen.since_s
+    def take(
+        self, now_s: float, may: Callable[[ImageRequest], bool] = lambda _: True
+    ) -> tuple[ImageRequest, float] | None:
+        """The next to start of those that `may`, and since when it waited; None: none may."""
+        for key in sorted(self._by_key, key=self._shares.served):
+            able = [entry for entry in self._by_key[key].values() if may(entry.request)]
+            if able:
+                chosen = min(able, key=lambda entry: self._urgency(entry, now_s))
+                self.remove(chosen.request.id)
+                self.charge(key, self._work(chosen.request))
+                if not self._entries:
+                    self._shares.forget()
+                return chosen.request, chosen.since_s
+        return None
+
+    def charge(self, key: str, work_s: float) -> None:
+        """Count work that was done for a key."""
+        self._shares.charge(key, work_s)
 
     def _urgency(self, entry: _Entry, now_s: float) -> tuple[float, float]:
         request, waited_s = entry.request, now_s - entry.since_s

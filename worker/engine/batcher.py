@@ -5,7 +5,7 @@ Owns the loop that the project is about:
     every live image is a pipeline call parked at a model call (gates, call)
     a tick admits waiting images (admission), picks the parked calls that may meet (turns), runs
     them as one (runner, packing, lanes), and hands each its own rows: it runs on to its next
-    model call
+    model call; or it does one piece of what a newcomer needs first (preparing)
 
 Knows no process, no file and no family. One thread, no locks. Invariant: whatever one image
 does (raise, turn to NaN, be canceled), its neighbours get the bits they would get alone.
@@ -25,6 +25,7 @@ from worker.engine.capacity import Capacities
 from worker.engine.errors import DeadlinePassed, Dropped, EngineError, NanOutput, Unservable
 from worker.engine.live import Live, failed
 from worker.engine.model import Model
+from worker.engine.preparing import Preparation, Preparing, may_start
 from worker.engine.runner import Runner
 from worker.engine.turns import Turns
 from worker.messages import Canceled, ImageEvent, ImageRequest, Started
@@ -53,13 +54,20 @@ class Engine:
         self._live: dict[str, Live] = {}
         self._events: list[ImageEvent] = []
         self._capacities = Capacities()
+        self._preparing = Preparing()
         self._turns = Turns()
         self._runner = Runner(clock)
 
     @property
     def idle(self) -> bool:
         """Nothing waits, nothing runs, nothing is left to report."""
-        return not (self._waiting or self._live or self._events)
+        return not (self._waiting or self._live or self._events or self.preparing)
+
+    @property
+    def preparing(self) -> str | None:
+        """The model that something new of is loaded or tested just now, if any."""
+        current = self._preparing.current
+        return current and current.model.entry.id
 
     @property
     def live(self) -> int:
@@ -69,7 +77,8 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Images submitted and not started."""
-        return len(self._waiting)
+        current = self._preparing.current
+        return len(self._waiting) + bool(current and current.wanted)
 
     @property
     def step_ms(self) -> float | None:
@@ -80,18 +89,22 @@ class Engine:
 
     def busy(self, model_id: str) -> bool:
         """Whether images of that model wait or are under way."""
-        return any(live.model.entry.id == model_id for live in self._live.values()) or any(
-            request.model == model_id for request in self._waiting
+        return (
+            self.preparing == model_id
+            or any(live.model.entry.id == model_id for live in self._live.values())
+            or any(request.model == model_id for request in self._waiting)
         )
 
     def add_model(self, model: Model) -> None:
         """Serve this model from now on."""
         self._models[model.entry.id] = model
+        self._refused.pop(model.entry.id, None)
 
     def remove_model(self, model_id: str) -> None:
         """Serve it no more; only for one that is not `busy`."""
         self._models.pop(model_id, None)
         self._capacities.forget(model_id)
+        self._runner.forget()
 
     def refuse_model(self, model_id: str, error: EngineError) -> None:
         """Fail this model's requests with the reason why it cannot be loaded."""
@@ -99,7 +112,8 @@ class Engine:
 
     def submit(self, request: ImageRequest) -> None:
         """Take an image in; it starts at one of the next ticks. Never raises."""
-        if request.id in self._live or request.id in self._waiting:
+        prepared = self._prepared(request.id)
+        if request.id in self._live or request.id in self._waiting or prepared:
             log.warning("engine.submitted_twice", extra={"image": request.id})
             return
         if request.model not in self._models:
@@ -112,15 +126,20 @@ class Engine:
         """Drop an image wherever it is; unknown IDs are ignored."""
         if self._waiting.remove(request_id):
             self._events.append(Canceled(id=request_id, calls=0))
+        elif preparation := self._prepared(request_id):
+            preparation.wanted = False
+            self._events.append(Canceled(id=request_id, calls=0))
         elif request_id in self._live:
             self._throw(self._live[request_id], Dropped())
 
     def tick(self) -> list[ImageEvent]:
-        """Admit, run one group of model calls, move its images on; what came of it."""
+        """Admit; run one group of model calls and move its images on, or prepare; what came."""
         with torch.no_grad():  # outermost: each pipeline's own no_grad then restores the same
             self._drop_late()
             self._admit()
-            if group := self._turns.next_group(list(self._live.values()), self._clock()):
+            if preparation := self._preparing.its_turn(others=bool(self._live)):
+                self._prepare(preparation)
+            elif group := self._turns.next_group(list(self._live.values()), self._clock()):
                 self._step(group)
         events, self._events = self._events, []
         return events
@@ -131,6 +150,10 @@ class Engine:
             self.cancel(request.id)
         for request_id in list(self._live):
             self.cancel(request_id)
+        if (preparation := self._preparing.current) is not None:
+            self.cancel(preparation.request.id)
+            self._preparing.end()
+            preparation.drop()
 
     # --- who
 
@@ -141,14 +164,59 @@ class Engine:
             if _over(request, now_s):
                 self._waiting.remove(request.id)
                 self._events.append(failed(request.id, late))
+        current = self._preparing.current
+        if current is not None and current.wanted and _over(current.request, now_s):
+            current.wanted = False
+            self._events.append(failed(current.request.id, late))
         for live in [live for live in self._live.values() if _over(live.call.request, now_s)]:
             self._throw(live, late)
 
     def _admit(self) -> None:
-        while self._waiting and len(self._live) < self._max_live:
+        may, busy = self._may_start(), self._preparing.current is not None
+        while self._waiting and len(self._live) + busy < self._max_live:
             now_s = self._clock()
-            request, since_s = self._waiting.take(now_s)
-            self._start(request, since_s, now_s)
+            if (taken := self._waiting.take(now_s, may)) is None:
+                return
+            request, since_s = taken
+            if busy or self._ready(request):
+                self._start(request, since_s, now_s)
+            else:
+                self._preparing.begin(Preparation(self._models[request.model], request, since_s))
+                may, busy = self._may_start(), True
+
+    def _may_start(self) -> Callable[[ImageRequest], bool]:
+        free = self._preparing.current is None
+        return may_start(self._ready, free=free)
+
+    def _ready(self, request: ImageRequest) -> bool:
+        try:
+            return self._models[request.model].prepared(request)
+        except EngineError:
+            return True  # to fail at its start, in words
+
+    def _prepared(self, request_id: str) -> Preparation | None:
+        """The preparation, if it is that image's."""
+        current = self._preparing.current
+        return current if current and current.wanted and current.request.id == request_id else None
+
+    def _prepare(self, preparation: Preparation) -> None:
+        """One piece of it; after the last, its image starts."""
+        request, started_s = preparation.request, self._clock()
+        try:
+            unfinished = preparation.step()
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the fence around one image
+            self._preparing.end()
+            if preparation.wanted:
+                self._events.append(failed(request.id, as_engine_error(error)))
+            return
+        now_s = self._clock()
+        self._waiting.charge(request.key, now_s - started_s)  # whoever asks for it pays for it
+        if not unfinished:
+            self._preparing.end()
+            if preparation.wanted:
+                self._start(request, preparation.since_s, now_s)
 
     def _start(self, request: ImageRequest, since_s: float, now_s: float) -> None:
         model = self._models[request.model]

@@ -8,7 +8,7 @@ parked at a gate or ended; an ended call has a picture or an error, never both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from worker.engine.errors import (
     Unservable,
 )
 from worker.engine.finite import FiniteCheck, all_finite
-from worker.engine.gates import CallGreenlet, Kind, ModelCall
+from worker.engine.gates import CallGreenlet, Gate, Kind, ModelCall
 from worker.engine.memory import ran_out, release
 from worker.engine.previews import Preview
 from worker.messages import ImageRequest, Pixels, Stage
@@ -55,6 +55,7 @@ class ImageCall:
         self.expected_calls = expected_calls
         self.preview: Preview | None = None
         self.beside = beside  # what its fingerprint says of networks beside the model's own
+        self.tuned: Mapping[Gate, Gate] = {}  # those of its adapters, set to its scales
         self.parked: ModelCall | None = None
         self.pixels: Pixels | None = None
         self.error: BaseException | None = None

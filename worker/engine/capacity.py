@@ -6,10 +6,13 @@ Invariant: only widths of the verdict are ever used; learning moves times and li
 A self-test is one look, at a moment when the machine may have been busy: once it took 8 rows for
 hardly faster than 4, and pictures were made 4 rows at a time at 0.6 of the speed, for as long as
 the engine lived, since a width that is never used is never measured. So now and then the next
-wider one is tried. It costs nothing but a moment's latency: those rows had to run anyway.
+wider one is tried. It costs nothing but a moment's latency: those rows had to run anyway. What
+memory forbids, it forbids for as long as it is short: with more room more rows run again.
 """
 
 from __future__ import annotations
+
+from collections import OrderedDict
 
 from worker.engine.errors import DeviceMemoryFull
 from worker.engine.lanes import LaneRule
@@ -20,7 +23,12 @@ RATE = 0.1  # the least weight of a new measurement: one slow moment is no trend
 LOOK_EVERY = 8  # calls; a wrong cap is mended within a picture or two
 # Lanes are chosen anew when a cost has moved by so much: for less they would only flap.
 MOVED = 1.1
+# After a call that ran out: 64 calls are two or three pictures, 4,096 an hour of a slow model.
+CALLS_BEFORE_MORE, MOST_CALLS_BEFORE_MORE = 64, 4096
+SIZES_KEPT, VERDICTS_KEPT = 256, 32  # of models and sizes; of networks at one size
 UNMEASURED_ROW_MS = 10.0  # a megapixel, before anything of that size has run
+
+Size = tuple[str, int, int]  # model, width, height
 
 
 class Capacity:
@@ -35,7 +43,8 @@ class Capacity:
         self._pace: float | None = None
         self._seen = dict.fromkeys(self._cost_ms, 1)  # measurements of each width, the test's first
         self._until_look = LOOK_EVERY
-        self._fits_rows = verdict.lanes.widest  # into memory, in one model call
+        self._fits_rows = verdict.lanes.widest  # into the memory that is left, in one model call
+        self._shed = _Shed(verdict.lanes.widest)
         self.decode_bytes: int | None = None  # of one decoding; None until the first
         self._choose()
         if self._cost_ms:
@@ -69,6 +78,8 @@ class Capacity:
     def learn(self, widths: tuple[int, ...], rows: int, took_s: float) -> None:
         """So many rows took so long in lanes of these widths."""
         self._until_look = LOOK_EVERY if self._looks else self._until_look - 1
+        if self._shed.went_well():
+            self._choose()
         took_ms = took_s * 1000
         self.row_ms += RATE * (took_ms / rows - self.row_ms)
         if not all(width in self._cost_ms for width in widths):
@@ -86,7 +97,8 @@ class Capacity:
     def _choose(self) -> None:
         """Lanes and cap, by what is known now."""
         widths = self.verdict.lanes.widths
-        usable = tuple(w for w in widths if w <= self._fits_rows) or widths[:1]
+        most = min(self._fits_rows, self._shed.rows)
+        usable = tuple(w for w in widths if w <= most) or widths[:1]
         self._chosen = dict(self._cost_ms)
         self.lanes = LaneRule(usable, tuple(self._chosen[w] for w in usable if w in self._chosen))
         measured = bool(self.lanes.cost_ms)
@@ -98,8 +110,12 @@ class Capacity:
     # --- memory
 
     def fit(self, room: int | None) -> None:
-        """Keep to lanes that fit into `room` bytes. Raises DeviceMemoryFull if none does."""
+        """Keep to lanes that fit into `room` bytes, more or fewer than before; None: any.
+
+        Raises DeviceMemoryFull if none does.
+        """
         if room is None:
+            self._limit(self.verdict.lanes.widest)
             return
         need, narrowest = self.verdict.need, self.verdict.lanes.widths[0]
         decode = self.decode_bytes or 0
@@ -110,46 +126,96 @@ class Capacity:
                 f"and {max(0, room) >> 20} MiB are left of the engine's memory: ask for a smaller "
                 "size, keep fewer models resident, or raise the engine's memory budget"
             )
-        self._limit(fits)
+        self._limit(min(fits, self.verdict.lanes.widest))
 
     def shed(self, width: int) -> bool:
         """A call of that width ran out of memory: use narrower ones. False: there are none."""
         if not self.packs or width // 2 < self.verdict.lanes.widths[0]:
             return False
         self._until_look = LOOK_EVERY
-        self._limit(width // 2)
+        self._shed.ran_out(width)
+        self._choose()
         return True
 
     def _limit(self, rows: int) -> None:
-        if rows < self._fits_rows:
+        if rows != self._fits_rows:
+            # Where a model left, what once ran out may fit now.
+            if rows > self._fits_rows:
+                self._shed.forgive()
             self._fits_rows = rows
             self._choose()
 
 
+class _Shed:
+    """How many rows may run at once after calls that ran out of memory.
+
+    The books say that they fit, so the cause was a moment's: another process, holes between
+    blocks. After some calls that went well twice as many are tried, and each time that this
+    fails again, twice as many calls are waited for.
+    """
+
+    def __init__(self, widest: int) -> None:
+        self.rows = self._widest = widest
+        self._wait = self._left = CALLS_BEFORE_MORE
+
+    def ran_out(self, width: int) -> None:
+        """A call of that width did."""
+        if self.rows < self._widest or self._wait > CALLS_BEFORE_MORE:
+            self._wait = min(2 * self._wait, MOST_CALLS_BEFORE_MORE)
+        self.rows, self._left = min(self.rows, width // 2), self._wait
+
+    def went_well(self) -> bool:
+        """A call did; True: more rows may run from here on."""
+        if self.rows >= self._widest and self._wait == CALLS_BEFORE_MORE:
+            return False
+        self._left -= 1
+        if self._left > 0:
+            return False
+        if self.rows >= self._widest:  # at its widest for so long: all is well again
+            self._wait = CALLS_BEFORE_MORE
+            return False
+        self.rows, self._left = min(2 * self.rows, self._widest), self._wait
+        self._wait = max(self._wait, CALLS_BEFORE_MORE + 1)  # on trial, until it went well long
+        return True
+
+    def forgive(self) -> None:
+        """There is more memory than when it ran out."""
+        self.rows = self._widest
+
+
 class Capacities:
-    """Those of all models and sizes that were asked for."""
+    """Those of the models and sizes that were asked for last."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], dict[Verdict, Capacity]] = {}
+        self._known: OrderedDict[Size, OrderedDict[Verdict, Capacity]] = OrderedDict()
 
     def of(self, request: ImageRequest, verdict: Verdict) -> Capacity:
         """That of this request's model and size."""
-        sizes = self._known.setdefault(_size(request), {})
-        if verdict not in sizes:  # a ControlNet or a LoRA at the same size has a verdict of its own
-            sizes[verdict] = Capacity(verdict, self.row_ms(request))
-        return sizes[verdict]
+        row_ms, size = self.row_ms(request), _size(request)
+        there = self._known.setdefault(size, OrderedDict())
+        if verdict not in there:  # a ControlNet or a LoRA at the same size has a verdict of its own
+            there[verdict] = Capacity(verdict, row_ms)
+        there.move_to_end(verdict)
+        self._known.move_to_end(size)
+        # Images under way keep theirs; a new one starts from its verdict again.
+        while len(there) > VERDICTS_KEPT:
+            there.popitem(last=False)
+        while len(self._known) > SIZES_KEPT:
+            self._known.popitem(last=False)
+        return there[verdict]
 
     def row_ms(self, request: ImageRequest) -> float:
         """What a row of such a request takes, as far as is known."""
-        sizes = self._known.get(_size(request))
-        if not sizes:
+        there = self._known.get(_size(request))
+        if not there:
             return UNMEASURED_ROW_MS * request.width * request.height / 1e6
-        return max(capacity.row_ms for capacity in sizes.values())
+        return max(capacity.row_ms for capacity in there.values())
 
     def forget(self, model_id: str) -> None:
         """The model is gone; loaded again, it starts from its verdicts."""
-        self._known = {size: c for size, c in self._known.items() if size[0] != model_id}
+        for size in [size for size in self._known if size[0] == model_id]:
+            del self._known[size]
 
 
-def _size(request: ImageRequest) -> tuple[str, int, int]:
+def _size(request: ImageRequest) -> Size:
     return request.model, request.width, request.height

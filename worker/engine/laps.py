@@ -67,3 +67,9 @@ class Laps:
         while self._queued and self._queued[0][1].query():
             started, ended, tell = self._queued.popleft()
             tell(started.elapsed_time(ended) / 1000)
+
+    def finish(self) -> None:
+        """Wait for all that is queued, and tell of it."""
+        if self._queued:
+            self._queued[-1][1].synchronize()
+        self.collect()

@@ -21,9 +21,10 @@ import torch
 from jobs.catalogue import ModelEntry
 from jobs.loras import LoraShelf
 from jobs.samplers import SAMPLERS
-from worker.engine.adapters import Adapters, LoraSet, label
+from worker.engine.adapters import Adapters, label, untuned
 from worker.engine.call import ImageCall
-from worker.engine.fingerprint import fingerprint, tensors_hash
+from worker.engine.files import Digests, files_of
+from worker.engine.fingerprint import fingerprint, parts_hash, tensors_hash
 from worker.engine.gated import Gated
 from worker.engine.gates import Gate
 from worker.engine.packing import Packed
@@ -74,7 +75,8 @@ class Model:
         self.samplers = SamplerShelf(
             pipeline.scheduler, set_by_pipeline=profile.sets_sampler, only=profile.samplers
         )
-        self.fingerprint = fingerprint(entry, extras.folder, pipeline, str(pipeline.device))
+        weights = _digest(entry, extras.folder, pipeline, profile, state_dir)
+        self.fingerprint = fingerprint(entry, weights, pipeline, str(pipeline.device))
         self.promises = Promises(
             self.fingerprint,
             self._probe,
@@ -140,9 +142,9 @@ class Model:
         generator = torch.Generator("cpu").manual_seed(request.seed)
         sampler = self.samplers.take(request.sampler, generator)
         loras = self._adapters.find(request.loras)
-        network = self._adapters.network(loras)
+        worn = self._adapters.worn(loras)
         # Same modules; what a call notes down on its pipeline stays its own.
-        shell = copy.copy(network.variants.for_request(request))
+        shell = copy.copy(worn.gated.variants.for_request(request))
         shell.scheduler = sampler
         seed_draws(shell, request.seed)
         arguments = self.profile.arguments(request, shell)
@@ -157,8 +159,9 @@ class Model:
 
         steps = SAMPLERS[request.sampler].model_calls(steps_of(request, self.profile))
         calls = self.profile.calls_per_step(request) + (request.control is not None)
-        beside = self._beside(request, loras)
+        beside = self._beside(request, label(loras))
         call = ImageCall(request, make, expected_calls=steps * calls, beside=beside)
+        call.tuned = worn.tuned
         if request.preview_every_s is not None and self._colours is not None:
             call.preview = Preview(self._colours, request.width, request.height)
             call.preview.watch(sampler)
@@ -167,18 +170,28 @@ class Model:
     def verdict_for(self, request: ImageRequest) -> Verdict:
         """What holds for such a picture; the first of its kind is tested, in a second or so."""
         loras = self._adapters.find(request.loras)
-        beside = self._beside(request, loras) + begun(request)
+        beside = self._beside(request, untuned(loras)) + begun(request)
         if not beside:
             return self.promises.at(request.width, request.height)
-        probe = partial(self._probe, like=request)
+        probe = partial(self._probe, like=request)  # with adapters at 1: files are tested
         return self.promises.at(request.width, request.height, beside, probe)
 
     def prepared(self, request: ImageRequest) -> bool:
         """Whether such a picture can start at once: adapters loaded, size tested."""
+        if not self._adapters.noted(request.loras):
+            return False
         loras = self._adapters.find(request.loras)
-        beside = self._beside(request, loras) + begun(request)
+        beside = self._beside(request, untuned(loras)) + begun(request)
         tested = self.promises.known(request.width, request.height, beside)
-        return tested and self._adapters.loaded(loras)
+        return self._adapters.refused(loras) or (tested and self._adapters.loaded(loras))
+
+    def prepare(self, request: ImageRequest) -> None:
+        """Load and test what such a picture needs, in pieces where that is asked for (`pieces`).
+
+        Raises Unservable, DeviceMemoryFull.
+        """
+        self._adapters.worn(self._adapters.find(request.loras))
+        self.verdict_for(request)
 
     def fingerprint_for(self, call: ImageCall, verdict: Verdict) -> str:
         """Within one such line, the same request gives the same bits."""
@@ -192,14 +205,24 @@ class Model:
             pipeline, self.profile, controls=self._controls, steady_rows=float32_on_cpu, only=only
         )
 
-    def _beside(self, request: ImageRequest, loras: LoraSet) -> str:
+    def _beside(self, request: ImageRequest, loras: str) -> str:
         """The networks that take part besides the model's own, as words of a fingerprint."""
         words = ""
         if request.control and request.control.name in self._control_hashes:
             words += f" control={request.control.name}@{self._control_hashes[request.control.name]}"
-        return words + (f" loras={label(loras)}" if loras else "")
+        return words + (f" loras={loras}" if loras else "")
 
     def _probe(self, width: int, height: int, like: ImageRequest | None = None) -> list[Packed]:
         """Model calls of every form that such requests come to at that size; None: plain text."""
         asked = stand_ins(self.entry, width, height, like, self.samplers.names)
         return first_calls([self.call_for(request) for request in asked], self.profile)
+
+
+def _digest(
+    entry: ModelEntry, folder: Path | None, pipeline: Any, profile: Profile, state_dir: Path | None
+) -> str:
+    """Of all that a model is made of: of its files, or of what is in memory if it has none."""
+    if folder is None:
+        return parts_hash(pipeline)
+    left_out = [name for name, part in profile.load.items() if part is None]
+    return Digests(state_dir).of(folder, files_of(folder, entry.variant, left_out))

@@ -33,6 +33,7 @@ from worker.messages import (
     Fatal,
     ImageRequest,
     Loading,
+    ModelReport,
     Ready,
     Stop,
     Submit,
@@ -54,28 +55,29 @@ class EngineProcess:
         self._pipe = pipe
         self._config = config
         self._engine = Engine([], max_live=config.max_live, room=self._room)
-        self._residency = Residency(config, self._engine.busy)
+        self._residency = Residency(config, self._engine.busy, leave=self._engine.remove_model)
         self._broken: dict[str, EngineError] = {}
         self._told_s = 0.0
+        self._told_preparing: str | None = None
         self._stopping = False
 
     def run(self) -> None:
         """Load, then serve until told to stop."""
-        models = self._load_residents()
-        self._tell([Ready(models=tuple(model.report() for model in models))])
+        self._tell([Ready(models=self._load_residents())])
         while not self._stopping:
             self._obey()
             self._tell(self._engine.tick())
+            self._tell_of_preparing()
             self._beat()
         self._engine.close()
 
-    def _load_residents(self) -> list[Model]:
+    def _load_residents(self) -> tuple[ModelReport, ...]:
         """Those that can be loaded. Raises ModelBroken if there is nothing at all to serve."""
         entries = self._config.catalogue.models
         loaded = [self._load_or_refuse(entry.id) for entry in entries if entry.resident]
         if not any(loaded) and len(loaded) == len(entries):
             raise ModelBroken("; ".join(map(str, self._broken.values())))
-        return [model for model in loaded if model]
+        return tuple(model.report() for model in loaded if model)
 
     def _load_or_refuse(self, model_id: str) -> Model | None:
         """The model; None if it cannot be loaded, and its images fail with the reason."""
@@ -84,7 +86,7 @@ class EngineProcess:
         except torch.AcceleratorError:
             raise
         except Exception as raised:  # noqa: BLE001 - the fence around one model of several
-            error = as_engine_error(raised)
+            error = _in_words(raised)
             log.warning("engine.unloadable", extra={"model": model_id, "reason": str(error)})
             self._engine.refuse_model(model_id, error)
             self._broken[model_id] = error
@@ -95,11 +97,9 @@ class EngineProcess:
 
     def _load(self, model_id: str) -> Model:
         self._tell([Loading(model=model_id, fraction=0.0)])
-        model, left = self._residency.load(model_id)
+        model = self._residency.load(model_id)
         # Most of the time is spent by now, whatever the model: what is left is the self-test.
         self._tell([Loading(model=model_id, fraction=0.8)])
-        for gone in left:
-            self._engine.remove_model(gone.entry.id)
         self._engine.add_model(model)
         model.report()  # tests the default size
         self._tell([Loading(model=model_id, fraction=1.0)])
@@ -122,25 +122,21 @@ class EngineProcess:
                     raise AssertionError("the configuration comes once, first")
 
     def _prepare(self, request: ImageRequest) -> None:
-        """Load the model and test the size, if either is new; the parent is told to be patient."""
-        known = self._residency.find(request.model)
-        try:
-            if known is not None and known.prepared(request):
-                return
-        except EngineError:
-            return  # the engine will say so
-        model = known or self._load_or_refuse(request.model)
-        if model is None:
+        """Load the model, if it is not there; the parent is told to be patient."""
+        if self._residency.find(request.model) is None:
+            self._load_or_refuse(request.model)
+            self._told_preparing = None  # "loaded" ended the parent's patience: it is told again
+
+    def _tell_of_preparing(self) -> None:
+        """A test of something new takes as long as its slowest call, which nobody knows yet."""
+        now = self._engine.preparing
+        if now == self._told_preparing:
             return
-        self._tell([Loading(model=request.model, fraction=0.9)])
-        try:
-            model.verdict_for(request)
-        except torch.AcceleratorError:
-            raise
-        except Exception as raised:  # noqa: BLE001 - the fence around one model and size
-            error = as_engine_error(raised)
-            log.warning("engine.not_prepared", extra={"image": request.id, "code": error.code})
-        self._tell([Loading(model=request.model, fraction=1.0)])
+        if self._told_preparing is not None:
+            self._tell([Loading(model=self._told_preparing, fraction=1.0)])
+        if now is not None:
+            self._tell([Loading(model=now, fraction=0.9)])
+        self._told_preparing = now
 
     def _room(self) -> int:
         return self._residency.room
@@ -157,6 +153,12 @@ class EngineProcess:
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:
             self._pipe.send(event)
+
+
+def _in_words(raised: Exception) -> EngineError:
+    """The reason without its frames: they hold what was loaded of the model, and it is kept."""
+    error = as_engine_error(raised)
+    return type(error)(str(error))
 
 
 def main(fd: int) -> int:

@@ -21,6 +21,8 @@ from worker.engine.selftest import UNTESTED, Verdict, self_test
 
 log = logging.getLogger(__name__)
 
+KEPT = 512  # verdicts, the last used: of sizes, ControlNets and sets of LoRA files
+
 # width and height in px -> a real call of each network that takes part, the denoiser's last
 Probe = Callable[[int, int], list[Packed]]
 
@@ -61,8 +63,11 @@ class Promises:
             verdict = weakest([self._tested_of(call) for call in calls])
             log.info("engine.self_test", extra={"size": size, "verdict": verdict})
             self._verdicts[size] = verdict
+            while len(self._verdicts) > KEPT:
+                del self._verdicts[next(iter(self._verdicts))]
             self._write()
-        return self._verdicts[size]
+        verdict = self._verdicts[size] = self._verdicts.pop(size)  # the last used come last
+        return verdict
 
     def _tested_of(self, call: Packed) -> Verdict:
         if call.signature not in self._tested:

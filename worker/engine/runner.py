@@ -64,6 +64,11 @@ class Runner:
         """The result of a text encoding that was made before, or None."""
         return self._prompts.find(call) if call.gate.kind is Kind.ENCODE else None
 
+    def forget(self) -> None:
+        """Let go of all that calls were made of: their model leaves."""
+        self._laps.finish()
+        self._joiner = Joiner()
+
     def _run_rows(self, group: Sequence[Live], *, last_try: bool = False) -> list[Answer]:
         calls = [live.packed for live in group if live.packed is not None]
         capacity, rows = group[0].capacity, sum(live.rows for live in group)

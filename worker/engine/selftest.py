@@ -4,6 +4,9 @@ Owns the experiment: the rows of one real model call, and of neighbours made fro
 lanes of every width, and the bits are compared. Knows no request. Invariant: a width is allowed
 for exact work only if every row came out of it, next to other rows, with the bits it has in
 every other allowed width.
+
+It is some sixty model calls. In a service they are run one by one, between those of pictures
+(`pieces`); what is timed or measured is one call, and runs unbroken.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from worker.engine.lanes import POWERS, LaneRule
 from worker.engine.layout import lies_alike
 from worker.engine.memory import UNKNOWN, Need, measured, need_of, ran_out, release
 from worker.engine.packing import Packed, Part
+from worker.engine.pieces import unbroken
 from worker.messages import Reproducibility
 
 TIMED_ROUNDS = 3
@@ -77,7 +81,8 @@ def _need(call: Packed, widths: Collection[int]) -> Need:
     for width in {min(widths), max(widths)}:
         calls = _company_of(call, width)
         lanes = [width] * -(-sum(c.rows for c in calls) // width)
-        _, peaks[width] = measured(partial(run_together, calls, lanes), call.device)
+        with unbroken():
+            _, peaks[width] = measured(partial(run_together, calls, lanes), call.device)
     return need_of(peaks)
 
 
@@ -103,9 +108,11 @@ class _Trial:
     def time(self) -> None:
         """Measure a full lane, and keep the least of all times."""
         lanes = -(-sum(call.rows for call in self._full) // self.width)
-        started_s = _device_s(self._device)
-        self._run(self._full)
-        self.cost_ms = min(self.cost_ms, (_device_s(self._device) - started_s) * 1000 / lanes)
+        with unbroken():
+            started_s = _device_s(self._device)
+            self._run(self._full)
+            took_s = _device_s(self._device) - started_s
+        self.cost_ms = min(self.cost_ms, took_s * 1000 / lanes)
 
 
 def _time(trials: Collection[_Trial]) -> None:
@@ -151,9 +158,10 @@ def _lane_s(call: Packed, width: int) -> float:
     trial_s: list[float] = []
     calls, device = _company_of(call, width), call.device
     for _ in range(2):
-        started_s = _device_s(device)
-        run_together(calls, (width,))
-        trial_s.append(_device_s(device) - started_s)
+        with unbroken():
+            started_s = _device_s(device)
+            run_together(calls, (width,))
+            trial_s.append(_device_s(device) - started_s)
     return min(trial_s)
 
 
