@@ -18,17 +18,18 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from api import connections, keys_cli
+from api.access import keys_command
 from api.app import create_app
-from api.connections import Connections
-from api.keystore import open_keystore
-from api.middleware import request_stamp
-from api.protocol import TimedH11Protocol
+from api.edge import connections
+from api.edge.connections import Connections
+from api.edge.header_timeout import TimedH11Protocol
+from api.edge.request_edge import request_stamp
+from api.services.container import check_before_start
 from api.settings import ApiSettings
-from api.state import check_before_start
 from jobs.errors import SettingsError
 from jobs.logs import set_up
-from jobs.store import AsyncJobStore
+from jobs.store.api_keys import open_keystore
+from jobs.store.job_store import AsyncJobStore
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +71,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--uds", help="listen on this Unix socket instead")
     parser.add_argument("--fd", type=int, help="listen on this open socket instead")
     commands = parser.add_subparsers(dest="command")
-    keys_cli.add_to(commands)
+    keys_command.add_to(commands)
     commands.add_parser("openapi", help="print the OpenAPI document")
     asked = parser.parse_args(argv)
     try:
         settings = ApiSettings.load()
         if asked.command == "keys":
-            return asyncio.run(keys_cli.run(asked, settings))
+            return asyncio.run(keys_command.run(asked, settings))
         if asked.command == "openapi":
             print(json.dumps(create_app(settings).openapi(), indent=1))  # noqa: T201
             return 0

@@ -13,11 +13,13 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from api import errors, openapi
-from api.heads import Heads
-from api.metrics import Metrics
-from api.middleware import Edge
-from api.queries import KnownQuery
+from api import errors
+from api.edge import openapi
+from api.edge.head_requests import Heads
+from api.edge.request_edge import Edge
+from api.edge.tracing import Traced
+from api.edge.unknown_query import KnownQuery
+from api.observability.metrics import Metrics
 from api.routes import (
     events,
     groups,
@@ -32,12 +34,11 @@ from api.routes import (
     usage,
     webhooks,
 )
+from api.services.container import open_services
 from api.settings import ApiSettings
-from api.state import open_services
-from api.tracing import Traced
-from api.version import own_version
-from jobs.spec import JobRequest
-from jobs.tracing import open_tracing
+from jobs.contract.spec import JobRequest
+from jobs.tracing.spans import open_tracing
+from jobs.version import own_version
 
 EXPOSED = (
     "location",

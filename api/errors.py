@@ -22,13 +22,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
-from api.groupstore import GroupMissing
-from api.keystore import KeyMissing, KeyRotated
 from jobs import errors as jobs_errors
 from jobs.errors import InvalidRequest, NotAdmitted, PrintworksError, Problem
+from jobs.store.api_keys import KeyMissing, KeyRotated
+from jobs.store.groups import GroupMissing
 from jobs.webhooks.deliveries import DeliveryMissing
 from jobs.webhooks.endpoints import EndpointMissing, TooManyEndpoints
-from jobs.webhooks.sealing import SealingUnset
+from jobs.webhooks.secret_box import SealingUnset
 
 log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"

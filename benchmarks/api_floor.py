@@ -30,8 +30,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from deploy import servers
-from jobs import keys
-from jobs.connection import connect_async
+from jobs.store import keys
+from jobs.store.connection import connect_async
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = "redis.call('SET', KEYS[1], ARGV[1], 'EX', 60) return 1"  # the least that stores a job

@@ -26,13 +26,13 @@ from typing import Any
 import torch
 
 from benchmarks.engine_overhead import overhead
-from jobs.catalogue import load_catalogue
+from jobs.contract.model_file import load_catalogue
 from jobs.settings import ROOT
 from worker.engine.batcher import Engine
-from worker.engine.joining import run_together
+from worker.engine.collate import run_together
 from worker.engine.model import Model
-from worker.engine.packing import Packed
-from worker.engine.residency import load_model
+from worker.engine.model_pool import load_model
+from worker.engine.signatures import Packed
 from worker.messages import EngineConfig, Failed, Finished, ImageRequest
 
 ROUNDS = 5

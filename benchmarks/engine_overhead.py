@@ -26,9 +26,9 @@ from typing import Any
 import torch
 
 from worker.engine.batcher import Engine
-from worker.engine.call import ImageCall
 from worker.engine.gates import Gate, Kind
-from worker.engine.lanes import LaneRule
+from worker.engine.image_call import ImageCall
+from worker.engine.lane_widths import LaneRule
 from worker.engine.model import Model
 from worker.engine.selftest import Verdict
 from worker.messages import ImageRequest

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from worker.engine.joining import run_together
+from worker.engine.collate import run_together
 from worker.engine.model import Model
-from worker.engine.packing import Packed
 from worker.engine.selftest import Verdict, _company_of, _first_row, _same, _varied
+from worker.engine.signatures import Packed
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 16)
 COMPILED_WIDTHS = (1, 2, 4, 8)  # each width is compiled for itself

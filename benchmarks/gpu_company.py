@@ -19,14 +19,14 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from benchmarks.gpu_speed import images_of, least_ms, wait
 from benchmarks.gpu_subjects import a_request
-from jobs.catalogue import load_catalogue
+from jobs.contract.model_file import load_catalogue
 from jobs.settings import ROOT
 from worker.engine.batcher import Engine
 from worker.engine.capacity import Capacity
+from worker.engine.collate import run_together
 from worker.engine.gates import Kind
-from worker.engine.joining import run_together
 from worker.engine.model import Model
-from worker.engine.residency import load_model
+from worker.engine.model_pool import load_model
 from worker.messages import EngineConfig, Failed, Finished, ImageRequest
 
 TOGETHER = 8  # images whose overhead is looked at

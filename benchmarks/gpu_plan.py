@@ -20,7 +20,7 @@ from benchmarks.gpu_kernels import kernel_parts
 from benchmarks.gpu_parts import Part
 from benchmarks.gpu_speed import IMAGES, curve, decode, memory
 from benchmarks.gpu_subjects import SMALL_SIZE, SUBJECTS, Subject, build
-from jobs.catalogue import Speed
+from jobs.contract.model_file import Speed
 from worker.engine.model import Model
 
 Found = dict[str, Any]

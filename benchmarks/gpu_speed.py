@@ -16,13 +16,13 @@ import torch
 
 from benchmarks.gpu_subjects import a_request
 from worker.engine.capacity import Capacity
+from worker.engine.collate import run_together
 from worker.engine.errors import Dropped
 from worker.engine.gates import Kind, ModelCall
-from worker.engine.joining import run_together
 from worker.engine.memory import measured
 from worker.engine.model import Model
-from worker.engine.packing import Packed
 from worker.engine.selftest import _company_of
+from worker.engine.signatures import Packed
 
 IMAGES = (1, 2, 4, 8, 16)
 STEPS = 30  # of a picture, where images a second are told

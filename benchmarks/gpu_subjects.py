@@ -32,12 +32,12 @@ from transformers import (
     CLIPTokenizer,
 )
 
-from jobs.catalogue import Defaults, Limits, ModelEntry, Speed
+from jobs.contract.model_file import Defaults, Limits, ModelEntry, Speed
 from jobs.settings import ROOT
+from worker.engine.accelerations import apply
 from worker.engine.model import Model
+from worker.engine.model_pool import DTYPES
 from worker.engine.profiles import find_profile
-from worker.engine.residency import DTYPES
-from worker.engine.speed import apply
 from worker.messages import ImageRequest
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

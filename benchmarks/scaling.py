@@ -25,15 +25,15 @@ import psutil
 
 from benchmarks.simulation import BATCH, STEP_S, VirtualStore, World
 from deploy import servers
-from jobs.admission import AdmitLimits, Admitted
-from jobs.catalogue import load_catalogue
+from jobs.contract.model_file import load_catalogue
+from jobs.contract.parsing import parse_request
+from jobs.contract.resolve import resolve
+from jobs.contract.spec import JobSpec
+from jobs.contract.submission import AdmitLimits, Admitted
 from jobs.ids import new_job_id
-from jobs.parsing import parse_request
-from jobs.resolve import resolve
-from jobs.scripts import Call, admit_calls, client_calls
-from jobs.scripts.worker_calls import LEASE_S, Claimed
 from jobs.settings import ROOT
-from jobs.spec import JobSpec
+from jobs.store.scripts import Call, admit_calls, client_calls
+from jobs.store.scripts.worker_calls import LEASE_S, Claimed
 
 TENANTS = 20
 FLEETS = (1, 10, 50, 200)

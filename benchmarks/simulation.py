@@ -3,7 +3,7 @@
 Owns the virtual clock and the order of events. Every claim, beat, finish, reap and read is the
 service's own Lua on a real server; only the script's one `clock()` reads the virtual time, so that
 leases, ages and turns are as long as in service while hours pass in minutes. An engine steps eight
-images together and costs nothing. The rhythm of asking is that of worker/claiming.py.
+images together and costs nothing. The rhythm of asking is that of worker/control/claims.py.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from itertools import count
 from random import Random
 from typing import Any, TypeVar
 
-from jobs import keys
-from jobs.overview import ModelPace, WorkerReport
-from jobs.scripts import Call, Script, client_calls, worker_calls
-from jobs.scripts.worker_calls import LEASE_S, Claimed, ClaimRules, Ending
-from jobs.store import JobStore
-from worker.claiming import AGED_EVERY, AGED_S, ASK_S, IDLE_ASK_S
+from jobs.contract.reports import ModelPace, WorkerReport
+from jobs.store import keys
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import Call, Script, client_calls, worker_calls
+from jobs.store.scripts.worker_calls import LEASE_S, Claimed, ClaimRules, Ending
+from worker.control.claims import AGED_EVERY, AGED_S, ASK_S, IDLE_ASK_S
 
 T = TypeVar("T")
 NOW = "pw:probe"  # where the scripts find the virtual time, s; a key that the product has anyhow

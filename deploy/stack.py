@@ -206,7 +206,7 @@ def _engine_ready(service: Service, redis_url: str) -> Callable[[], bool]:
         from redis import RedisError  # noqa: PLC0415
 
         from deploy.worker_health import reports  # noqa: PLC0415
-        from jobs.connection import connect  # noqa: PLC0415
+        from jobs.store.connection import connect  # noqa: PLC0415
 
         with connect(redis_url, reply_s=PROBE_S) as client:  # which knows sentinels, too
             try:

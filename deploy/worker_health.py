@@ -1,8 +1,8 @@
 """Exit 0 if the worker of this machine has spoken in Redis within the last minute, else 1.
 
-The worker's container has no port to ask; its report expires by itself (jobs.keys.WORKER_TTL_S).
-Owns the reading of reports for `up`, too. Invariant: one that cannot be read, as another version
-may write it, is passed over: it says nothing of the others.
+The worker's container has no port to ask; its report expires by itself
+(jobs.store.keys.WORKER_TTL_S). Owns the reading of reports for `up`, too. Invariant: one that
+cannot be read, as another version may write it, is passed over: it says nothing of the others.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 from redis import Redis
 
-from jobs import keys
-from jobs.connection import connect
-from jobs.scripts import text
 from jobs.settings import RoleSettings
+from jobs.store import keys
+from jobs.store.connection import connect
+from jobs.store.scripts import text
 
 
 def reports(redis: Redis) -> list[dict[str, Any]]:

@@ -23,14 +23,14 @@ from pydantic import (
     field_validator,
 )
 
+from jobs.blobs.endpoints import Addressing, check_bucket, checked_endpoint
 from jobs.errors import SettingsError
-from jobs.s3_endpoints import Addressing, check_bucket, checked_endpoint
 
 PREFIX = "PRINTWORKS_"
 ROLE_PREFIXES = ("PRINTWORKS_API_", "PRINTWORKS_WORKER_")
 CLIENT_VARIABLES = ("PRINTWORKS_URL", "PRINTWORKS_KEY")  # read by the command line only
 AWS_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # the first that is set
-WAIVABLE = ("no-aof", "eviction", "old-version")  # jobs/connection.py says what each risks
+WAIVABLE = ("no-aof", "eviction", "old-version")  # jobs/store/connection.py says what each risks
 ROOT = Path(__file__).resolve().parent.parent
 
 

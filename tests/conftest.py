@@ -21,7 +21,7 @@ from redis import Redis
 
 from deploy import servers
 from deploy.service import Service
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
 from jobs.settings import RoleSettings
 from tests.helpers import LEFT_OUT, keys_without_ttl, tool_missing
 from tests.stores import Store, endpoint_of, moto_refusing, moto_service
@@ -179,7 +179,9 @@ def no_key_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     with Redis.from_url(url) as client:
         leaked = keys_without_ttl(client)
-    assert not leaked, f"keys without a TTL, and not in jobs.keys.ALLOWED_WITHOUT_TTL: {leaked}"
+    assert not leaked, (
+        f"keys without a TTL, and not in jobs.store.keys.ALLOWED_WITHOUT_TTL: {leaked}"
+    )
 
 
 @pytest.fixture(scope="session")

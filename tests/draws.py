@@ -26,7 +26,7 @@ from PIL import Image
 from printworks import Client, Job
 from printworks.types import JobOptions
 
-from jobs.samplers import SAMPLERS, samplers_for
+from jobs.contract.samplers import SAMPLERS, samplers_for
 from tests.e2e.running import Up, write_models
 
 PROMPTS = (

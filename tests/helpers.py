@@ -15,7 +15,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from jobs import keys
+from jobs.store import keys
 
 T = TypeVar("T")
 POLL_S = 0.01

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from deploy.service import Service, free_port
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
 from jobs.settings import RoleSettings
 
 # moto asks for keys only after the first requests; `inf`: never, which is its default

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.record import FINAL, MOVES, RQ_STATUS, Status
+from jobs.contract.record import FINAL, MOVES, RQ_STATUS, Status
 from jobs.settings import ROOT
 from tests.settings_table import rows
 

@@ -11,24 +11,24 @@ import os
 import secrets
 import socket
 
-from jobs import keys
-from jobs.blobs import Blobs
-from jobs.catalogue import Catalogue, load_catalogue
-from jobs.connection import connect
+from jobs.blobs.s3 import Blobs
+from jobs.contract.model_file import Catalogue, load_catalogue
 from jobs.errors import StoreUnavailable
-from jobs.store import JobStore
-from jobs.tracing import open_tracing
-from worker.checking import checker_of
-from worker.control import Control
+from jobs.store import keys
+from jobs.store.connection import connect
+from jobs.store.job_store import JobStore
+from jobs.tracing.spans import open_tracing
+from worker.control.loop import Control
 from worker.engine_environ import engine_environ
 from worker.engine_link import EngineLink
-from worker.fetching import Fetching
-from worker.finishing import Finishing
 from worker.main import Stop
 from worker.messages import EngineConfig
+from worker.pictures.content_check import checker_of
+from worker.pictures.input_fetcher import Fetching
+from worker.pictures.spool import Spool
+from worker.pictures.uploader import Finishing
 from worker.rq_bridge import BatchWorker
 from worker.settings import WorkerSettings
-from worker.spool import Spool
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry
 
-from jobs import keys
-from jobs.blobs import Blobs
-from jobs.catalogue import load_catalogue
-from jobs.connection import connect, translated
+from jobs.blobs.s3 import Blobs
+from jobs.contract.input_images import blob_of
+from jobs.contract.model_file import load_catalogue
 from jobs.errors import StoreUnavailable
-from jobs.inputs import blob_of
-from jobs.scripts import erase_calls, input_calls, worker_calls
-from jobs.scripts.erase_calls import Kind
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.connection import connect, translated
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import erase_calls, input_calls, worker_calls
+from jobs.store.scripts.erase_calls import Kind
 from worker.main import Stop
 from worker.settings import WorkerSettings
 

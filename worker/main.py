@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one role, or the command `models`."""
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["models"]:
-        return int(importlib.import_module("worker.models").main(given[1:]))
+        return int(importlib.import_module("worker.models.command").main(given[1:]))
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("role", nargs="?", choices=sorted(ROLES), default="gpu")
     role: str = parser.parse_args(given).role

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jobs.catalogue import Catalogue
+from jobs.contract.model_file import Catalogue
 
 Stage = Literal["encoding", "denoising", "decoding"]
 Reproducibility = Literal["exact", "tolerance", "unpacked", "free"]

@@ -25,15 +25,17 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.worker.base import BaseWorker
 
-from jobs import keys
-from jobs.connection import translated
-from jobs.counts import COUNTS, Tally
+from jobs.contract.record import JobError
+from jobs.contract.reports import WorkerReport
+from jobs.contract.spec import JobSpec
 from jobs.errors import StoreUnavailable
-from jobs.keys import Field
-from jobs.overview import WorkerReport
-from jobs.record import JobError
-from jobs.scripts import job_hash, worker_calls
-from jobs.scripts.worker_calls import (
+from jobs.store import keys
+from jobs.store.connection import translated
+from jobs.store.counters import COUNTS, Tally
+from jobs.store.job_store import JobStore
+from jobs.store.keys import Field
+from jobs.store.scripts import job_hash, worker_calls
+from jobs.store.scripts.worker_calls import (
     Claimed,
     ClaimRules,
     Ending,
@@ -41,8 +43,6 @@ from jobs.scripts.worker_calls import (
     Heard,
     Lease,
 )
-from jobs.spec import JobSpec
-from jobs.store import JobStore
 
 log = logging.getLogger(__name__)
 

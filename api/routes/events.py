@@ -16,15 +16,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.auth import Reader
-from api.deps import JobId, base_url
+from api.access.auth import Reader
+from api.access.request_body import JobId, base_url
+from api.edge.openapi import problems
 from api.errors import TooManyStreams, Unauthorized
-from api.following import KEY_ENDED, Follower
-from api.openapi import problems
-from api.schemas import Job, job_of
-from api.state import Services, ServicesDep
+from api.services.container import Services, ServicesDep
+from api.services.job_followers import KEY_ENDED, Follower
+from api.views.jobs import Job, job_of
+from jobs.contract.record import JobRecord
 from jobs.errors import JobGone, JobMissing, StoreUnavailable
-from jobs.record import JobRecord
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 STREAM = "text/event-stream"

@@ -15,19 +15,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from api.answers import json_answer
-from api.auth import Caller, Reader, Writer
-from api.deps import base_url, parsed, read_body, strict_json
+from api.access.auth import Caller, Reader, Writer
+from api.access.request_body import base_url, parsed, read_body, strict_json
+from api.edge.openapi import json_body, problems
+from api.edge.responses import json_answer
 from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
-from api.groupstore import GroupMissing, group_idempotency
-from api.idempotency import IdempotencyKey, key_of
-from api.openapi import json_body, problems
 from api.routes.jobs import spec_of
-from api.schemas import Job, View, job_of
-from api.sending import Sending, sent
-from api.state import Services, ServicesDep
-from jobs.admission import AdmittedGroup, Group, Idempotency, NewGroup
-from jobs.choices import GroupWebhook
+from api.services.container import Services, ServicesDep
+from api.submission.admission import Sending, sent
+from api.submission.idempotency import IdempotencyKey, key_of
+from api.views.jobs import Job, View, job_of
+from jobs.contract.parsing import parse_request, problems_of
+from jobs.contract.record import JobRecord, Status
+from jobs.contract.request_parts import GroupWebhook
+from jobs.contract.spec import JobRequest, JobSpec
+from jobs.contract.submission import AdmittedGroup, Group, Idempotency, NewGroup
 from jobs.errors import (
     BlobsUnavailable,
     IdempotencyMismatch,
@@ -41,9 +43,7 @@ from jobs.errors import (
     TenantLimit,
 )
 from jobs.ids import is_job_id, new_job_id
-from jobs.parsing import parse_request, problems_of
-from jobs.record import JobRecord, Status
-from jobs.spec import JobRequest, JobSpec
+from jobs.store.groups import GroupMissing, group_idempotency
 
 router = APIRouter(prefix="/v1/job-groups", tags=["groups"])
 MAX_JOBS = 100

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from api.answers import json_answer
-from api.schemas import Health
-from api.state import ServicesDep
+from api.edge.responses import json_answer
+from api.services.container import ServicesDep
+from api.views.jobs import Health
 
 router = APIRouter(tags=["health"])
 

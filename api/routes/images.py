@@ -16,16 +16,16 @@ import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.answers import holds
-from api.auth import Reader
-from api.deps import JobId
+from api.access.auth import Reader
+from api.access.request_body import JobId
+from api.edge.openapi import problems
+from api.edge.responses import holds
 from api.errors import ImageMissing, RangeNotSatisfiable, TooManyDownloads
-from api.openapi import problems
-from api.state import Services, ServicesDep
-from jobs.blobs import BlobStream
-from jobs.choices import FORMATS
+from api.services.container import Services, ServicesDep
+from jobs.blobs.s3 import BlobStream
+from jobs.contract.record import Image, JobRecord
+from jobs.contract.request_parts import FORMATS
 from jobs.errors import BlobsUnavailable, JobGone, JobMissing
-from jobs.record import Image, JobRecord
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/images", tags=["images"])
 EXTENSIONS = {form.content_type: form.extensions for form in FORMATS.values()}

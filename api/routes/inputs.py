@@ -14,19 +14,19 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator
 
-from api.answers import holds, json_answer
-from api.auth import Reader, Writer
-from api.deps import base_url, media_type
+from api.access.auth import Reader, Writer
+from api.access.request_body import base_url, media_type
+from api.edge.openapi import problems
+from api.edge.responses import holds, json_answer
 from api.errors import IntakeBusy, TooManyDownloads, UnsupportedMediaType
-from api.intake.bodies import Whole
-from api.intake.forms import FormFile
-from api.openapi import problems
 from api.routes.images import CACHING, chunks_of
-from api.schemas import InputView, input_of
-from api.state import Services, ServicesDep
-from jobs.blobs import BlobStream
+from api.services.container import Services, ServicesDep
+from api.uploads.forms import FormFile
+from api.uploads.large_bodies import Whole
+from api.views.jobs import InputView, input_of
+from jobs.blobs.s3 import BlobStream
+from jobs.contract.input_images import CONTENT_TYPE, Input, blob_of, is_input_id
 from jobs.errors import BlobsUnavailable, InputMissing, InvalidRequest
-from jobs.inputs import CONTENT_TYPE, Input, blob_of, is_input_id
 
 router = APIRouter(prefix="/v1/inputs", tags=["inputs"])
 PICTURES = ("image/png", "image/jpeg", "image/webp", "application/octet-stream")

@@ -13,16 +13,19 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
-from api.answers import json_answer, pace, tagged_answer
-from api.auth import Caller, Reader, Writer
-from api.deps import JobId, Prefer, Wait, base_url, read_request, wait_left, wait_of
+from api.access.auth import Caller, Reader, Writer
+from api.access.request_body import JobId, Prefer, Wait, base_url, read_request, wait_left, wait_of
+from api.edge.openapi import JOB_REQUEST_BODY, problems
+from api.edge.responses import json_answer, pace, tagged_answer
 from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
-from api.idempotency import IdempotencyKey, idempotency_of, key_of, replay_headers
-from api.openapi import JOB_REQUEST_BODY, problems
-from api.schemas import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
-from api.sending import Sending, sent
-from api.state import Services, ServicesDep, services_of
-from jobs.admission import Admitted
+from api.services.container import Services, ServicesDep, services_of
+from api.submission.admission import Sending, sent
+from api.submission.idempotency import IdempotencyKey, idempotency_of, key_of, replay_headers
+from api.views.jobs import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
+from jobs.contract.record import JobRecord, Status
+from jobs.contract.resolve import resolve
+from jobs.contract.spec import JobRequest, JobSpec
+from jobs.contract.submission import Admitted
 from jobs.errors import (
     BlobsUnavailable,
     IdempotencyMismatch,
@@ -36,9 +39,6 @@ from jobs.errors import (
     TenantLimit,
 )
 from jobs.ids import JOB_ID
-from jobs.record import JobRecord, Status
-from jobs.resolve import resolve
-from jobs.spec import JobRequest, JobSpec
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

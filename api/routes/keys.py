@@ -12,13 +12,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.answers import json_answer
-from api.auth import needs
-from api.deps import body_as
-from api.keystore import ApiKey, KeyMissing, KeyRotated, NewKey, Scope, make_key
-from api.openapi import json_body, problems
-from api.schemas import View
-from api.state import ServicesDep
+from api.access.auth import needs
+from api.access.request_body import body_as
+from api.edge.openapi import json_body, problems
+from api.edge.responses import json_answer
+from api.services.container import ServicesDep
+from api.views.jobs import View
+from jobs.store.api_keys import ApiKey, KeyMissing, KeyRotated, NewKey, Scope, make_key
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)])
 NO_KEY = problems(KeyMissing)

@@ -11,12 +11,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from api.answers import json_answer
-from api.auth import needs
+from api.access.auth import needs
+from api.edge.openapi import problems
+from api.edge.responses import json_answer
 from api.errors import ModelMissing
-from api.keystore import Scope
-from api.openapi import problems
-from api.schemas import (
+from api.services.container import Services, ServicesDep
+from api.views.jobs import (
     ModelList,
     ModelQueueView,
     ModelView,
@@ -25,10 +25,10 @@ from api.schemas import (
     SamplerView,
     model_of,
 )
-from api.state import Services, ServicesDep
-from jobs.catalogue import ModelEntry
-from jobs.loras import LoraFile
-from jobs.samplers import SAMPLERS
+from jobs.contract.loras import LoraFile
+from jobs.contract.model_file import ModelEntry
+from jobs.contract.samplers import SAMPLERS
+from jobs.store.api_keys import Scope
 
 router = APIRouter(prefix="/v1", tags=["models"], dependencies=[needs(Scope.JOBS_READ)])
 

@@ -11,19 +11,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from api.answers import json_answer
-from api.auth import needs
+from api.access.auth import needs
+from api.edge.openapi import problems
+from api.edge.responses import json_answer
 from api.errors import ModelMissing, WorkerMissing
-from api.keystore import Scope
-from api.lasting import fleet_metrics
-from api.metrics import erase_metrics, gauge, queue_metrics, webhook_metrics
-from api.openapi import problems
-from api.schemas import Paused, WorkerList
-from api.state import Services, ServicesDep
-from api.stats import Draining, Purged, StatsList, WorkerDraining, stats_of
-from api.version import own_version
+from api.observability.fleet_counters import fleet_metrics
+from api.observability.metrics import erase_metrics, gauge, queue_metrics, webhook_metrics
+from api.services.container import Services, ServicesDep
+from api.views.jobs import Paused, WorkerList
+from api.views.operations import Draining, Purged, StatsList, WorkerDraining, stats_of
 from jobs.errors import InvalidRequest, NotReplicated, Problem, StoreUnavailable
-from jobs.scripts.erase_calls import KINDS, late
+from jobs.store.api_keys import Scope
+from jobs.store.scripts.erase_calls import KINDS, late
+from jobs.version import own_version
 
 log = logging.getLogger(__name__)
 

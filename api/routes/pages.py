@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
-from api.answers import holds
+from api.edge.responses import holds
 from api.errors import RouteMissing
 
 FOLDER = Path(__file__).resolve().parent.parent / "playground"

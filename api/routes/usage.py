@@ -13,13 +13,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
-from api.answers import json_answer
-from api.auth import Reader, needs
-from api.keystore import Scope
-from api.schemas import View
-from api.state import ServicesDep
-from jobs.counts import Usage
+from api.access.auth import Reader, needs
+from api.edge.responses import json_answer
+from api.services.container import ServicesDep
+from api.views.jobs import View
 from jobs.errors import InvalidRequest, Problem
+from jobs.store.api_keys import Scope
+from jobs.store.counters import Usage
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
 USUAL_DAYS, MOST_DAYS = 30, 366

@@ -14,13 +14,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
-from api.answers import json_answer
-from api.auth import Caller, needs
-from api.deps import parsed, read_body
-from api.keystore import Scope
-from api.openapi import problems
-from api.state import ServicesDep
-from api.webhook_schemas import (
+from api.access.auth import Caller, needs
+from api.access.request_body import parsed, read_body
+from api.edge.openapi import problems
+from api.edge.responses import json_answer
+from api.services.container import ServicesDep
+from api.views.webhooks import (
     DeliveryDetail,
     DeliveryPage,
     EndpointChange,
@@ -38,14 +37,15 @@ from api.webhook_schemas import (
     page_of,
     read_as,
 )
-from api.webhooks import Webhooks
-from jobs.choices import EventType
+from jobs.contract.request_parts import EventType
 from jobs.errors import InvalidRequest, Problem
 from jobs.ids import new_job_id
+from jobs.store.api_keys import Scope
 from jobs.webhooks.deliveries import DeliveryMissing
 from jobs.webhooks.endpoints import ENDPOINT_ID, Endpoint, EndpointMissing, TooManyEndpoints
 from jobs.webhooks.events import test_body
-from jobs.webhooks.sealing import SealingUnset
+from jobs.webhooks.secret_box import SealingUnset
+from jobs.webhooks.service import Webhooks
 
 DELIVERY_ID = re.compile(r"msg_[0-9a-f]{32,40}(-progress)?(-job)?")
 NO_ENDPOINT = problems(EndpointMissing)

@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple, cast
 from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
-from jobs.connection import translated
 from jobs.errors import PrintworksError
+from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import KeptSecret, secrets_in
 from jobs.webhooks.lua import script
-from jobs.webhooks.retrying import DISABLE_AFTER_S
+from jobs.webhooks.retry_schedule import DISABLE_AFTER_S
 
 LEASE_S = 40.0  # > the 15 s that an attempt may take, and room for a slow courier
 MAX_LAPSES = 5  # leases lost in a row, after which a delivery is suspected of killing couriers
@@ -40,7 +40,7 @@ class Attempt(BaseModel):
     model_config = ConfigDict(frozen=True)
     at: float  # Unix time, s
     took_ms: int
-    outcome: str  # worker/courier/sending.py: Outcome
+    outcome: str  # worker/courier/http_sender.py: Outcome
     status: int | None = None
     answer: str = ""  # what the receiver said, 1 KiB of it at most
     next_in_s: float | None = None  # until the next attempt

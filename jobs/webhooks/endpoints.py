@@ -16,15 +16,15 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
-from jobs.choices import EventType
-from jobs.connection import translated
+from jobs.contract.request_parts import EventType
 from jobs.errors import NotAdmitted, PrintworksError, StoreUnavailable
 from jobs.ids import new_job_id
-from jobs.signing import new_secret
+from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.events import DEFAULT
 from jobs.webhooks.lua import script
-from jobs.webhooks.sealing import Sealing
+from jobs.webhooks.secret_box import Sealing
+from jobs.webhooks.signing import new_secret
 
 MAX_ENDPOINTS = 50  # of one tenant: every event is compared with each of them
 MAX_SECRETS = 10  # that sign at once

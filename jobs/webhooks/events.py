@@ -1,4 +1,4 @@
-"""The body of each webhook event (its types: jobs/choices.py).
+"""The body of each webhook event (its types: jobs/contract/request_parts.py).
 
 Owns the body's form (docs/webhooks.md shows it). It is made once and kept: every attempt sends the
 same bytes. Invariant: under MAX_BODY_BYTES, and neither a prompt nor a URL that opens a picture is
@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.choices import ENDINGS, EventType
+from jobs.contract.request_parts import ENDINGS, EventType
 
 MAX_BODY_BYTES = 20_000  # Standard Webhooks' advice
 
@@ -22,7 +22,7 @@ DEFAULT = (*ENDINGS, EventType.GROUP_COMPLETED)  # of an endpoint that names non
 
 
 class Event(BaseModel):
-    """One entry of the outbox, as jobs/scripts/outbox.lua and settle.lua write it."""
+    """One entry of the outbox, as jobs/store/scripts/outbox.lua and settle.lua write it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer script may say more
 

@@ -1,4 +1,4 @@
-"""The map of Redis, webhooks' part: every key, its type and its TTL (the rest: jobs/keys.py).
+"""The map of Redis, webhooks' part: every key, its type and its TTL (the rest: jobs/store/keys.py).
 
 | key | type | TTL | what |
 |---|---|---|---|
@@ -23,7 +23,7 @@ endpoint never hold the same delivery.
 
 from __future__ import annotations
 
-from jobs.keys import DAY_S
+from jobs.store.keys import DAY_S
 
 KEPT_S = 30 * DAY_S  # what was never delivered stays that long after its last attempt
 PENDING_TTL_S = KEPT_S + 4 * DAY_S  # > the 91 h that ten attempts take with all jitter upwards

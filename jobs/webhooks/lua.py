@@ -10,7 +10,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from jobs.keys import OUTBOX_TTL_S
+from jobs.store.keys import OUTBOX_TTL_S
 from jobs.webhooks.keys import DELIVERED_TTL_S, PENDING_TTL_S
 
 FOLDER = Path(__file__).parent / "scripts"

@@ -1,8 +1,8 @@
 """From the outbox to deliveries: who is to be told of each event, and what.
 
 Owns the choice of receivers. An event enters the outbox in the step that ended its job
-(jobs/scripts/outbox.lua) and leaves it in the step that makes its deliveries. Invariant: any number
-of couriers may spread at once, and may die anywhere; an event is spread once.
+(jobs/store/scripts/outbox.lua) and leaves it in the step that makes its deliveries. Invariant: any
+number of couriers may spread at once, and may die anywhere; an event is spread once.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import NamedTuple, cast
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from jobs.choices import EventType, GroupWebhook, JobWebhook
-from jobs.connection import translated
+from jobs.contract.request_parts import EventType, GroupWebhook, JobWebhook
+from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import Endpoint, Endpoints
 from jobs.webhooks.events import Event, body_of
 from jobs.webhooks.lua import script
-from jobs.webhooks.targets import Egress, TargetRefused, target_of
+from jobs.webhooks.ssrf_guard import Egress, TargetRefused, target_of
 
 log = logging.getLogger(__name__)
 MOST_AT_ONCE = 100

@@ -9,7 +9,7 @@ import pytest
 
 from api.settings import ApiSettings
 from deploy import servers
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served, as_operator, serving
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 
-from jobs import keys
-from jobs.blobs import Blobs
-from jobs.choices import FORMATS
-from jobs.keys import Field
-from jobs.overview import ModelPace, WorkerReport
-from jobs.record import Image, JobError
-from jobs.scripts import worker_calls
-from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
-from jobs.spec import JobSpec
-from jobs.store import JobStore
+from jobs.blobs.s3 import Blobs
+from jobs.contract.record import Image, JobError
+from jobs.contract.reports import ModelPace, WorkerReport
+from jobs.contract.request_parts import FORMATS
+from jobs.contract.spec import JobSpec
+from jobs.store import keys
+from jobs.store.job_store import JobStore
+from jobs.store.keys import Field
+from jobs.store.scripts import worker_calls
+from jobs.store.scripts.worker_calls import Claimed, ClaimRules, Ending
 
 NAME = "hand-worker"
 KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}

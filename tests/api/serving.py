@@ -17,11 +17,11 @@ from redis import Redis
 
 from api.__main__ import DrainingServer
 from api.app import create_app
-from api.keystore import EVERYTHING, make_key
-from api.protocol import TimedH11Protocol
+from api.edge.header_timeout import TimedH11Protocol
+from api.services.container import Services
 from api.settings import ApiSettings
-from api.state import Services
-from jobs import keys
+from jobs.store import keys
+from jobs.store.api_keys import EVERYTHING, make_key
 from tests.helpers import wait_until
 
 

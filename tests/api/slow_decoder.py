@@ -1,6 +1,6 @@
 """The decoder, which two pictures of its own bring to a stand: `hang` waits, `burn` computes.
 
-Run as api/intake/decoder.py is: python -m tests.api.slow_decoder PIXELS
+Run as api/uploads/decoder.py is: python -m tests.api.slow_decoder PIXELS
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import Any
 
-from api.intake import decoder
+from api.uploads import decoder
 
 REAL = decoder.decode
 

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from redis import Redis
 
-from api.keystore import make_key
+from jobs.store.api_keys import make_key
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from api import connections
 from api.__main__ import within
-from api.connections import Connections, Seldom, log_seldom
+from api.edge import connections
+from api.edge.connections import Connections, Seldom, log_seldom
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
 from tests.api.hand_worker import HandWorker

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from api.intake.header import MAX_SCANS, overdone
-from api.intake.pool import PROGRAM, Decoders, Pixels, Undecodable
-from api.intake.turns import Turns
+from api.uploads.decoder_pool import PROGRAM, Decoders, Pixels, Undecodable
+from api.uploads.image_header import MAX_SCANS, overdone
+from api.uploads.tenant_places import Turns
 from tests.api.hostile_pictures import a_picture, encoded, progressive, scans, with_exif
 
 SLOW = (sys.executable, "-m", "tests.api.slow_decoder")

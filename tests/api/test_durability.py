@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from api.app import create_app
-from api.openapi import answer_of
+from api.edge.openapi import answer_of
 from api.settings import ApiSettings
 from tests.api.serving import as_operator, serving
 from tests.helpers import wait_until

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from api.deps import strict_json
-from api.intake.bodies import PictureCutter
-from api.policy import normal_form
+from api.access.request_body import strict_json
+from api.services.prompt_policy import normal_form
+from api.uploads.large_bodies import PictureCutter
 from jobs.errors import InvalidRequest
 from tests.api.hostile_bodies import HOSTILE, SMALL, Hostile, doubled, send
 from tests.api.serving import Served

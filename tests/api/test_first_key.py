@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from api.first_key import first_key
-from api.keystore import ApiKey, Scope, id_of, make_key, open_keystore
+from api.access.first_key import first_key
 from api.settings import ApiSettings
-from jobs import keys
+from jobs.store import keys
+from jobs.store.api_keys import ApiKey, Scope, id_of, make_key, open_keystore
 from tests.api.serving import serving
 from tests.api.test_process import run
 

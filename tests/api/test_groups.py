@@ -13,9 +13,9 @@ from typing import Any
 import httpx2
 from redis import Redis
 
-from api.keystore import make_key
-from jobs import keys
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.api_keys import make_key
+from jobs.store.job_store import JobStore
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served
 from tests.helpers import wait_until

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 
-from api.keystore import make_key
+from jobs.store.api_keys import make_key
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from jobs.blobs import BlobMissing, Blobs
-from jobs.inputs import input_id
+from jobs.blobs.s3 import BlobMissing, Blobs
+from jobs.contract.input_images import input_id
 from tests.api.hand_worker import HandWorker
 from tests.api.hostile_pictures import a_picture, encoded
 from tests.api.sending import ask, codes, pixels_of, sent, uri

@@ -15,7 +15,8 @@ import httpx2
 import pytest
 from redis import Redis
 
-from api.keystore import (
+from jobs.store import keys
+from jobs.store.api_keys import (
     ApiKey,
     KeyMissing,
     KeyRotated,
@@ -25,7 +26,6 @@ from api.keystore import (
     make_key,
     open_keystore,
 )
-from jobs import keys
 from tests.api.serving import Served
 from tests.helpers import wait_until
 

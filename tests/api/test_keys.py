@@ -13,9 +13,9 @@ import pytest
 from redis import Redis
 
 from api.app import create_app
-from api.keystore import NewKey, Scope, make_key
 from api.settings import ApiSettings
-from jobs import keys
+from jobs.store import keys
+from jobs.store.api_keys import NewKey, Scope, make_key
 from tests.api.hand_worker import HandWorker
 from tests.api.hostile_pictures import a_picture, encoded
 from tests.api.serving import Served, serving

@@ -14,11 +14,11 @@ import pytest
 from fastapi import Request
 from pydantic import ValidationError
 
-from api.deps import wait_left
-from api.metrics import Metrics
+from api.access.request_body import wait_left
+from api.observability.metrics import Metrics
 from api.routes.events import Stream
+from api.services.container import open_services
 from api.settings import ApiSettings
-from api.state import open_services
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served, serving
 from tests.helpers import wait_until

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from api.app import create_app
+from api.edge.openapi import answer_of
 from api.errors import TABLE, HttpError, shown
-from api.openapi import answer_of
 from api.settings import ApiSettings
-from jobs.spec import JobRequest
+from jobs.contract.spec import JobRequest
 
 DOCUMENT = create_app(ApiSettings()).openapi()
 OPERATIONS = [

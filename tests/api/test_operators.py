@@ -6,8 +6,8 @@ import httpx2
 import pytest
 from redis import Redis
 
-from api.keystore import make_key
-from jobs import keys
+from jobs.store import keys
+from jobs.store.api_keys import make_key
 from tests.api.hand_worker import NAME, HandWorker
 
 

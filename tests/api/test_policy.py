@@ -9,10 +9,10 @@ import httpx2
 import pytest
 from redis import Redis
 
-from api.keystore import Scope, make_key
-from api.policy import Policy, normal_form
+from api.services.prompt_policy import Policy, normal_form
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
+from jobs.store.api_keys import Scope, make_key
 from tests.api.serving import Served, serving
 from tests.api.test_metrics import scraped
 

@@ -22,11 +22,11 @@ import yaml
 from PIL import Image
 from redis import Redis
 
-from api.keyless import SAFE_METHODS
-from api.keystore import Scope
+from api.access.keyless import SAFE_METHODS
 from api.settings import ApiSettings
 from deploy.service import free_port
-from jobs import keys
+from jobs.store import keys
+from jobs.store.api_keys import Scope
 from tests.api.hand_worker import HandWorker
 from tests.api.hostile_pictures import encoded
 from tests.api.serving import Served, as_operator, serving

@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from api.settings import ApiSettings
 from deploy import servers
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
 from tests.api.serving import as_operator, serving
 from tests.helpers import wait_until
 from tests.queue.making import QUICK

@@ -16,11 +16,11 @@ from redis import Redis
 
 from api.settings import ApiSettings
 from deploy import servers
-from jobs import keys
-from jobs.admission import AdmitLimits
-from jobs.counts import FAILURES, Count, counts_in
-from jobs.scripts import worker_calls
-from jobs.store import JobStore
+from jobs.contract.submission import AdmitLimits
+from jobs.store import keys
+from jobs.store.counters import FAILURES, Count, counts_in
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import worker_calls
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import serving
 from tests.api.test_metrics import scraped
@@ -174,7 +174,7 @@ def test_a_counter_of_a_million_still_counts(api_settings: ApiSettings, redis: R
 
 def test_every_error_code_of_a_worker_is_a_reason(root: Path):
     made = set()
-    for path in [*(root / "worker").rglob("*.py"), root / "jobs/scripts/worker_calls.py"]:
+    for path in [*(root / "worker").rglob("*.py"), root / "jobs/store/scripts/worker_calls.py"]:
         if "courier" in path.parts:
             continue  # of webhooks, not of jobs
         for node in ast.walk(ast.parse(path.read_text())):

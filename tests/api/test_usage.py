@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from redis import Redis
 
-from api.keystore import NewKey, Scope, make_key
-from jobs.scripts import worker_calls
+from jobs.store.api_keys import NewKey, Scope, make_key
+from jobs.store.scripts import worker_calls
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from api.keystore import make_key
 from api.settings import ApiSettings
+from jobs.store.api_keys import make_key
 from tests.api.serving import Served, serving
 from tests.helpers import wait_until
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
+from jobs.contract.record import FINAL, JobRecord, Status
 from jobs.errors import BlobsUnavailable
-from jobs.record import FINAL, JobRecord, Status
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.chaos.roles import Ears
 
 PICTURES = 300  # so many of them are looked up in the store

@@ -27,12 +27,12 @@ from uuid import UUID
 import httpx2
 import psutil
 
-from api.keyless import TENANT as ANONYMOUS
+from api.access.keyless import TENANT as ANONYMOUS
 from deploy import servers
 from deploy.service import free_port
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
 from jobs.settings import RoleSettings
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.api.serving import as_operator
 from tests.chaos.books import Books
 from tests.chaos.roles import Ears, Role

@@ -14,7 +14,7 @@ import pytest
 from printworks import Client
 from printworks.cli.main import shared_first
 
-from jobs.record import Status
+from jobs.contract.record import Status
 from tests.api.hand_worker import HandWorker
 from tests.api.hostile_pictures import a_picture, encoded
 from tests.api.serving import Served, as_operator

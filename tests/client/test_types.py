@@ -14,7 +14,7 @@ from printworks import AsyncClient, Client, types
 from printworks.errors import FieldProblem
 from printworks.types import JobOptions, OutputOptions, PictureOptions, WebhookOptions
 
-from api.schemas import Quote
+from api.views.jobs import Quote
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 from rq.worker import Worker
 
-from jobs.overview import WorkerReport
-from jobs.record import JobError
-from jobs.scripts import job_hash, worker_calls
-from jobs.scripts.worker_calls import ClaimRules, Ending
-from jobs.store import JobStore
+from jobs.contract.record import JobError
+from jobs.contract.reports import WorkerReport
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import job_hash, worker_calls
+from jobs.store.scripts.worker_calls import ClaimRules, Ending
 from tests.queue.making import a_spec, admit
 from worker.rq_bridge import BatchWorker
 

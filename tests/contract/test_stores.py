@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
 from jobs.errors import BlobMissing, BlobsUnavailable
 from tests.stores import Store
 

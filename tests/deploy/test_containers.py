@@ -16,7 +16,7 @@ import pytest
 from deploy import servers
 from deploy.requirements import requirements
 from deploy.service import Service, free_port
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.helpers import tool_missing
 
 

@@ -15,7 +15,7 @@ from redis import Redis
 
 from deploy import servers
 from deploy.service import Service, ServiceError, free_port
-from jobs.blobs import Blobs, BlobsUnavailable
+from jobs.blobs.s3 import Blobs, BlobsUnavailable
 from jobs.settings import RoleSettings
 from tests.helpers import gone, wait_until
 

@@ -15,7 +15,7 @@ from redis import Redis
 from deploy.data import DataFolder
 from deploy.service import Service, ServiceError
 from deploy.stack import Stack, _engine_ready, one_machine
-from jobs import keys
+from jobs.store import keys
 from tests.fault.test_full_disk import fill, small_disk
 
 S3 = {

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from jobs.catalogue import Catalogue, load_catalogue
+from jobs.contract.model_file import Catalogue, load_catalogue
 from tests.engine.tiny import SIDE, tiny_pipeline
 from worker.engine.gates import Kind
 from worker.engine.model import Model

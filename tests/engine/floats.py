@@ -9,7 +9,7 @@ import torch
 
 from worker.engine.batcher import Engine
 from worker.engine.gates import Kind
-from worker.engine.lanes import LaneRule
+from worker.engine.lane_widths import LaneRule
 from worker.engine.model import Model
 from worker.messages import Failed, ImageRequest
 

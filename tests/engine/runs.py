@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from worker.engine.batcher import Engine
-from worker.engine.call import to_pixels
+from worker.engine.image_call import to_pixels
 from worker.engine.model import Model
 from worker.engine.samplers import RECIPES
 from worker.messages import Canceled, Event, Failed, Finished, ImageRequest

@@ -13,8 +13,8 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from tests.engine.floats import differing, each_alone
 from tests.engine.runs import alone, plain
 from tests.engine.tiny import a_model, a_request, tiny_pipeline
-from worker.engine.ambient import switched
 from worker.engine.model import Model
+from worker.engine.thread_state import switched
 
 SWITCHES: dict[str, Any] = {
     "autocast": lambda on: torch.autocast("cpu", torch.bfloat16, enabled=on),

@@ -8,7 +8,7 @@ import torch
 from tests.engine.test_packing import RowWise, a_call
 from worker.engine.capacity import CALLS_BEFORE_MORE, MOST_CALLS_BEFORE_MORE, Capacity
 from worker.engine.errors import DeviceMemoryFull
-from worker.engine.lanes import LaneRule
+from worker.engine.lane_widths import LaneRule
 from worker.engine.memory import Need, measured, need_of, ran_out
 from worker.engine.selftest import Verdict, self_test
 

@@ -10,7 +10,7 @@ import torch
 from tests.engine.runs import alone, endings, finish, pixels, plain, run
 from tests.engine.tiny import SIDE, a_request
 from worker.engine.batcher import Engine
-from worker.engine.lanes import LaneRule
+from worker.engine.lane_widths import LaneRule
 from worker.engine.model import Model
 from worker.messages import Canceled, Event, Failed, Finished, Progress, Started
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.catalogue import Catalogue, Defaults, Part
-from jobs.samplers import SAMPLERS
+from jobs.contract.model_file import Catalogue, Defaults, Part
+from jobs.contract.samplers import SAMPLERS
 from tests.engine.controls import STEERED, Steered, tiny_control
 from tests.engine.runs import alone, pixels, run, with_text
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
-from worker.engine.call import to_pixels
 from worker.engine.errors import ModelBroken
+from worker.engine.image_call import to_pixels
 from worker.engine.model import Extras, Model
+from worker.engine.model_pool import load_model
 from worker.engine.profiles import PROFILES, find_profile
-from worker.engine.residency import load_model
 from worker.messages import Control, EngineConfig, Failed, Finished, ImageRequest, Pixels
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobs.catalogue import Defaults
-from jobs.samplers import SAMPLERS
+from jobs.contract.model_file import Defaults
+from jobs.contract.samplers import SAMPLERS
 from tests.engine import families, more_families
 from tests.engine.runs import alone, pixels, plain, run
 from tests.engine.tiny import SIDE, a_request, an_entry

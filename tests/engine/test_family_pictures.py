@@ -9,17 +9,17 @@ from random import Random
 import pytest
 import torch
 
-from jobs.catalogue import Catalogue
-from jobs.samplers import SAMPLERS, samplers_for
+from jobs.contract.model_file import Catalogue
+from jobs.contract.samplers import SAMPLERS, samplers_for
 from tests.engine import families
 from tests.engine.runs import alone, pixels, run, with_text
 from tests.engine.test_families import FAMILIES, Family
 from tests.engine.tiny import SIDE, a_model, a_request, an_entry, tiny_pipeline, tiny_unet, tiny_vae
-from worker.engine.call import to_pixels
 from worker.engine.errors import ModelBroken
+from worker.engine.image_call import to_pixels
 from worker.engine.model import Model
+from worker.engine.model_pool import load_model
 from worker.engine.profiles import PROFILES
-from worker.engine.residency import load_model
 from worker.engine.samplers import RECIPES
 from worker.engine.variants import picture_arguments
 from worker.messages import EngineConfig, ImageRequest, Pixels

@@ -14,15 +14,15 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from jobs.catalogue import Catalogue
-from jobs.loras import LoraFile
+from jobs.contract.loras import LoraFile
+from jobs.contract.model_file import Catalogue
 from tests.engine.tiny import an_entry, tiny_pipeline, tiny_unet
 from worker.engine import fingerprint
 from worker.engine.adapters import label
 from worker.engine.errors import ModelBroken
-from worker.engine.files import Digests, files_of, memory_of
 from worker.engine.fingerprint import kernel_choice, libraries, tensors_hash
-from worker.engine.residency import folder_of, load_model
+from worker.engine.model_files import Digests, files_of, memory_of
+from worker.engine.model_pool import folder_of, load_model
 from worker.messages import EngineConfig
 
 MKLDNN: Any = torch.backends.mkldnn

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.samplers import samplers_for
+from jobs.contract.samplers import samplers_for
 from tests.engine.faults import FAULTS, ROW, Cramped
 from tests.engine.runs import alone, endings, finish, pixels, plain
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline

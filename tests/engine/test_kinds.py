@@ -11,8 +11,8 @@ from functools import cache
 import pytest
 import torch
 
-from jobs.catalogue import Defaults
-from jobs.samplers import SAMPLERS
+from jobs.contract.model_file import Defaults
+from jobs.contract.samplers import SAMPLERS
 from tests.engine.controls import STEERED
 from tests.engine.floats import differing, each_alone, in_lanes_of
 from tests.engine.runs import with_text

@@ -6,7 +6,7 @@ import itertools
 
 import torch
 
-from worker.engine.laps import AHEAD, Laps
+from worker.engine.device_timer import AHEAD, Laps
 
 GPU = torch.device("cuda")
 

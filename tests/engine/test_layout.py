@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.engine.test_packing import RowWise, packed
+from worker.engine.collate import run_together
 from worker.engine.gates import Gate, Kind, ModelCall
-from worker.engine.joining import run_together
-from worker.engine.layout import ALIGNED, settled
-from worker.engine.packing import Packed, take_apart
+from worker.engine.memory_layout import ALIGNED, settled
 from worker.engine.profiles import DEFAULT
+from worker.engine.signatures import Packed, take_apart
 
 PLAIN = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(0))
 AT_ODDS = torch.empty(2 * 90 + 1)[1:].view(2, 6, 3, 5).copy_(PLAIN)  # four bytes from a good start

@@ -138,7 +138,7 @@ def test_the_engine_does_not_outlive_its_parent(config: EngineConfig, tmp_path):
     if sys.platform != "linux":
         pytest.skip("PR_SET_PDEATHSIG is Linux")
     code = (
-        "import sys, pathlib; from jobs.catalogue import load_catalogue\n"
+        "import sys, pathlib; from jobs.contract.model_file import load_catalogue\n"
         "from worker.engine_link import EngineLink; from worker.messages import EngineConfig\n"
         f"c = load_catalogue(pathlib.Path({str(config.catalogue.folder)!r}) / 'models.toml')\n"
         "link = EngineLink(EngineConfig(catalogue=c)); link.start()\n"

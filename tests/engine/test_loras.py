@@ -11,19 +11,19 @@ import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from jobs.loras import LoraShelf
+from jobs.contract.loras import LoraShelf
 from tests.engine.families import pixart
 from tests.engine.loras import demo, write_lora
 from tests.engine.more_families import whole_sdxl
 from tests.engine.runs import alone, endings, finish, pixels, run
 from tests.engine.tiny import a_request, an_entry, tiny_pipeline
 from worker.engine.batcher import Engine
-from worker.engine.call import to_pixels
 from worker.engine.errors import ModelBroken, Unservable
 from worker.engine.gates import Gate, Kind, ModelCall
+from worker.engine.image_call import to_pixels
 from worker.engine.model import Extras, Model
 from worker.engine.profiles import find_profile
-from worker.engine.prompts import PromptCache
+from worker.engine.prompt_cache import PromptCache
 from worker.messages import Failed, Finished, ImageRequest, Lora
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.loras import LoraShelf
+from jobs.contract.loras import LoraShelf
 from tests.engine.families import flux
 from tests.engine.loras import write_lora
 from tests.engine.runs import alone, pixels, run
@@ -20,9 +20,9 @@ from tests.engine.test_loras import by_vendor, made
 from tests.engine.tiny import a_request, an_entry, loud, tiny_pipeline
 from worker.engine.errors import Unservable
 from worker.engine.fingerprint import tensors_hash
-from worker.engine.lent import Lent
 from worker.engine.model import Extras, Model
 from worker.engine.profiles import find_profile
+from worker.engine.shared_network import Lent
 from worker.messages import Failed, Lora
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.catalogue import load_catalogue
+from jobs.contract.model_file import load_catalogue
 from jobs.errors import SettingsError
 from jobs.settings import ROOT
 from tests.engine.families import FlowMatch
 from tests.engine.loras import write_lora
 from tests.engine.tiny import tiny_pipeline
-from worker import models
-from worker.model_entry import Wish, appended, drafted, fetched
+from worker.models import command
+from worker.models.entry import Wish, appended, drafted, fetched
 
 NEARBY = "http://127.0.0.1:9"  # nobody listens at the port `discard`: a hub that is not there
 
@@ -55,7 +55,7 @@ min_side = 8
 
 
 def test_check_says_class_lanes_memory_samplers_and_adapters(folder: Path, capsys):
-    assert models.main(["check", "first", "--size", "24x16"]) == 0
+    assert command.main(["check", "first", "--size", "24x16"]) == 0
 
     said = capsys.readouterr().out
     assert "StableDiffusionPipeline, profile sd" in said
@@ -71,7 +71,7 @@ def test_check_goes_on_after_a_broken_model_and_says_which_it_was(folder: Path, 
     file = folder / "models.toml"
     file.write_text(ENTRY.format(id="lost", source="nowhere") + file.read_text())
 
-    assert models.main(["check"]) == 1
+    assert command.main(["check"]) == 1
 
     said = capsys.readouterr()
     assert "models: lost: model lost: 'nowhere' is no folder" in said.err
@@ -83,7 +83,7 @@ def test_check_names_samplers_that_are_offered_and_do_not_fit(folder: Path, caps
     text = file.read_text().replace('source = "tiny"', 'source = "tiny"\nprediction = "flow"')
     file.write_text(text.replace("height = 16", 'height = 16\nsampler = "flow_euler"'))
 
-    assert models.main(["check", "first"]) == 1
+    assert command.main(["check", "first"]) == 1
 
     said = capsys.readouterr().err
     assert "models: first: it offers samplers that do not fit it (flow_euler" in said
@@ -91,15 +91,15 @@ def test_check_names_samplers_that_are_offered_and_do_not_fit(folder: Path, caps
 
 
 def test_an_unknown_id_or_a_size_that_is_none_is_refused(folder: Path, capsys):
-    assert models.main(["check", "second"]) == 2
+    assert command.main(["check", "second"]) == 2
     assert "it has: first" in capsys.readouterr().err
 
     with pytest.raises(SystemExit):
-        models.main(["check", "--size", "big"])
+        command.main(["check", "--size", "big"])
 
 
 def test_list_says_where_each_model_is(folder: Path, capsys):
-    assert models.main(["list"]) == 0
+    assert command.main(["list"]) == 0
 
     said = capsys.readouterr().out
     assert "first  (default)" in said
@@ -110,7 +110,7 @@ def test_add_writes_an_entry_that_passed_its_check(folder: Path, capsys):
     shutil.copytree(folder / "tiny", folder / "other")
     added = ["add", str(folder / "other"), "--id", "second", "--title", 'It\'s "new"']
 
-    assert models.main([*added, "--on-demand"]) == 0
+    assert command.main([*added, "--on-demand"]) == 0
 
     first, second = load_catalogue(folder / "models.toml").models
     assert (first.id, second.id, second.source) == ("first", "second", "other")
@@ -132,7 +132,7 @@ def test_add_refuses_in_words_and_leaves_the_file_as_it_was(
 ):
     before = (folder / "models.toml").read_text()
 
-    assert models.main(["add", str(folder / source), "--id", name]) == 2
+    assert command.main(["add", str(folder / source), "--id", name]) == 2
 
     assert says in capsys.readouterr().err
     assert (folder / "models.toml").read_text() == before
@@ -143,7 +143,7 @@ def test_a_model_that_fails_its_check_is_not_added(folder: Path, capsys):
     next((folder / "torn" / "unet").glob("*.safetensors")).write_bytes(b"torn")
     before = (folder / "models.toml").read_text()
 
-    assert models.main(["add", str(folder / "torn"), "--id", "torn"]) == 1
+    assert command.main(["add", str(folder / "torn"), "--id", "torn"]) == 1
 
     assert "is left as it was" in capsys.readouterr().err
     assert (folder / "models.toml").read_text() == before

@@ -14,18 +14,18 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from jobs.loras import LoraShelf
+from jobs.contract.loras import LoraShelf
 from tests.engine.loras import write_lora
 from tests.engine.runs import alone, endings, finish, pixels
 from tests.engine.test_loras import a_model, by_vendor, made
 from tests.engine.test_packing import RowWise, a_call
 from tests.engine.tiny import SIDE, a_request
-from worker.engine import promises
+from worker.engine import exactness
 from worker.engine.batcher import Engine
 from worker.engine.capacity import SIZES_KEPT, VERDICTS_KEPT, Capacities
-from worker.engine.lanes import LaneRule
+from worker.engine.exactness import Promises
+from worker.engine.lane_widths import LaneRule
 from worker.engine.model import Model
-from worker.engine.promises import Promises
 from worker.engine.selftest import Verdict
 from worker.messages import Canceled, Event, Failed, ImageRequest, Lora, Started
 
@@ -222,7 +222,7 @@ def test_an_engine_that_is_closed_in_mid_test_leaves_the_model_whole(model: Mode
 def test_verdicts_are_kept_for_the_last_that_were_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(promises, "KEPT", 3)
+    monkeypatch.setattr(exactness, "KEPT", 3)
     found = Promises("one", lambda w, h: [a_call(RowWise(), 2, 7.0)], state_dir=tmp_path)
     for width in (8, 16, 24):
         found.at(width, 8)

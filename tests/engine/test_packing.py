@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.engine.collate import company, run_together
 from worker.engine.gates import Gate, Kind, ModelCall
-from worker.engine.joining import company, run_together
-from worker.engine.lanes import LaneRule
-from worker.engine.packing import Packed, take_apart
+from worker.engine.lane_widths import LaneRule
 from worker.engine.profiles import DEFAULT
 from worker.engine.profiles.base import Profile
+from worker.engine.signatures import Packed, take_apart
 
 
 class RowWise:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.engine.runs import pixels, plain, run
 from tests.engine.tiny import SIDE, a_model, a_request, tiny_pipeline
-from worker.engine.call import to_pixels
+from worker.engine.image_call import to_pixels
 from worker.engine.model import Model
 from worker.messages import Failed, ImageRequest, Pixels
 

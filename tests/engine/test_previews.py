@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from jobs.catalogue import load_catalogue
+from jobs.contract.model_file import load_catalogue
 from jobs.settings import ROOT
 from tests.engine import families
 from tests.engine.runs import alone, pixels, run
@@ -15,8 +15,8 @@ from tests.engine.test_families import FAMILIES
 from tests.engine.tiny import a_model, a_request, tiny_pipeline
 from worker.engine.batcher import Engine
 from worker.engine.model import Model
+from worker.engine.model_pool import load_model
 from worker.engine.previews import LONGEST_SIDE, fit
-from worker.engine.residency import load_model
 from worker.messages import EngineConfig, Event, Finished, ImageRequest, Pixels, Preview
 
 SAMPLERS = ("ddim", "dpmpp_2m", "euler", "heun", "lcm", "ddpm", "unipc", "pndm")

@@ -13,11 +13,11 @@ from tests.engine.runs import run
 from tests.engine.test_family_pictures import a_picture, right_half
 from tests.engine.test_packing import RowWise, a_call
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
+from worker.engine.exactness import Promises
 from worker.engine.model import Extras, Model
-from worker.engine.packing import Packed
 from worker.engine.profiles import find_profile
-from worker.engine.promises import Promises
 from worker.engine.selftest import UNTESTED
+from worker.engine.signatures import Packed
 from worker.messages import Control, Finished, ImageRequest
 
 SIZE = f"{SIDE}x{SIDE}"

@@ -7,10 +7,10 @@ import torch
 
 from tests.engine.test_packing import RowWise, a_call
 from tests.engine.tiny import SIDE
+from worker.engine.exactness import Promises, weakest
 from worker.engine.model import Model
-from worker.engine.packing import Packed
-from worker.engine.promises import Promises, weakest
 from worker.engine.selftest import self_test
+from worker.engine.signatures import Packed
 
 
 class Mixing(RowWise):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.loras import LoraShelf
+from jobs.contract.loras import LoraShelf
 from tests.engine.controls import tiny_control
 from tests.engine.loras import write_lora
 from tests.engine.runs import alone

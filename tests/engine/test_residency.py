@@ -15,13 +15,13 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from jobs.catalogue import Catalogue, ModelEntry, Part
+from jobs.contract.model_file import Catalogue, ModelEntry, Part
 from tests.engine.runs import finish
 from tests.engine.tiny import a_request, an_entry, tiny_pipeline
 from worker.engine.errors import DeviceMemoryFull, ModelBroken
 from worker.engine.model import Model
+from worker.engine.model_pool import Residency, cuda_budget, expected_bytes, load_model
 from worker.engine.process import EngineProcess
-from worker.engine.residency import Residency, cuda_budget, expected_bytes, load_model
 from worker.messages import EngineConfig, Loading
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

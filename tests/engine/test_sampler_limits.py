@@ -12,7 +12,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
     FlowMatchEulerDiscreteScheduler as FlowMatch,
 )
 
-from jobs.samplers import BORROWED_STEPS, SAMPLERS, samplers_for
+from jobs.contract.samplers import BORROWED_STEPS, SAMPLERS, samplers_for
 from tests.engine.tiny import tiny_sampler
 from worker.engine.samplers import SamplerShelf
 

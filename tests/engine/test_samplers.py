@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from jobs.samplers import SAMPLERS, samplers_for
+from jobs.contract.samplers import SAMPLERS, samplers_for
 from tests.engine.runs import pixels, plain, run
 from tests.engine.tiny import a_request
 from worker.engine.errors import Unservable

@@ -11,16 +11,16 @@ import torch
 from pydantic import ValidationError
 from torch._dynamo.utils import counters
 
-from jobs.catalogue import Catalogue, Speed
+from jobs.contract.model_file import Catalogue, Speed
 from tests.engine.runs import alone, pixels, run
 from tests.engine.tiny import SIDE, a_request, an_entry, tiny_pipeline
+from worker.engine.accelerations import apply
 from worker.engine.errors import ModelBroken
-from worker.engine.lanes import LaneRule
+from worker.engine.lane_widths import LaneRule
 from worker.engine.model import Model
+from worker.engine.model_pool import load_model
 from worker.engine.profiles.sd import STABLE_DIFFUSION
-from worker.engine.residency import load_model
 from worker.engine.selftest import Verdict
-from worker.engine.speed import apply
 from worker.messages import EngineConfig, Finished
 
 

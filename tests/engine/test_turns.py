@@ -9,9 +9,9 @@ from tests.engine.tiny import a_request
 from worker.engine.admission import PRIORITY_STEP_S, level, urgency
 from worker.engine.capacity import Capacity
 from worker.engine.gates import Kind
-from worker.engine.lanes import LaneRule
+from worker.engine.group_choice import Turns
+from worker.engine.lane_widths import LaneRule
 from worker.engine.selftest import Verdict
-from worker.engine.turns import Turns
 
 RULE = LaneRule((2, 4, 8, 16), (4.0, 6.0, 10.0, 18.0))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.catalogue import Catalogue
+from jobs.contract.model_file import Catalogue
 from tests.engine.test_link import events_until
 from tests.engine.tiny import a_request, an_entry, tiny_pipeline
 from worker.engine_link import EngineLink

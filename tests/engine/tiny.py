@@ -16,7 +16,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from jobs.catalogue import Defaults, Limits, ModelEntry
+from jobs.contract.model_file import Defaults, Limits, ModelEntry
 from jobs.settings import ROOT
 from worker.engine.model import Model
 from worker.engine.profiles import find_profile

@@ -19,9 +19,9 @@ from typing import Any
 
 from redis import Redis
 
-from jobs.blobs import Blobs
-from jobs.scripts import load
+from jobs.blobs.s3 import Blobs
 from jobs.settings import ROOT
+from jobs.store.scripts import load
 from tests.queue.worker_process import Worker, control_for, crash_at
 from worker.settings import WorkerSettings
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 from redis import Redis
 
-from jobs.record import Status
-from jobs.store import JobStore
+from jobs.contract.record import Status
+from jobs.store.job_store import JobStore
 from tests.fault.test_deaths import all_running, ready
 from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, read, statuses
 from tests.queue.test_life import running
 from tests.queue.worker_process import worker_process
-from worker.control import Control
+from worker.control.loop import Control
 
 STEP_S = 0.5  # ten times what a hint takes to reach an engine on a busy machine
 

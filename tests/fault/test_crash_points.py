@@ -16,10 +16,10 @@ import pytest
 from redis import Redis
 
 from deploy import servers
-from jobs import keys
-from jobs.blobs import Blobs
-from jobs.record import FINAL, Status
-from jobs.store import JobStore
+from jobs.blobs.s3 import Blobs
+from jobs.contract.record import FINAL, Status
+from jobs.store import keys
+from jobs.store.job_store import JobStore
 from tests.fault.mortal import mortal_worker, teach
 from tests.fault.s3_proxy import S3Proxy
 from tests.fault.test_deaths import ready

@@ -11,10 +11,10 @@ import pytest
 from redis import Redis
 
 from deploy import servers
-from jobs import keys
-from jobs.overview import WorkerReport
-from jobs.record import Status
-from jobs.store import JobStore
+from jobs.contract.record import Status
+from jobs.contract.reports import WorkerReport
+from jobs.store import keys
+from jobs.store.job_store import JobStore
 from tests.chaos import monkey
 from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, ended_by, read, statuses

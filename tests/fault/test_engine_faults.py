@@ -16,8 +16,8 @@ import pytest
 from redis import Redis
 
 from deploy import servers
-from jobs.record import JobRecord
-from jobs.store import JobStore
+from jobs.contract.record import JobRecord
+from jobs.store.job_store import JobStore
 from tests.fault.whole_worker import WholeWorker, ends, pixels, up, whole_worker
 from tests.helpers import wait_until
 from tests.queue.making import QUICK, ended_by

@@ -17,7 +17,7 @@ from redis import Redis
 from api.settings import ApiSettings
 from deploy import servers
 from jobs.errors import StoreUnavailable
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.api.serving import serving
 from tests.fault.test_deaths import all_running, all_succeed, ready
 from tests.helpers import wait_until

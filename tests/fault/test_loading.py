@@ -21,10 +21,10 @@ from redis import Redis, RedisError
 
 from deploy import servers
 from deploy.service import free_port
-from jobs.connection import translated
 from jobs.errors import StoreUnavailable
 from jobs.settings import ROOT
-from jobs.store import AsyncJobStore, JobStore
+from jobs.store.connection import translated
+from jobs.store.job_store import AsyncJobStore, JobStore
 from tests.helpers import wait_until
 from worker.gpu import wait_for_redis
 from worker.main import Stop

@@ -12,10 +12,10 @@ import pytest
 from redis import Redis
 
 from api.settings import ApiSettings
-from jobs import keys
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
 from jobs.errors import BlobsUnavailable
 from jobs.settings import RoleSettings
+from jobs.store import keys
 from tests.api.serving import serving
 from tests.fault.s3_proxy import Answer, Asked, Rule, S3Proxy
 from tests.queue.making import QUICK

@@ -16,10 +16,10 @@ from random import Random
 import pytest
 from redis import Redis
 
-from jobs.admission import AdmitLimits
+from jobs.contract.submission import AdmitLimits
 from jobs.errors import NotAdmitted, StorageFull
 from jobs.ids import new_job_id
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.fault.test_deaths import all_running, all_succeed, ready
 from tests.helpers import wait_until
 from tests.queue.making import a_spec, admit, read, statuses

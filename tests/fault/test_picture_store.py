@@ -11,19 +11,19 @@ import pytest
 from PIL import Image as Pillow
 from redis import Redis
 
-from jobs import keys
-from jobs.blobs import Blobs
+from jobs.blobs.s3 import Blobs
+from jobs.contract.input_images import input_id
+from jobs.contract.record import Image, Stage
 from jobs.errors import BlobsUnavailable
-from jobs.inputs import input_id
-from jobs.record import Image, Stage
 from jobs.settings import RoleSettings
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.job_store import JobStore
 from tests.fault.s3_proxy import ERRORS, MODES, S3Proxy
 from tests.fault.test_deaths import all_succeed, ready
 from tests.helpers import wait_until
 from tests.queue.making import admit, read, statuses
 from tests.queue.worker_process import worker_process
-from worker.fetching import Fetching
+from worker.pictures.input_fetcher import Fetching
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import pytest
 from redis import Redis
 
 from deploy import servers
-from jobs.blobs import BlobMissing, Blobs
+from jobs.blobs.s3 import BlobMissing, Blobs
 from jobs.errors import StoreUnavailable
 from jobs.ids import new_job_id
-from jobs.store import AsyncJobStore, JobStore
+from jobs.store.job_store import AsyncJobStore, JobStore
 from tests.fault.tcp_proxy import TcpProxy
 from tests.fault.test_deaths import LEASE_S, all_running, all_succeed, ready
 from tests.helpers import wait_until

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.fault.test_deaths import ready
 from tests.helpers import wait_until
 from tests.queue.making import admit

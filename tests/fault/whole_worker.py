@@ -19,14 +19,14 @@ from typing import Any
 import psutil
 from redis import Redis
 
-from jobs.admission import AdmitLimits
-from jobs.catalogue import Catalogue, load_catalogue
+from jobs.contract.model_file import Catalogue, load_catalogue
+from jobs.contract.parsing import parse_request
+from jobs.contract.record import FINAL, JobRecord
+from jobs.contract.resolve import resolve
+from jobs.contract.submission import AdmitLimits
 from jobs.ids import new_job_id
-from jobs.parsing import parse_request
-from jobs.record import FINAL, JobRecord
-from jobs.resolve import resolve
 from jobs.settings import ROOT
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.fault.test_deaths import ready
 from tests.helpers import wait_until
 from tests.queue.making import TENANT

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from redis import Redis
 
-from jobs import keys
+from jobs.store import keys
 
 FINAL = {"finished", "failed", "stopped", "canceled"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.checking import Picture
+from worker.pictures.content_check import Picture
 
 
 def no_green(picture: Picture) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.queue.making import QUICK
 
 

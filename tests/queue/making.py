@@ -8,18 +8,18 @@ from typing import Any
 
 from redis import Redis
 
-from jobs import keys
-from jobs.admission import AdmitLimits, AdmittedGroup, Idempotency, NewGroup, NewJob
-from jobs.catalogue import load_catalogue
+from jobs.contract.model_file import load_catalogue
+from jobs.contract.parsing import parse_request
+from jobs.contract.record import JobRecord
+from jobs.contract.resolve import resolve
+from jobs.contract.spec import JobSpec
+from jobs.contract.submission import AdmitLimits, AdmittedGroup, Idempotency, NewGroup, NewJob
 from jobs.ids import new_job_id
-from jobs.parsing import parse_request
-from jobs.record import JobRecord
-from jobs.resolve import resolve
-from jobs.scripts import worker_calls
-from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
 from jobs.settings import ROOT
-from jobs.spec import JobSpec
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import worker_calls
+from jobs.store.scripts.worker_calls import Claimed, ClaimRules, Ending
 
 CATALOGUE = load_catalogue(ROOT / "models" / "models.toml")
 TENANT = "acme"

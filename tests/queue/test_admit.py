@@ -14,7 +14,9 @@ from redis import Redis
 
 from deploy import servers
 from deploy.service import free_port
-from jobs.admission import AdmitLimits, Admitted, Idempotency
+from jobs.contract.parsing import parse_request
+from jobs.contract.record import Status
+from jobs.contract.submission import AdmitLimits, Admitted, Idempotency
 from jobs.errors import (
     IdempotencyMismatch,
     JobGone,
@@ -25,10 +27,8 @@ from jobs.errors import (
     TenantLimit,
 )
 from jobs.ids import new_job_id
-from jobs.parsing import parse_request
-from jobs.record import Status
 from jobs.settings import WAIVABLE
-from jobs.store import AsyncJobStore, JobStore
+from jobs.store.job_store import AsyncJobStore, JobStore
 from tests.queue.making import NO_LIMITS, TENANT, a_spec, admit, claim, claimed_ids, finish, read
 
 ASKED = parse_request({"prompt": "a red bicycle"})

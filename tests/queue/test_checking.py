@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from jobs import keys
-from jobs.blobs import BlobMissing, Blobs
+from jobs.blobs.s3 import BlobMissing, Blobs
+from jobs.contract.record import Status
 from jobs.errors import SettingsError
-from jobs.record import Status
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.job_store import JobStore
 from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, read
 from tests.queue.worker_process import worker_process
-from worker.checking import HttpChecker, Picture, checker_of
+from worker.pictures.content_check import HttpChecker, Picture, checker_of
 
 
 def ended(store: JobStore, job_id: str) -> tuple[str, str | None]:

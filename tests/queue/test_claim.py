@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from jobs.record import Status
-from jobs.store import JobStore
+from jobs.contract.record import Status
+from jobs.store.job_store import JobStore
 from tests.queue.making import admit, claim, claimed_ids, read, statuses
 
 SMALL = frozenset({"64x64"})

@@ -10,9 +10,9 @@ from jobs.settings import ROOT
 
 WALL_CLOCKS = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow")}
 # they put a time into an ID, a log line or a span, and nothing is decided by it
-HARMLESS = {"jobs/ids.py", "jobs/logs.py", "jobs/otel.py"}
+HARMLESS = {"jobs/ids.py", "jobs/logs.py", "jobs/tracing/otel.py"}
 FOLDERS = ("jobs", "worker")
-NOT_THE_QUEUE = ("jobs/webhooks", "jobs/signing.py", "worker/courier", "worker/engine/")
+NOT_THE_QUEUE = ("jobs/webhooks", "jobs/webhooks/signing.py", "worker/courier", "worker/engine/")
 
 
 def sources() -> list[str]:

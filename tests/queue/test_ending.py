@@ -17,16 +17,16 @@ from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from jobs import keys
-from jobs.admission import AdmitLimits
-from jobs.blobs import BlobMissing, Blobs
+from jobs.blobs.s3 import BlobMissing, Blobs
+from jobs.contract.record import JobError, Status
+from jobs.contract.reports import WorkerReport
+from jobs.contract.submission import AdmitLimits
 from jobs.errors import JobGone
-from jobs.overview import WorkerReport
-from jobs.record import JobError, Status
-from jobs.scripts import worker_calls
-from jobs.scripts.worker_calls import Claimed, Ending
 from jobs.settings import RoleSettings
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import worker_calls
+from jobs.store.scripts.worker_calls import Claimed, Ending
 from tests.helpers import wait_until
 from tests.queue.making import (
     TENANT,

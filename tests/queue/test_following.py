@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from jobs.contract.events import StatusEvent
 from jobs.errors import StoreUnavailable
-from jobs.events import StatusEvent
-from jobs.store import AsyncJobStore, JobStore
+from jobs.store.job_store import AsyncJobStore, JobStore
 from tests.fault.tcp_proxy import TcpProxy
 from tests.queue.making import TENANT, admit
 

@@ -8,13 +8,13 @@ from collections import Counter
 import pytest
 from redis import Redis
 
-from jobs import keys
-from jobs.admission import AdmitLimits, AdmittedGroup, Idempotency, NewGroup, NewJob
+from jobs.contract.parsing import parse_request
+from jobs.contract.submission import AdmitLimits, AdmittedGroup, Idempotency, NewGroup, NewJob
 from jobs.errors import IdempotencyMismatch, InputMissing, JobGone, QueueFull, TenantLimit
 from jobs.ids import new_job_id
-from jobs.parsing import parse_request
-from jobs.scripts import input_calls
-from jobs.store import AsyncJobStore, JobStore
+from jobs.store import keys
+from jobs.store.job_store import AsyncJobStore, JobStore
+from jobs.store.scripts import input_calls
 from tests.queue.making import (
     TENANT,
     a_spec,

@@ -19,13 +19,13 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
-from jobs.blobs import Blobs
-from jobs.record import Stage, Status
-from jobs.store import JobStore
+from jobs.blobs.s3 import Blobs
+from jobs.contract.record import Stage, Status
+from jobs.store.job_store import JobStore
 from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, ended_by, read, statuses
 from tests.queue.worker_process import control_for
-from worker.control import Control
+from worker.control.loop import Control
 from worker.settings import WorkerSettings
 
 

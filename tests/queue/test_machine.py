@@ -27,15 +27,15 @@ from rq import Queue as RQQueue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from jobs import keys
-from jobs.admission import AdmitLimits, Group, Idempotency
+from jobs.contract.parsing import parse_request
+from jobs.contract.record import FINAL, MOVES, Status
+from jobs.contract.spec import JobRequest
+from jobs.contract.submission import AdmitLimits, Group, Idempotency
 from jobs.errors import IdempotencyMismatch, JobGone, QueueFull, TenantLimit
-from jobs.parsing import parse_request
-from jobs.record import FINAL, MOVES, Status
-from jobs.scripts import worker_calls
-from jobs.scripts.worker_calls import FAIL_AFTER, Claimed
-from jobs.spec import JobRequest
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import worker_calls
+from jobs.store.scripts.worker_calls import FAIL_AFTER, Claimed
 from tests.queue.making import (
     NO_LIMITS,
     TENANT,

@@ -13,11 +13,11 @@ from redis import Redis
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from jobs.admission import AdmitLimits
-from jobs.scripts import worker_calls
-from jobs.scripts.worker_calls import Ending
+from jobs.contract.submission import AdmitLimits
 from jobs.settings import ROOT
-from jobs.store import AsyncJobStore, JobStore
+from jobs.store.job_store import AsyncJobStore, JobStore
+from jobs.store.scripts import worker_calls
+from jobs.store.scripts.worker_calls import Ending
 from tests.helpers import wait_until
 from tests.queue.making import admit, claim, claimed_ids, lapse, reap, statuses
 from tests.queue.worker_process import worker_process

@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from jobs import keys
-from jobs.blobs import Blobs
-from jobs.inputs import blob_of, input_id
-from jobs.record import Status
-from jobs.scripts import input_calls
-from jobs.store import JobStore
+from jobs.blobs.s3 import Blobs
+from jobs.contract.input_images import blob_of, input_id
+from jobs.contract.record import Status
+from jobs.store import keys
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import input_calls
 from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, read
 from tests.queue.test_life import all_are, running
+from worker.control.progress_publisher import LONGEST_SIDE, MOST_BYTES, small_file
 from worker.messages import Pixels
-from worker.telling import LONGEST_SIDE, MOST_BYTES, small_file
 
 
 def keep_input(store: JobStore, blobs: Blobs, *, stored: bool = True) -> str:

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from jobs.admission import AdmitLimits, AdmittedGroup, Idempotency
-from jobs.connection import CALL_BUDGET_S
+from jobs.contract.parsing import parse_request
+from jobs.contract.record import Status
+from jobs.contract.submission import AdmitLimits, AdmittedGroup, Idempotency
 from jobs.errors import NotReplicated, QueueFull
 from jobs.ids import new_job_id
-from jobs.parsing import parse_request
-from jobs.record import Status
-from jobs.store import AsyncJobStore, JobStore
+from jobs.store.connection import CALL_BUDGET_S
+from jobs.store.job_store import AsyncJobStore, JobStore
 from tests.helpers import wait_until
 from tests.queue.copies import Copies, client, copies
 from tests.queue.making import (

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from redis import Redis
 
-from jobs.record import Status
-from jobs.store import JobStore
+from jobs.contract.record import Status
+from jobs.store.job_store import JobStore
 from tests.fault.test_deaths import all_succeed, ready
 from tests.helpers import wait_until
 from tests.queue.making import admit, read

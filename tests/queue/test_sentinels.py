@@ -12,15 +12,15 @@ from typing import TypeVar
 import pytest
 from redis import Redis
 
-from jobs.admission import Idempotency
-from jobs.blobs import Blobs
-from jobs.connection import connect
+from jobs.blobs.s3 import Blobs
+from jobs.contract.parsing import parse_request
+from jobs.contract.record import Status
+from jobs.contract.submission import Idempotency
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.ids import new_job_id
-from jobs.parsing import parse_request
-from jobs.record import Status
-from jobs.sentinels import Watched
-from jobs.store import AsyncJobStore, JobStore
+from jobs.store.connection import connect
+from jobs.store.job_store import AsyncJobStore, JobStore
+from jobs.store.sentinels import Watched
 from tests.helpers import wait_until
 from tests.queue.copies import PASSWORD, Copies, client, copies, port_of, sentinels
 from tests.queue.making import NO_LIMITS, QUICK, TENANT, a_spec, admit, ended_by, read, statuses

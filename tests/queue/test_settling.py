@@ -19,16 +19,16 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from jobs import keys
-from jobs.admission import AdmitLimits, Idempotency, NewGroup, NewJob, Sender
-from jobs.blobs import Blobs
-from jobs.choices import JobWebhook
+from jobs.blobs.s3 import Blobs
+from jobs.contract.parsing import parse_request
+from jobs.contract.record import Status
+from jobs.contract.request_parts import JobWebhook
+from jobs.contract.submission import AdmitLimits, Idempotency, NewGroup, NewJob, Sender
 from jobs.errors import JobGone, TenantLimit
 from jobs.ids import new_job_id
-from jobs.parsing import parse_request
-from jobs.record import Status
-from jobs.scripts import input_calls, worker_calls
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.job_store import JobStore
+from jobs.store.scripts import input_calls, worker_calls
 from jobs.webhooks.events import Event, body_of
 from tests.queue.books import books_are_right
 from tests.queue.making import (

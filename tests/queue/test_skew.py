@@ -21,9 +21,9 @@ import httpx2
 import pytest
 from redis import Redis
 
-from jobs.record import JobRecord, Stage
+from jobs.contract.record import JobRecord, Stage
 from jobs.settings import ROOT
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 from tests.fault.test_deaths import all_running, all_succeed, ready
 from tests.helpers import tool_missing, wait_until
 from tests.queue.making import admit, read, statuses

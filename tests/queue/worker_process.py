@@ -16,22 +16,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs import keys
-from jobs.blobs import Blobs
-from jobs.catalogue import load_catalogue
-from jobs.connection import connect
+from jobs.blobs.s3 import Blobs
+from jobs.contract.model_file import load_catalogue
 from jobs.logs import set_up
-from jobs.tracing import open_tracing
+from jobs.store import keys
+from jobs.store.connection import connect
+from jobs.tracing.spans import open_tracing
 from tests.queue.fake_engine import fake_link
-from worker.checking import checker_of
-from worker.control import Control
-from worker.fetching import Fetching
-from worker.finishing import Finishing
+from worker.control.loop import Control
 from worker.gpu import new_name
 from worker.messages import EngineConfig
+from worker.pictures.content_check import checker_of
+from worker.pictures.input_fetcher import Fetching
+from worker.pictures.spool import Spool
+from worker.pictures.uploader import Finishing
 from worker.rq_bridge import BatchWorker
 from worker.settings import WorkerSettings
-from worker.spool import Spool
 
 
 def control_for(

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from api.schemas import NOT_RESOLVED, resolved_of
-from jobs.catalogue import Catalogue, Defaults, Limits, ModelEntry, Part
-from jobs.choices import Control, JobWebhook, LoraChoice, Output
-from jobs.inputs import input_id
-from jobs.parsing import parse_request
-from jobs.resolve import resolve
-from jobs.scripts.worker_calls import Lease
-from jobs.spec import JobRequest, JobSpec, Priority, Reproducibility
-from worker.held import NOT_FOR_THE_ENGINE, HeldJob
+from api.views.jobs import NOT_RESOLVED, resolved_of
+from jobs.contract.input_images import input_id
+from jobs.contract.model_file import Catalogue, Defaults, Limits, ModelEntry, Part
+from jobs.contract.parsing import parse_request
+from jobs.contract.request_parts import Control, JobWebhook, LoraChoice, Output
+from jobs.contract.resolve import resolve
+from jobs.contract.spec import JobRequest, JobSpec, Priority, Reproducibility
+from jobs.store.scripts.worker_calls import Lease
+from worker.control.held_job import NOT_FOR_THE_ENGINE, HeldJob
 from worker.messages import Finished, Pixels
-from worker.pictures import NOT_IN_FILES, metadata
+from worker.pictures.encoding import NOT_IN_FILES, metadata
 
 FIRST, SECOND = input_id(128, 128, b"first"), input_id(128, 128, b"second")
 PICTURE = {"input": FIRST}

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from jobs.loras import LoraShelf
+from jobs.contract.loras import LoraShelf
 
 
 def test_only_plainly_named_safetensors_of_the_folder_itself_are_listed(tmp_path: Path):

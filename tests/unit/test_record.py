@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jobs.choices import Output
-from jobs.keys import READ_FIELDS, Field
-from jobs.record import MOVES, RQ_STATUS, QueuePlace, Stage, Status, record_of
-from jobs.spec import JobSpec, Priority, Reproducibility
+from jobs.contract.record import MOVES, RQ_STATUS, QueuePlace, Stage, Status, record_of
+from jobs.contract.request_parts import Output
+from jobs.contract.spec import JobSpec, Priority, Reproducibility
+from jobs.store.keys import READ_FIELDS, Field
 
 SPEC = JobSpec(
     model="demo",

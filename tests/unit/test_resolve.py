@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.catalogue import Catalogue, Defaults, Limits, ModelEntry, load_catalogue
+from jobs.contract.model_file import Catalogue, Defaults, Limits, ModelEntry, load_catalogue
+from jobs.contract.parsing import parse_request
+from jobs.contract.resolve import nearest_side, resolve
+from jobs.contract.spec import MAX_SEED, JobSpec
 from jobs.errors import InvalidRequest, SettingsError
-from jobs.parsing import parse_request
-from jobs.resolve import nearest_side, resolve
 from jobs.settings import ROOT
-from jobs.spec import MAX_SEED, JobSpec
 
 LIMITS = Limits(min_side=64, max_side=256, side_multiple=32, max_pixels=65_536, max_steps=100)
 CATALOGUE = Catalogue(

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from jobs.catalogue import Catalogue, Defaults, Limits, ModelEntry, Part, load_catalogue
-from jobs.choices import Control
+from jobs.contract.input_images import input_id
+from jobs.contract.model_file import Catalogue, Defaults, Limits, ModelEntry, Part, load_catalogue
+from jobs.contract.parsing import parse_request
+from jobs.contract.request_parts import Control
+from jobs.contract.resolve import resolve
+from jobs.contract.spec import JobSpec
 from jobs.errors import InvalidRequest, SettingsError
-from jobs.inputs import input_id
-from jobs.parsing import parse_request
-from jobs.resolve import resolve
-from jobs.spec import JobSpec
 
 SQUARE = input_id(128, 128, b"square")
 WIDE = input_id(160, 96, b"wide")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from jobs.catalogue import Catalogue, Defaults, Limits, ModelEntry
-from jobs.choices import LoraChoice
+from jobs.contract.model_file import Catalogue, Defaults, Limits, ModelEntry
+from jobs.contract.parsing import parse_request
+from jobs.contract.request_parts import LoraChoice
+from jobs.contract.resolve import resolve
+from jobs.contract.samplers import SAMPLERS, samplers_for
+from jobs.contract.spec import JobSpec
 from jobs.errors import InvalidRequest
-from jobs.parsing import parse_request
-from jobs.resolve import resolve
-from jobs.samplers import SAMPLERS, samplers_for
-from jobs.spec import JobSpec
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.contract.parsing import MAX_PROBLEMS, parse_request
 from jobs.errors import InvalidRequest
-from jobs.parsing import MAX_PROBLEMS, parse_request
 
 HOSTILE = {
     "nan": b'{"prompt": "a cat", "guidance_scale": NaN}',

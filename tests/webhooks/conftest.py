@@ -18,17 +18,17 @@ from pydantic import SecretStr
 
 from api.settings import ApiSettings
 from deploy import servers
-from jobs.connection import connect_async
+from jobs.store.connection import connect_async
 from jobs.webhooks.addresses import network_of
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox
-from jobs.webhooks.sealing import Sealing
-from jobs.webhooks.targets import Egress, resolver
+from jobs.webhooks.secret_box import Sealing
+from jobs.webhooks.ssrf_guard import Egress, resolver
 from tests.api.serving import Served, as_operator, serving
 from tests.webhooks.desk import Desk
 from worker.courier.courier import Stores
-from worker.courier.sending import open_sender
+from worker.courier.http_sender import open_sender
 
 
 @pytest.fixture

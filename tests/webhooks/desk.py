@@ -9,19 +9,19 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from jobs import keys
-from jobs.choices import ENDINGS, EventType, JobWebhook, Output
+from jobs.contract.record import Image, JobError
+from jobs.contract.request_parts import ENDINGS, EventType, JobWebhook, Output
+from jobs.contract.spec import JobSpec
 from jobs.ids import new_job_id
-from jobs.keys import Field
-from jobs.record import Image, JobError
-from jobs.scripts import worker_calls
-from jobs.scripts.worker_calls import Claimed, ClaimRules, Ending
-from jobs.spec import JobSpec
-from jobs.store import JobStore
+from jobs.store import keys
+from jobs.store.job_store import JobStore
+from jobs.store.keys import Field
+from jobs.store.scripts import worker_calls
+from jobs.store.scripts.worker_calls import Claimed, ClaimRules, Ending
 from jobs.webhooks.deliveries import Delivery
 from jobs.webhooks.endpoints import Endpoint
 from worker.courier.courier import Courier, Stores
-from worker.courier.sending import Sender
+from worker.courier.http_sender import Sender
 
 CANARY = "a prompt that must never leave"
 

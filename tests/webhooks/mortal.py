@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from jobs.store import JobStore
+from jobs.store.job_store import JobStore
 
 if __name__ == "__main__":
     redis_url, tenant = sys.argv[1:]

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 from printworks.webhooks import InvalidWebhook, verify
 
-from api.keystore import Scope, make_key, open_keystore
 from api.settings import ApiSettings
 from deploy import servers
+from jobs.store.api_keys import Scope, make_key, open_keystore
 from jobs.webhooks.endpoints import MAX_ENDPOINTS
 from tests.api.serving import as_operator, serving
 from tests.webhooks.desk import Desk

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from redis import Redis
 
 from deploy import servers
-from jobs import keys as job_keys
 from jobs.settings import ROOT
+from jobs.store import keys as job_keys
 from jobs.webhooks import keys
 from jobs.webhooks.deliveries import LEASE_S
 from jobs.webhooks.events import Event

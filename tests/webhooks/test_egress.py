@@ -21,7 +21,7 @@ from AntiSSRF.ipaddress_ranges import IPAddressRanges
 from jobs.errors import SettingsError
 from jobs.settings import RoleSettings
 from jobs.webhooks.addresses import address_of, network_of, permitted, public
-from jobs.webhooks.targets import (
+from jobs.webhooks.ssrf_guard import (
     Egress,
     TargetRefused,
     _own,
@@ -32,7 +32,7 @@ from jobs.webhooks.targets import (
 from tests.webhooks.address_table import LITERALS, NOT_PUBLIC, PUBLIC, URLS
 from tests.webhooks.names import NameServer
 from tests.webhooks.receivers import Answering, Receiver
-from worker.courier.sending import Letter, Limits, Outcome, open_sender
+from worker.courier.http_sender import Letter, Limits, Outcome, open_sender
 
 pytestmark = pytest.mark.anyio
 OPEN = Egress(

@@ -14,11 +14,11 @@ import pytest
 from printworks.webhooks import verify
 from redis import Redis
 
-from jobs import keys as job_keys
-from jobs.admission import NewGroup, NewJob
-from jobs.choices import EventType
+from jobs.contract.request_parts import EventType
+from jobs.contract.submission import NewGroup, NewJob
 from jobs.ids import new_job_id
-from jobs.scripts import worker_calls
+from jobs.store import keys as job_keys
+from jobs.store.scripts import worker_calls
 from jobs.webhooks import keys
 from jobs.webhooks.events import Event, body_of
 from tests.webhooks.desk import CANARY, Desk, a_spec

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.webhooks.targets import Egress, resolver
+from jobs.webhooks.ssrf_guard import Egress, resolver
 from tests.certificates import certificate
 from tests.webhooks import receivers as r
 from tests.webhooks.desk import Desk
-from worker.courier.sending import Answer, Letter, Limits, Outcome, Sender, open_sender
+from worker.courier.http_sender import Answer, Letter, Limits, Outcome, Sender, open_sender
 
 pytestmark = pytest.mark.anyio
 QUICK = Limits(total_s=1.5, connect_s=0.5, answer_s=0.25)

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from jobs.choices import EventType
+from jobs.contract.request_parts import EventType
 from jobs.webhooks.lua import AT_ONCE, AT_ONCE_PROBING
-from jobs.webhooks.targets import Egress, resolver
+from jobs.webhooks.ssrf_guard import Egress, resolver
 from tests.webhooks.desk import Desk
 from tests.webhooks.receivers import Receiver, Silent, Slow
 from worker.courier.courier import Courier
-from worker.courier.sending import Limits, open_sender
+from worker.courier.http_sender import Limits, open_sender
 
 pytestmark = pytest.mark.anyio
 DEAD, TENANTS = 200, 4

@@ -14,21 +14,21 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from redis import Redis
 
-from api.webhook_schemas import EndpointRequest
-from jobs import keys as job_keys
-from jobs.choices import SUBSCRIBABLE, EventType, JobWebhook
+from api.views.webhooks import EndpointRequest
+from jobs.contract.request_parts import SUBSCRIBABLE, EventType, JobWebhook
 from jobs.errors import StoreUnavailable
-from jobs.keys import Field
-from jobs.scripts import worker_calls
 from jobs.settings import RoleSettings
+from jobs.store import keys as job_keys
+from jobs.store.keys import Field
+from jobs.store.scripts import worker_calls
 from jobs.webhooks import keys
 from jobs.webhooks.deliveries import LEASE_S, MAX_LAPSES
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.events import Event, body_of
 from jobs.webhooks.lua import FOLDER, MOST_KEPT, script
 from jobs.webhooks.outbox import Outbox
-from jobs.webhooks.sealing import Sealing
-from jobs.webhooks.targets import Egress
+from jobs.webhooks.secret_box import Sealing
+from jobs.webhooks.ssrf_guard import Egress
 from tests.helpers import wait_until
 from tests.webhooks.desk import CANARY, Desk
 from tests.webhooks.receivers import Receiver

@@ -8,8 +8,8 @@ from email.utils import formatdate
 import pytest
 from redis import Redis
 
-from jobs.choices import ENDINGS, EventType
-from jobs.webhooks.retrying import DISABLE_AFTER_S, WAITS_S, retry_after_s, wait_s
+from jobs.contract.request_parts import ENDINGS, EventType
+from jobs.webhooks.retry_schedule import DISABLE_AFTER_S, WAITS_S, retry_after_s, wait_s
 from tests.webhooks.desk import Desk
 from tests.webhooks.receivers import Answering
 

@@ -15,10 +15,10 @@ import standardwebhooks
 import svix.webhooks
 from printworks.webhooks import InvalidWebhook, verify
 
-from jobs.connection import connect
-from jobs.signing import new_secret, signature, signed_headers
+from jobs.store.connection import connect
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import MAX_SECRETS
+from jobs.webhooks.signing import new_secret, signature, signed_headers
 from tests.webhooks.desk import CANARY, Desk
 from tests.webhooks.receivers import Receiver
 

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
 from jobs.settings import ROOT, RoleSettings
-from jobs.tracing import OFF, open_tracing, traceparent_in
+from jobs.tracing.spans import OFF, open_tracing, traceparent_in
 from tests.api.serving import as_operator, serving
 from tests.helpers import wait_until
 from tests.queue.making import QUICK
@@ -190,7 +190,7 @@ async def test_configured_and_not_installed_is_told_in_words(monkeypatch: pytest
             raise ImportError(name)
         return known(name, *rest, **more)
 
-    monkeypatch.delitem(sys.modules, "jobs.otel", raising=False)
+    monkeypatch.delitem(sys.modules, "jobs.tracing.otel", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
 
     with pytest.raises(SettingsError, match=r"install the extra `otel`"):
@@ -199,11 +199,11 @@ async def test_configured_and_not_installed_is_told_in_words(monkeypatch: pytest
 
 async def test_off_nothing_of_it_is_loaded(tmp_path: Path):
     code = (
-        "import sys, jobs.tracing, worker.control, worker.courier.process\n"
+        "import sys, jobs.tracing.spans, worker.control.loop, worker.courier.process\n"
         "from jobs.settings import RoleSettings\n"
-        "jobs.tracing.open_tracing(RoleSettings(), 'worker')\n"
+        "jobs.tracing.spans.open_tracing(RoleSettings(), 'worker')\n"
         # its SDK is not ours to keep out: redis-py loads that where it is installed
-        "ours = ('opentelemetry.exporter', 'jobs.otel')\n"
+        "ours = ('opentelemetry.exporter', 'jobs.tracing.otel')\n"
         "sys.exit(any(m.startswith(ours) for m in sys.modules))"
     )
 

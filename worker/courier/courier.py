@@ -14,15 +14,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobs.choices import EventType
+from jobs.contract.request_parts import EventType
 from jobs.errors import StoreUnavailable
-from jobs.tracing import OFF, Tracing
+from jobs.tracing.spans import OFF, Tracing
 from jobs.webhooks.deliveries import LEASE_S, Attempt, Claimed, Deliveries, Pool, Verdict
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import MOST_AT_ONCE, Outbox
-from jobs.webhooks.retrying import retry_after_s, wait_s
-from jobs.webhooks.sealing import SealBroken
-from worker.courier.sending import Answer, Letter, Outcome, Sender
+from jobs.webhooks.retry_schedule import retry_after_s, wait_s
+from jobs.webhooks.secret_box import SealBroken
+from worker.courier.http_sender import Answer, Letter, Outcome, Sender
 
 log = logging.getLogger(__name__)
 IDLE_S = 0.2  # between looks when nothing is due: a first attempt starts well within 2 s

@@ -12,17 +12,17 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 
-from jobs.connection import connect_async
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.settings import RoleSettings
-from jobs.tracing import open_tracing
+from jobs.store.connection import connect_async
+from jobs.tracing.spans import open_tracing
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import EndpointMissing, Endpoints
 from jobs.webhooks.outbox import Outbox
-from jobs.webhooks.sealing import SealBroken, Sealing
-from jobs.webhooks.targets import Egress, resolver
+from jobs.webhooks.secret_box import SealBroken, Sealing
+from jobs.webhooks.ssrf_guard import Egress, resolver
 from worker.courier.courier import AWAY_S, SLOTS, Courier, Stores
-from worker.courier.sending import open_sender
+from worker.courier.http_sender import open_sender
 from worker.main import Stop
 
 log = logging.getLogger(__name__)

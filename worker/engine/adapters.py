@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 
-from jobs.loras import LoraFile, LoraShelf
+from jobs.contract.loras import LoraFile, LoraShelf
 from worker.engine.errors import DeviceMemoryFull, EngineError, ModelBroken, Unservable
-from worker.engine.gated import Gated
+from worker.engine.gated_pipeline import Gated
 from worker.engine.gates import Gate, Tuned
-from worker.engine.lent import Lent, tensors_of
+from worker.engine.interruptible import breathe, unbroken
 from worker.engine.memory import ran_out, release
-from worker.engine.pieces import breathe, unbroken
+from worker.engine.shared_network import Lent, tensors_of
 from worker.messages import Lora
 
 log = logging.getLogger(__name__)

@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from worker.engine.active_image import Live, failed
 from worker.engine.admission import WaitingLine
-from worker.engine.call import as_engine_error
 from worker.engine.capacity import Capacities
 from worker.engine.errors import DeadlinePassed, Dropped, EngineError, NanOutput, Unservable
-from worker.engine.live import Live, failed
+from worker.engine.group_choice import Turns
+from worker.engine.image_call import as_engine_error
 from worker.engine.model import Model
-from worker.engine.preparing import Preparation, Preparing, may_start
+from worker.engine.preparation import Preparation, Preparing, may_start
 from worker.engine.runner import Runner
-from worker.engine.turns import Turns
 from worker.messages import Canceled, ImageEvent, ImageRequest, Started
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from worker.engine.errors import DeviceMemoryFull
-from worker.engine.lanes import LaneRule
+from worker.engine.lane_widths import LaneRule
 from worker.engine.selftest import Verdict
 from worker.messages import ImageRequest
 

@@ -20,8 +20,8 @@ import torch
 import transformers
 from torch.backends import cuda, cudnn, mkldnn
 
-from jobs.catalogue import ModelEntry
-from worker.engine.speed import words
+from jobs.contract.model_file import ModelEntry
+from worker.engine.accelerations import words
 
 # Raised by whoever changes the engine so that a picture gets other bits.
 ENGINE = 2

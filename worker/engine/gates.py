@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from greenlet import getcurrent, greenlet
 
-from worker.engine.pieces import breathe, unbroken
+from worker.engine.interruptible import breathe, unbroken
 
 _numbers = itertools.count()
 

@@ -18,23 +18,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from jobs.catalogue import ModelEntry
-from jobs.loras import LoraShelf
-from jobs.samplers import SAMPLERS
+from jobs.contract.loras import LoraShelf
+from jobs.contract.model_file import ModelEntry
+from jobs.contract.samplers import SAMPLERS
 from worker.engine.adapters import Adapters, label, untuned
-from worker.engine.call import ImageCall
-from worker.engine.files import Digests, files_of
+from worker.engine.exactness import Promises, weakest
 from worker.engine.fingerprint import fingerprint, parts_hash, tensors_hash
-from worker.engine.gated import Gated
+from worker.engine.gated_pipeline import Gated
 from worker.engine.gates import Gate
-from worker.engine.packing import Packed
+from worker.engine.image_call import ImageCall
+from worker.engine.model_files import Digests, files_of
 from worker.engine.previews import ColourMap, Preview, fit
-from worker.engine.probing import begun, example, first_calls, stand_ins
+from worker.engine.probes import begun, example, first_calls, stand_ins
 from worker.engine.profiles.base import Profile
-from worker.engine.promises import Promises, weakest
 from worker.engine.samplers import RECIPES, SamplerShelf
-from worker.engine.seeded import seed_draws
 from worker.engine.selftest import Verdict
+from worker.engine.signatures import Packed
+from worker.engine.vae_seed import seed_draws
 from worker.engine.variants import picture_arguments, steps_of
 from worker.messages import ImageRequest, ModelReport
 

@@ -20,10 +20,10 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from worker.engine.batcher import Engine
-from worker.engine.call import as_engine_error
 from worker.engine.errors import EngineError, ModelBroken
+from worker.engine.image_call import as_engine_error
 from worker.engine.model import Model
-from worker.engine.residency import Residency, pick_device
+from worker.engine.model_pool import Residency, pick_device
 from worker.messages import (
     Beat,
     Cancel,

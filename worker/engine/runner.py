@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from worker.engine.call import as_engine_error
+from worker.engine.active_image import Live
+from worker.engine.collate import Joiner, company
+from worker.engine.device_timer import Laps
 from worker.engine.gates import Kind, ModelCall
-from worker.engine.joining import Joiner, company
-from worker.engine.laps import Laps
-from worker.engine.live import Live
+from worker.engine.image_call import as_engine_error
 from worker.engine.memory import measured, ran_out, release
-from worker.engine.prompts import PromptCache
+from worker.engine.prompt_cache import PromptCache
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """From a sampler's public name to a diffusers object of its own for every image.
 
-Owns the recipes behind the names of `jobs/samplers.py`. Knows no batch: a sampler belongs to
-one image and is stepped by that image's own pipeline call. Invariant: every solver option that
+Owns the recipes behind the names of `jobs/contract/samplers.py`. Knows no batch: a sampler belongs
+to one image and is stepped by that image's own pipeline call. Invariant: every solver option that
 the name promises is set here, whatever the model's own configuration says.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from jobs.samplers import SAMPLERS, Prediction, samplers_for
+from jobs.contract.samplers import SAMPLERS, Prediction, samplers_for
 from worker.engine.errors import Unservable
 
 

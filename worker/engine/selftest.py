@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from worker.engine.joining import run_together
-from worker.engine.lanes import POWERS, LaneRule
-from worker.engine.layout import lies_alike
+from worker.engine.collate import run_together
+from worker.engine.interruptible import unbroken
+from worker.engine.lane_widths import POWERS, LaneRule
 from worker.engine.memory import UNKNOWN, Need, measured, need_of, ran_out, release
-from worker.engine.packing import Packed, Part
-from worker.engine.pieces import unbroken
+from worker.engine.memory_layout import lies_alike
+from worker.engine.signatures import Packed, Part
 from worker.messages import Reproducibility
 
 TIMED_ROUNDS = 3

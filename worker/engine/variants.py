@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from jobs.inputs import steps_taken
+from jobs.contract.input_images import steps_taken
 from worker.engine.errors import Unservable
 from worker.engine.profiles.base import Arguments, Profile
 from worker.messages import ImageRequest, Pixels

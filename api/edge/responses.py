@@ -1,0 +1,59 @@
+"""Answers with a body: JSON bytes, ETag and 304, pacing.
+
+Owns how a view becomes a response, so that every route answers alike. Must not know Redis.
+Invariant: what can change is never stored by a cache (`no-store`); a CDN that kept "running"
+would keep it for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+
+from api.views.jobs import Job
+
+MAX_PACE_S = 30
+
+
+def json_answer(
+    view: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The view as JSON, never stored."""
+    return Response(
+        view.model_dump_json(),
+        status_code=status,
+        media_type="application/json",
+        headers={"cache-control": "no-store", **(headers or {})},
+    )
+
+
+def tagged_answer(request: Request, view: BaseModel, headers: Mapping[str, str]) -> Response:
+    """The view with an ETag, or 304 if the caller has it already."""
+    body = view.model_dump_json()
+    tag = f'"{hashlib.blake2b(body.encode(), digest_size=12).hexdigest()}"'
+    headers = {"cache-control": "no-store", "etag": tag, **headers}
+    if holds(request.headers.get("if-none-match"), tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def holds(if_none_match: str | None, tag: str) -> bool:
+    """Whether the caller's If-None-Match names `tag` (weak comparison, RFC 9110 13.1.2)."""
+    if not if_none_match:
+        return False
+    names = [name.strip().removeprefix("W/") for name in if_none_match.split(",")]
+    return tag in names or "*" in names
+
+
+def pace(job: Job) -> dict[str, str]:
+    """Retry-After for a job that is not final: when to ask again, from the expected wait."""
+    if job.status.final:
+        return {}
+    eta_s = job.queue.eta_seconds if job.queue else None
+    # half of the wait: the estimate may be wrong, and the job may be done soon after it starts
+    wait_s = min(max(1, math.ceil((eta_s or 0) / 2)), MAX_PACE_S)
+    return {"retry-after": str(wait_s)}

@@ -1,0 +1,233 @@
+"""Pictures taken in: what a request brings or names becomes an input, stored once.
+
+Owns the way from bytes, or from an earlier job's image, to an `Input`; and the one way an input
+becomes another size. Knows no route. Invariant: what is stored are plain pixels of our own
+writing; the bytes that came are never stored and never decoded in this process.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from api.errors import ImageMissing
+from api.settings import ApiSettings
+from api.uploads.decoder_pool import Bytes, Decoders, Pixels, Undecodable
+from api.uploads.large_bodies import LargeBodies
+from jobs.blobs.s3 import Blobs
+from jobs.contract.input_images import CONTENT_TYPE, Input, blob_of, size_of
+from jobs.contract.request_parts import Picture
+from jobs.contract.spec import JobRequest, JobSpec
+from jobs.errors import BlobsUnavailable, InputMissing, InvalidRequest, JobMissing, Problem
+from jobs.store.job_store import AsyncJobStore
+from jobs.store.scripts import input_calls
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+OWN_BYTES = 256 * 1024 * 1024  # of a picture that we made: bounded by its pixels, not by its bytes
+
+
+class Intake:
+    """Everything that turns pictures into inputs. Make it by `open_intake`."""
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        store: AsyncJobStore,
+        blobs: Blobs,
+        threads: anyio.CapacityLimiter,
+        decoders: Decoders,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._blobs = blobs
+        self._threads = threads
+        self._decoders = decoders
+        self.bodies = LargeBodies(
+            usual_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
+        )
+
+    async def upload(self, data: Bytes, *, tenant: str, background: str | None = None) -> Input:
+        """Store a picture that was sent by itself. Raises InvalidRequest, IntakeBusy."""
+        try:
+            pixels = await self._decoders.decode(
+                data,
+                tenant=tenant,
+                max_bytes=self._settings.max_input_bytes,
+                background=background,
+            )
+        except Undecodable as refused:
+            raise InvalidRequest([Problem("", refused.code, refused.detail)]) from None
+        return await self.keep(pixels, tenant=tenant)
+
+    async def find(self, an_id: str, *, tenant: str) -> Input:
+        """An input as it stands. Raises InputMissing."""
+        found = await self._store.run(input_calls.find(tenant, an_id))
+        if found is None:
+            raise InputMissing("there is no such input, or its time is over")
+        return found
+
+    async def keep(self, pixels: Pixels, *, tenant: str) -> Input:
+        """Store plain pixels, unless they are there; held for as long as an upload is."""
+        hold_s, blob = self._settings.input_ttl_s, secrets.token_hex(8)
+        find = input_calls.find(tenant, pixels.id, new_blob=blob, hold_s=hold_s)
+        known = await self._store.run(find)
+        if known is not None and await self._mended(known, pixels, tenant=tenant):
+            known = await self._store.run(find)  # erased meanwhile: it is new once more
+        if known is not None:
+            return known
+        key = blob_of(f"{tenant}/{pixels.id}/{blob}")
+        await self._in_thread(lambda: self._blobs.put(key, bytes(pixels.png), CONTENT_TYPE))
+        return await self._store.run(
+            input_calls.keep(tenant, pixels.id, blob, changes=pixels.changes, hold_s=hold_s)
+        )
+
+    async def take_in(
+        self, asked: JobRequest, *, tenant: str, cut: Mapping[str, Bytes] | None = None
+    ) -> JobRequest:
+        """The request with every picture an input. `cut`: pictures cut out of its JSON, by token.
+
+        Raises InvalidRequest, JobMissing, ImageMissing, IntakeBusy.
+        """
+        taken: dict[str, Picture] = {}
+        _check_used(asked, cut or {})
+        for pointer, given in _pictures(asked).items():
+            if given.input is None:
+                made = await self._taken(pointer, given, tenant, cut or {})
+                taken[pointer] = Picture.model_validate({"input": made.id})
+        return _with_pictures(asked, taken) if taken else asked
+
+    async def fitted(self, spec: JobSpec, *, tenant: str) -> JobSpec:
+        """The spec with its pictures of its own size; where they are another, `resize` says how."""
+        size = (spec.width, spec.height)
+        fitted = {
+            an_id: await self._resized(an_id, spec, tenant)
+            for an_id in spec.inputs
+            if size_of(an_id) != size
+        }
+        return _with_inputs(spec, fitted) if fitted else spec
+
+    async def erase(self, an_id: str, *, tenant: str) -> None:
+        """Forget an input, whoever holds it. Raises InputMissing, BlobsUnavailable."""
+        key = await self._store.run(input_calls.drop(tenant, an_id))
+        if key is None:
+            raise InputMissing("there is no such input, or its time is over")
+        left = await self._in_thread(self._blobs.delete, [key])
+        if left:  # the janitor tries on; whoever asked is not told that it is done
+            raise BlobsUnavailable(left[key])
+
+    async def _mended(self, known: Input, pixels: Pixels, *, tenant: str) -> bool:
+        """Put the bytes of an input where they belong, if they are not there; True: they were not.
+
+        Redis knows an input whose object somebody removed. Under the same name, since the jobs
+        that wait for it know that one.
+        """
+        key = blob_of(f"{tenant}/{known.id}/{known.blob}")
+        if await self._in_thread(self._blobs.size, key) == len(pixels.png):
+            return False
+        await self._in_thread(self._blobs.put, key, pixels.png, CONTENT_TYPE)
+        log.warning("input.stored_again", extra={"input": known.id})
+        return True
+
+    async def _taken(
+        self, pointer: str, given: Picture, tenant: str, cut: Mapping[str, Bytes]
+    ) -> Input:
+        try:
+            if given.job is not None:
+                return await self._of_job(pointer, given.job, given.index, tenant)
+            data = given.data or ""
+            pixels = await self._decoders.decode(
+                cut.get(data) or data.encode("utf-8", "replace"),
+                tenant=tenant,
+                max_bytes=self._settings.max_input_bytes,
+                base64=True,
+                background=given.background,
+            )
+        except Undecodable as refused:
+            raise InvalidRequest([Problem(pointer, refused.code, refused.detail)]) from None
+        return await self.keep(pixels, tenant=tenant)
+
+    async def _of_job(self, pointer: str, job_id: str, index: int, tenant: str) -> Input:
+        """An image of a job, as it was stored: its pixels are its `pixel_sha256` if it is a PNG."""
+        try:
+            record = await self._store.read(job_id, tenant=tenant)
+        except JobMissing as error:
+            raise type(error)(f"{pointer}: {error}") from None
+        image = next((i for i in record.images if i.index == index), None)
+        if image is None:
+            raise ImageMissing(f"{pointer}: the job is {record.status} and has no image {index}")
+        data = await self._read(image.key)
+        pixels = await self._decoders.decode(data, tenant=tenant, max_bytes=OWN_BYTES)
+        return await self.keep(pixels, tenant=tenant)
+
+    async def _resized(self, an_id: str, spec: JobSpec, tenant: str) -> str:
+        assert spec.resize is not None, (
+            "jobs/contract/resolve_inputs.py refuses another size without it"
+        )
+        found = await self.find(an_id, tenant=tenant)
+        png = await self._read(blob_of(f"{tenant}/{an_id}/{found.blob}"))
+        try:
+            pixels = await self._decoders.resize(
+                png, tenant=tenant, width=spec.width, height=spec.height, how=spec.resize
+            )
+        except Undecodable as refused:
+            raise InvalidRequest([Problem("/resize", refused.code, refused.detail)]) from None
+        return (await self.keep(pixels, tenant=tenant)).id
+
+    async def _read(self, key: str) -> bytes:
+        return await self._in_thread(lambda: b"".join(self._blobs.open(key).chunks()))
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        call = functools.partial(function, *args)
+        return await anyio.to_thread.run_sync(call, limiter=self._threads)
+
+
+def _pictures(asked: JobRequest) -> dict[str, Picture]:
+    """Those of a request, by the pointer to each."""
+    control = asked.control.image if asked.control else None
+    given = {"/image": asked.image, "/mask": asked.mask, "/control/image": control}
+    return {pointer: picture for pointer, picture in given.items() if picture is not None}
+
+
+def _with_pictures(asked: JobRequest, taken: Mapping[str, Picture]) -> JobRequest:
+    """The request with these pictures in place of its own, by pointer."""
+    new: dict[str, Any] = {p[1:]: picture for p, picture in taken.items() if p.count("/") == 1}
+    if asked.control and (steering := taken.get("/control/image")):
+        new["control"] = asked.control.model_copy(update={"image": steering})
+    return asked.model_copy(update=new)
+
+
+def _with_inputs(spec: JobSpec, fitted: Mapping[str, str]) -> JobSpec:
+    """The spec with these inputs in place of its own."""
+    new: dict[str, Any] = {
+        name: fitted.get(an_id, an_id)
+        for name, an_id in (("image", spec.image), ("mask", spec.mask))
+        if an_id is not None
+    }
+    if spec.control:
+        an_id = fitted.get(spec.control.image, spec.control.image)
+        new["control"] = spec.control.model_copy(update={"image": an_id})
+    return spec.model_copy(update=new)
+
+
+def _check_used(asked: JobRequest, cut: Mapping[str, Bytes]) -> None:
+    """Raise InvalidRequest where a large string of the JSON is no picture: it was cut out of it."""
+    used = {picture.data for picture in _pictures(asked).values()}
+    if not used.issuperset(cut):
+        raise InvalidRequest([Problem("", "too_long", "only a picture may be that long a string")])
+
+
+@asynccontextmanager
+async def open_intake(
+    settings: ApiSettings, store: AsyncJobStore, blobs: Blobs, threads: anyio.CapacityLimiter
+) -> AsyncGenerator[Intake]:
+    """The intake, until the block ends; no decoder is started before one is needed."""
+    async with Decoders(max_pixels=settings.max_input_pixels) as decoders:
+        yield Intake(settings, store, blobs, threads, decoders)

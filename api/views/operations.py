@@ -1,0 +1,83 @@
+"""What operators see of the queue's levers, and what was done by each model.
+
+Owns these public shapes. Must not know connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from api.views.jobs import View
+from jobs.store.counters import Count
+
+
+class Draining(View):
+    """Workers take no jobs, and some still run."""
+
+    paused: bool
+    running: int = Field(description="Jobs that workers still hold; 0: drained.")
+
+
+class Purged(View):
+    """Waiting jobs that were canceled, or would be."""
+
+    jobs: int
+    dry_run: bool
+
+
+class WorkerDraining(View):
+    """A worker that was told to end."""
+
+    name: str
+
+
+class ModelStats(View):
+    """What was done with one model since ever."""
+
+    model: str
+    jobs: dict[str, int] = Field(description="Ended, by status.")
+    failures: dict[str, int] = Field(description="Failed ones, by error code.")
+    images: int
+    batch_size_mean: float | None = Field(description="Images sharing a model call, on average.")
+    stage_seconds: dict[str, float] = Field(description="Mean of a job that succeeded, by stage.")
+
+
+class StatsList(View):
+    """By model, in the order of the model file."""
+
+    models: list[ModelStats]
+
+
+def stats_of(models: Sequence[str], counts: Sequence[Count]) -> StatsList:
+    """The statistics in the counts."""
+    return StatsList(models=[_of_model(model, counts) for model in models])
+
+
+def _of_model(model: str, counts: Sequence[Count]) -> ModelStats:
+    own = [c for c in counts if c.labels and c.labels[0] == model]
+    jobs: dict[str, int] = {}
+    failures: dict[str, int] = {}
+    for count in own:
+        if count.name == "jobs":
+            _, outcome, reason = count.labels
+            jobs[outcome] = jobs.get(outcome, 0) + int(count.value)
+            if outcome == "failed":
+                failures[reason] = int(count.value)
+    batched = _one(own, "batched")
+    done = jobs.get("succeeded", 0)
+    return ModelStats(
+        model=model,
+        jobs=jobs,
+        failures=failures,
+        images=int(_one(own, "images")),
+        batch_size_mean=round(_one(own, "batch") / batched, 3) if batched else None,
+        stage_seconds={
+            c.labels[1]: round(c.value / done, 6) for c in own if c.name == "stage" and done
+        },
+    )
+
+
+def _one(counts: Sequence[Count], name: str) -> float:
+    return sum(c.value for c in counts if c.name == name)

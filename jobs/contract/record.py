@@ -1,0 +1,212 @@
+"""What became of a job: its status, the table of moves, and the record clients read.
+
+Owns the words `Status` and `Stage`, MOVES, and the reading of a job's Redis hash (RQ's own fields
+plus ours, `x_*`, named in jobs/store/keys.py). Knows no connection. Invariant: a final status has
+no way out, but for an operator's requeue of a failed job.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from jobs.contract.spec import JobSpec
+from jobs.store.keys import Field
+
+
+class Status(StrEnum):
+    """Where a job is in its life. Clients treat a word they do not know as not final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self in FINAL
+
+
+class Stage(StrEnum):
+    """What a running job is doing; detail lives here, never in a new status."""
+
+    WAITING = "waiting"
+    ENCODING = "encoding"
+    DENOISING = "denoising"
+    DECODING = "decoding"
+    UPLOADING = "uploading"
+
+
+MOVES: dict[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELED, Status.EXPIRED, Status.FAILED}),
+    # back to QUEUED: its worker died, or gave it back
+    Status.RUNNING: frozenset(
+        {Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.EXPIRED}
+    ),
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset({Status.QUEUED}),  # only by an operator's `rq requeue`
+    Status.CANCELED: frozenset(),
+    Status.EXPIRED: frozenset(),
+}
+FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.EXPIRED})
+
+# RQ's word for each of ours. RQ knows no `expired`: that is `canceled` with x_end = expired.
+RQ_STATUS: dict[str, Status] = {
+    "created": Status.QUEUED,
+    "queued": Status.QUEUED,
+    "deferred": Status.QUEUED,
+    "scheduled": Status.QUEUED,
+    "rate_limited": Status.QUEUED,
+    "ready_to_enqueue": Status.QUEUED,
+    "started": Status.RUNNING,
+    "finished": Status.SUCCEEDED,
+    "failed": Status.FAILED,
+    "stopped": Status.CANCELED,
+    "canceled": Status.CANCELED,
+}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Image(_Frozen):
+    """One picture of a job. `pixel_sha256`: of the decoded RGB bytes, not of the file."""
+
+    index: int
+    seed: int
+    pixel_sha256: str
+    width: int
+    height: int
+    content_type: str
+    bytes: int
+    key: str  # where the blob is; never shown to clients
+
+
+class JobError(_Frozen):
+    """Why a job failed: `code` for programs, `message` for people and with what to do next."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+class Progress(_Frozen):
+    """Model calls done and expected over all images; `fraction` from 0 to 1."""
+
+    step: int
+    steps: int
+    fraction: float
+
+
+class QueuePlace(_Frozen):
+    """Jobs ahead of this one (0: next), and the expected seconds until it starts, if known."""
+
+    position: int | None
+    eta_seconds: float | None
+
+
+class JobRecord(_Frozen):
+    """Everything known of one job, as of one Redis read."""
+
+    id: str
+    tenant: str
+    status: Status
+    stage: Stage | None
+    created_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    queue: QueuePlace | None
+    progress: Progress
+    images: tuple[Image, ...]
+    spec: JobSpec
+    reproducibility: str | None  # what the engine kept: exact, tolerance or unpacked
+    fingerprint: dict[str, Any] | None
+    metrics: dict[str, float]
+    error: JobError | None
+
+
+def status_of(rq_status: str, end: str | None) -> Status:
+    """Our status from RQ's, and from what our scripts noted of the end."""
+    if rq_status == "canceled" and end == Status.EXPIRED.value:
+        return Status.EXPIRED
+    return RQ_STATUS[rq_status]
+
+
+def record_of(
+    job_id: str,
+    fields: Mapping[str, str | None],
+    *,
+    queue: QueuePlace | None = None,
+) -> JobRecord:
+    """The record in a job's hash. `fields`: the values of READ_FIELDS as text, by name."""
+    status = status_of(fields[Field.STATUS] or "queued", fields.get(Field.END))
+    spec = JobSpec.model_validate_json(fields[Field.SPEC] or "")
+    completed = _time(fields.get(Field.ENDED_AT)) if status.final else None
+    return JobRecord(
+        id=job_id,
+        tenant=fields.get(Field.TENANT) or "",
+        status=status,
+        stage=_stage(status, fields.get(Field.STAGE)),
+        created_at=_time(fields.get(Field.CREATED_AT)),
+        started_at=None if status is Status.QUEUED else _time(fields.get(Field.STARTED_AT)),
+        completed_at=completed,
+        expires_at=completed + timedelta(seconds=spec.retention_s) if completed else None,
+        queue=queue if status is Status.QUEUED else None,
+        progress=_progress(status, fields),
+        images=tuple(Image.model_validate(i) for i in _json(fields.get(Field.IMAGES)) or ()),
+        spec=spec,
+        reproducibility=fields.get(Field.CLASS_KEPT) or None,
+        fingerprint=_json(fields.get(Field.FINGERPRINT)),
+        metrics=_json(fields.get(Field.METRICS)) or {},
+        error=_error(status, fields),
+    )
+
+
+# RQ's own tools can end a job without a word of ours: an abandoned one, found by `rq info`
+UNEXPLAINED = JobError(
+    code="abandoned", message="its worker vanished and it had no tries left", retryable=True
+)
+
+
+def _error(status: Status, fields: Mapping[str, str | None]) -> JobError | None:
+    """Only a failed job has one: what is left of a failure that was requeued is history."""
+    if status is not Status.FAILED:
+        return None
+    error = _json(fields.get(Field.ERROR))
+    return JobError.model_validate(error) if error else UNEXPLAINED
+
+
+def _stage(status: Status, stage: str | None) -> Stage | None:
+    if status is Status.QUEUED:
+        return Stage.WAITING
+    return Stage(stage or Stage.WAITING) if status is Status.RUNNING else None
+
+
+def _progress(status: Status, fields: Mapping[str, str | None]) -> Progress:
+    step = int(fields.get(Field.STEP) or 0)
+    steps = int(fields.get(Field.STEPS) or 0)
+    if status is Status.SUCCEEDED:
+        return Progress(step=steps, steps=steps, fraction=1.0)
+    return Progress(step=step, steps=steps, fraction=round(step / steps, 4) if steps else 0.0)
+
+
+def _json(text: str | None) -> Any:
+    return json.loads(text) if text else None
+
+
+def _time(text: str | None) -> datetime | None:
+    """RQ writes UTC ISO 8601 with a Z, and an empty string for never."""
+    if not text:
+        return None
+    parsed = datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -1,0 +1,108 @@
+"""The pictures in a request, held against the model and against each other.
+
+Owns the rules of image, mask, strength and resize. Pure: pictures are IDs by now, and an ID says
+the size. Invariant: no picture is resized unless the request says how.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.contract.input_images import size_of
+from jobs.contract.model_file import Catalogue, ModelEntry
+from jobs.contract.request_parts import Picture, Resize
+from jobs.contract.samplers import SAMPLERS
+from jobs.contract.spec import JobRequest
+from jobs.errors import Problem
+
+IMAGE_STRENGTH, MASK_STRENGTH = 0.8, 1.0  # diffusers' own defaults of the two
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a job begins with; all None: with noise."""
+
+    image: str | None = None
+    mask: str | None = None
+    strength: float | None = None
+    resize: Resize | None = None
+
+
+def begins_with(
+    request: JobRequest, catalogue: Catalogue, entry: ModelEntry, problems: list[Problem]
+) -> Start:
+    """The pictures of a request whose data have become inputs (api/intake does that)."""
+    image, mask = _id(request.image), _id(request.mask)
+    if image is None:
+        given = {"mask": mask, "strength": request.strength}
+        if request.control is None:
+            given["resize"] = request.resize
+        problems += [
+            Problem(f"/{name}", "conflict", f"{name} goes with image")
+            for name, value in given.items()
+            if value is not None
+        ]
+        return Start()
+    kind = "mask" if mask else "image"
+    if kind not in entry.inputs:
+        problems.append(_not_taken(kind, catalogue, entry))
+        return Start()
+    if mask and size_of(mask) != size_of(image):
+        problems.append(
+            Problem("/mask", "size_differs", f"it is {_px(mask)}, the image {_px(image)}")
+        )
+    default = MASK_STRENGTH if mask else IMAGE_STRENGTH
+    strength = default if request.strength is None else request.strength
+    return Start(image=image, mask=mask, strength=strength, resize=request.resize)
+
+
+def check_inputs(
+    start: Start,
+    size: tuple[int, int],
+    steps: int,
+    sampler: str,
+    entry: ModelEntry,
+    problems: list[Problem],
+) -> None:
+    """What depends on the job's size, steps and sampler as well."""
+    if start.image is None or start.strength is None:
+        return
+    if sampler in SAMPLERS and not SAMPLERS[sampler].from_image:
+        able = [name for name in entry.legal_samplers if SAMPLERS[name].from_image]
+        problems.append(
+            Problem("/sampler", "not_with_image", f"with an image: {', '.join(able) or 'none'}")
+        )
+    if size_of(start.image) != size and start.resize is None and not _at(problems, "/image"):
+        problems.append(
+            Problem(
+                "/image",
+                "size_differs",
+                f"it is {_px(start.image)} and the job {size[0]}x{size[1]}: leave the size out, or "
+                'say "resize": "cover" or "stretch"',
+            )
+        )
+    # a flow's pipelines round up, and always take one step
+    if entry.prediction != "flow" and steps >= 1 and int(steps * start.strength) < 1:
+        problems.append(
+            Problem("/strength", "out_of_range", f"at least {1 / steps:.3g} with {steps} steps")
+        )
+
+
+def _id(picture: Picture | None) -> str | None:
+    assert picture is None or picture.input, "pictures are taken in before a request is resolved"
+    return picture.input if picture else None
+
+
+def _not_taken(name: Literal["image", "mask"], catalogue: Catalogue, entry: ModelEntry) -> Problem:
+    able = [m.id for m in catalogue.models if name in m.inputs]
+    others = f"these do: {', '.join(able)}" if able else "no model here does"
+    return Problem(f"/{name}", "not_taken", f"{entry.id} takes no {name}; {others}")
+
+
+def _at(problems: list[Problem], pointer: str) -> bool:
+    return any(problem.pointer == pointer for problem in problems)
+
+
+def _px(an_id: str) -> str:
+    return an_id.partition("-")[0]

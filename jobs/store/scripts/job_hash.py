@@ -1,0 +1,90 @@
+"""The hash of a job as it is accepted: RQ's own fields, as RQ writes them, then ours.
+
+Owns both, and how they travel to `admit.lua`. RQ builds the hash of one sample job; what differs
+from job to job is put into a copy of it: `Job.create` takes more Python than all the rest of this.
+Invariant: prompts are in one field and nowhere else; RQ sees the job's ID as description and only
+argument.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import cast
+
+from redis import Redis
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from jobs.contract.request_parts import FORMATS
+from jobs.contract.spec import JobSpec
+from jobs.contract.submission import Sender
+from jobs.store.keys import Field
+
+FUNCTION = "worker.rq_bridge.generate"  # the one function a job may name; never imported by name
+RQ_RETRIES = 3  # spent where RQ's own tools find a job abandoned, and by errors worth a retry
+RUN_LIMIT_S = 3600  # longest run of one job; the watchdog finds a hung engine long before
+
+
+def job_fields(
+    spec: JobSpec,
+    *,
+    tenant: str,
+    job_id: str,
+    queue: str,
+    digest: str | None,
+    sender: Sender,
+) -> dict[str, str]:
+    """Every field but `data`, as text. `digest`: of the job's own idempotency key."""
+    optional = {
+        Field.IDEMPOTENCY: digest,
+        Field.WEBHOOK: spec.webhook and spec.webhook.model_dump_json(),
+        Field.KEY_ID: sender.key,
+        Field.GROUP: sender.group,
+        Field.TRACE: sender.trace,
+    }
+    return {
+        **_rq_sample(),
+        "origin": queue,
+        "description": job_id,  # RQ's default is the call with its arguments, and it is logged
+        "result_ttl": str(spec.retention_s),
+        "failure_ttl": str(spec.retention_s),  # RQ's default is a year
+        Field.SPEC: spec.model_dump_json(),
+        Field.TENANT: tenant,
+        Field.SIZE_CLASS: spec.size_class,
+        Field.COST: f"{spec.cost:.6f}",
+        Field.N: str(spec.n),
+        Field.EXTENSION: FORMATS[spec.output.format].extensions[0],
+        Field.STEPS: "0",
+        Field.WORK: f"{spec.megapixel_steps:.6f}",
+        **{name: value for name, value in optional.items() if value},
+    }
+
+
+def rq_data(job_id: str) -> bytes:
+    """The call as `Job.data` and `Job.to_dict` write it: function, instance, args, kwargs."""
+    return zlib.compress(JSONSerializer.dumps((FUNCTION, None, (job_id,), {})))
+
+
+@functools.cache
+def _rq_sample() -> dict[str, str]:
+    """RQ's fields of any job of ours, without `data`; times are written by the script."""
+    nowhere = cast("Redis", object())  # RQ wants one at hand; building a hash never uses it
+    job = Job.create(
+        FUNCTION,
+        args=("sample",),
+        id="sample",
+        connection=nowhere,
+        origin="sample",
+        timeout=RUN_LIMIT_S,
+        result_ttl=0,
+        failure_ttl=0,
+        description="sample",
+        status=JobStatus.QUEUED,
+        serializer=JSONSerializer,
+    )
+    job.retries_left = RQ_RETRIES
+    job.enqueue_at_front_on_retry = True
+    job.enqueued_at = job.created_at
+    written = job.to_dict() | {"status": JobStatus.QUEUED.value}
+    return {name: str(value) for name, value in written.items() if name != "data"}

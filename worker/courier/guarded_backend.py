@@ -1,0 +1,54 @@
+"""The way out: TCP connections to permitted addresses, and to nothing else.
+
+Owns the network backend that every attempt goes through. Invariant: what is connected to is one of
+the numeric addresses that were judged a moment before: no second look-up comes between (that is how
+DNS rebinding works), and TLS and the Host header still say the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn, cast
+
+import httpcore2
+
+from jobs.webhooks.ssrf_guard import Egress, Resolve, TargetRefused, permitted_addresses
+
+MOST_ADDRESSES = 4  # tried in turn; a name with a hundred answers must not buy a hundred connects
+
+
+class GuardedBackend(httpcore2.AsyncNetworkBackend):
+    """Resolves, judges every answer, connects by number."""
+
+    def __init__(self, egress: Egress, resolve: Resolve) -> None:
+        self._egress = egress
+        self._resolve = resolve
+        self._tcp = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore2's own signature
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """A stream to `host`. Raises TargetRefused, or httpcore2's own errors."""
+        addresses = await permitted_addresses(host, port, self._egress, self._resolve)
+        failure: Exception = TargetRefused("no address")
+        for address in addresses[:MOST_ADDRESSES]:
+            try:
+                return await self._tcp.connect_tcp(
+                    address, port, timeout, local_address, socket_options
+                )
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    async def connect_unix_socket(self, *_: Any, **__: Any) -> NoReturn:
+        """Never: a webhook goes over the network."""
+        raise TargetRefused("webhooks do not go to sockets of this machine")
+
+    async def sleep(self, seconds: float) -> None:
+        """As httpcore2 asks; it does so only between retries of its own, which are off."""
+        await self._tcp.sleep(seconds)

@@ -1,0 +1,276 @@
+"""Which model calls may meet: a call's arguments, taken apart.
+
+Owns signatures. Knows no image and no sampler: it sees arguments only. B rows of one call.
+Invariant: calls of one signature differ in nothing but the numbers of their own rows.
+
+The signature holds all that chooses a kernel (shapes, dtypes, devices, how rows lie in memory)
+and shared content; never steps, step index, sampler, guidance, seed or prompt: that is what lets
+unlike jobs share a call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from worker.engine.fingerprint import short_hash
+from worker.engine.gates import Gate, ModelCall
+from worker.engine.memory_layout import lies_alike, strides_of
+from worker.engine.profiles.base import Profile
+
+Memo = dict[int, tuple[torch.Tensor, int, bytes]]
+LEAF: TreeSpec = tree_flatten(None)[1]
+HALF = (torch.bfloat16, torch.float16)
+NESTED = (dict, list, tuple)  # `dict | list | tuple` is made anew wherever it stands
+
+
+class Part(StrEnum):
+    """What one leaf of the arguments is to a batch."""
+
+    ROWS = "rows"  # (B, ...) stacked
+    TIME = "time"  # a scalar or (B,), stacked as (R,) in float32, or in the half that it came in
+    ITEMS = "items"  # a list of B things, joined
+    SHARED = "shared"  # equal in all calls that meet, taken from the first
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """How a call's arguments come apart into leaves, and together again."""
+
+    names: tuple[str, ...]
+    specs: list[TreeSpec]  # one an argument; LEAF: it is not nested
+    parts: list[Part]  # one a leaf
+    lists_are_rows: bool
+    tables: list[tuple[torch.Tensor, int]]  # shared tensors, and their versions when read
+    pattern: str  # what a self-test tries: the signature without sizes and contents
+
+    def arguments(self, leaves: Sequence[Any]) -> dict[str, Any]:
+        """By name, as the module wants them."""
+        rest = iter(leaves)
+        return {
+            name: next(rest)
+            if spec is LEAF
+            else tree_unflatten(list(itertools.islice(rest, spec.num_leaves)), spec)
+            for name, spec in zip(self.names, self.specs, strict=True)
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """One model call, taken apart; calls with equal `signature` may meet."""
+
+    gate: Gate
+    rows: int
+    signature: str  # a text: it keeps its hash, which a tuple works out anew at every look
+    leaves: list[Any]
+    form: Form
+
+    @property
+    def device(self) -> torch.device:
+        """Where its rows are."""
+        first = self.leaves[0]
+        return (first[0] if self.form.lists_are_rows else first).device
+
+
+def take_apart(call: ModelCall, profile: Profile, memo: Memo, last: Packed | None = None) -> Packed:
+    """Read a call's arguments leaf by leaf. The first argument says how many rows there are.
+
+    `last`: the same image's call before this one. It mostly differs in its numbers only, and its
+    signature holds again: that is a third of the engine's own time at a step.
+    """
+    first = next(iter(call.arguments.values()))
+    lists_are_rows = isinstance(first, list)
+    rows = len(first) if lists_are_rows else first.shape[0]
+    leaves, specs = _flatten(call.arguments, rows, lists_are_rows=lists_are_rows)
+    if last is not None and _made_alike(call, rows, leaves, specs, last):
+        return Packed(call.gate, rows, last.signature, leaves, last.form)
+    owners = [
+        name
+        for name, spec in zip(call.arguments, specs, strict=True)
+        for _ in range(spec.num_leaves)
+    ]
+    parts = [_part_of(*owned, rows, profile) for owned in zip(owners, leaves, strict=True)]
+    keys = [
+        _key_of(leaf, part, memo, profile.padded_to)
+        for leaf, part in zip(leaves, parts, strict=True)
+    ]
+    tables = [
+        (leaf, version_of(leaf))
+        for leaf, part in zip(leaves, parts, strict=True)
+        if part is Part.SHARED and isinstance(leaf, torch.Tensor)
+    ]
+    names, nesting = tuple(call.arguments), [*map(_nesting, specs)]
+    signature = repr((call.gate.number, names, nesting, keys))
+    if last is not None and signature == last.signature:
+        pattern = last.form.pattern
+    else:
+        pattern = short_hash(repr((names, nesting, [*map(_pattern_of, leaves, parts)])))
+    form = Form(names, specs, parts, lists_are_rows, tables, pattern)
+    return Packed(call.gate, rows, signature, leaves, form)
+
+
+def _flatten(
+    arguments: dict[str, Any], rows: int, *, lists_are_rows: bool
+) -> tuple[list[Any], list[TreeSpec]]:
+    leaves: list[Any] = []
+    specs: list[TreeSpec] = []
+    for value in arguments.values():
+        if isinstance(value, NESTED):
+            found, spec = tree_flatten(value, is_leaf=row_list(rows, tensors=lists_are_rows))
+            leaves += found
+            specs.append(spec)
+        else:
+            leaves.append(value)
+            specs.append(LEAF)
+    return leaves, specs
+
+
+def _nesting(spec: TreeSpec) -> str:
+    return "" if spec is LEAF else str(spec)
+
+
+def _made_alike(
+    call: ModelCall, rows: int, leaves: list[Any], specs: list[TreeSpec], last: Packed
+) -> bool:
+    """Whether all that a signature holds is as it was."""
+    return (
+        call.gate is last.gate
+        and rows == last.rows
+        and tuple(call.arguments) == last.form.names
+        and specs == last.form.specs
+        and all(map(_alike, leaves, last.leaves, last.form.parts))
+        and all(version_of(table) == version for table, version in last.form.tables)
+    )
+
+
+def _alike(leaf: Any, before: Any, part: Part) -> bool:
+    if leaf is before:
+        return True
+    if leaf.__class__ is not before.__class__:
+        return False
+    if part is Part.TIME:
+        return not isinstance(leaf, torch.Tensor) or leaf.dtype is before.dtype
+    if part is Part.ROWS:
+        alike = leaf.shape == before.shape and leaf.dtype is before.dtype
+        return alike and lies_alike(leaf, before)
+    return False
+
+
+def row_list(rows: int, *, tensors: bool) -> Callable[[Any], bool]:
+    """Tells lists with one item a row (Z-Image's pictures, Qwen-Image's shapes) from nesting.
+
+    `tensors`: the model takes rows as lists; elsewhere a list of tensors is a nesting of
+    (B, ...) tensors, such as a ControlNet's residuals.
+    """
+
+    def is_row_list(value: Any) -> bool:
+        if not isinstance(value, list) or len(value) != rows:
+            return False
+        return tensors or not isinstance(value[0], torch.Tensor)
+
+    return is_row_list
+
+
+def _part_of(name: str, leaf: Any, rows: int, profile: Profile) -> Part:
+    if name in profile.times and (
+        isinstance(leaf, int | float) or (isinstance(leaf, torch.Tensor) and leaf.dim() < 2)
+    ):
+        return Part.TIME
+    if isinstance(leaf, list):
+        alike = isinstance(leaf[0], torch.Tensor) or all(item == leaf[0] for item in leaf)
+        return Part.ITEMS if alike else Part.SHARED
+    if isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and leaf.shape[0] == rows:
+        # (H*W, 3) position tables may be B long by chance; (B, H*W, 3) ones are rows.
+        return Part.SHARED if name in profile.shared and leaf.dim() < 3 else Part.ROWS
+    return Part.SHARED
+
+
+def _key_of(leaf: Any, part: Part, memo: Memo, padded_to: int) -> Hashable:
+    match part:
+        case Part.TIME:
+            return part, _time_dtype(leaf)
+        case Part.ROWS:
+            # Of the batch nothing: how far apart its rows lie is the same wherever it came from.
+            return part, leaf.shape[1:], *_kind_of(leaf), strides_of(leaf)[1:]
+        case Part.ITEMS if isinstance(leaf[0], torch.Tensor):
+            of_each = ((*_kind_of(t), _size_of(t, padded_to), _order_of(t)) for t in leaf)
+            return part, *sorted(set(map(repr, of_each)))
+        case Part.ITEMS:
+            return part, repr(leaf[0])
+        case Part.SHARED:
+            return part, _content_key(leaf, memo)
+
+
+def _time_dtype(time: Any) -> torch.dtype:
+    """As it is joined: DDIM counts in int64, Euler in float32."""
+    return time.dtype if isinstance(time, torch.Tensor) and time.dtype in HALF else torch.float32
+
+
+def _content_key(leaf: Any, memo: Memo) -> Hashable:
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, *_kind_of(leaf), leaf.stride(), content_of(leaf, memo)
+    if isinstance(leaf, np.ndarray):  # its repr leaves out what is in the middle
+        return leaf.shape, str(leaf.dtype), hashlib.sha256(leaf.tobytes()).digest()
+    return repr(leaf)
+
+
+def _pattern_of(leaf: Any, part: Part) -> Hashable:
+    """Of a leaf what is the same at every size, text and scale, and may choose a kernel."""
+    first = leaf[0] if part is Part.ITEMS else leaf
+    if part is Part.TIME or not isinstance(first, torch.Tensor):
+        return part, type(first).__name__ if part is not Part.TIME else getattr(
+            leaf, "dtype", None
+        ) in HALF
+    order = sorted(range(first.dim()), key=lambda i: -first.stride(i))
+    return part, *_kind_of(first), None if first.is_contiguous() else order
+
+
+def _kind_of(tensor: torch.Tensor) -> tuple[object, ...]:
+    """What else chooses a kernel: a network may be given sparse or subclassed tensors."""
+    return type(tensor).__name__, tensor.dtype, str(tensor.device), tensor.layout
+
+
+def _size_of(item: torch.Tensor, padded_to: int) -> tuple[int, ...]:
+    """Its shape, as the network will have padded it: (L, D) along L.
+
+    Unlike items are padded to the longest of their call, and that shows in the bits of the others
+    (Z-Image in float32, 64 x 64 beside 96 x 64: 6e-6).
+    """
+    if item.dim() != 2:
+        return tuple(item.shape)
+    length, features = item.shape
+    return -(-length // padded_to) * padded_to, features
+
+
+def _order_of(item: torch.Tensor) -> tuple[int, ...] | None:
+    """Its strides, unless it lies plainly, which items of all lengths do alike."""
+    return None if item.is_contiguous() else item.stride()
+
+
+def content_of(tensor: torch.Tensor, memo: Memo) -> bytes:
+    """A hash of the values, remembered while the same tensor is passed again, unwritten."""
+    known = memo.get(id(tensor))
+    if known is None or known[0] is not tensor or known[1] != version_of(tensor):
+        flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu()
+        digest = hashlib.sha256(flat.numpy().tobytes()).digest()
+        known = memo[id(tensor)] = (tensor, version_of(tensor), digest)
+    return known[2]
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often it was written to in place. Tensors of inference mode do not count: no two alike.
+
+    A pipeline under `torch.inference_mode` makes such ones.
+    """
+    return next(_unlike) if tensor.is_inference() else tensor._version
+
+
+_unlike = itertools.count(-1, -1)

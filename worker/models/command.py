@@ -1,0 +1,172 @@
+"""`python -m worker models list|check|add`: the model file from the command line.
+
+Owns what is printed and the exit status: 0 all well, 1 a model is not, 2 the command or the file
+is wrong. What an entry says is `model_entry.py`'s; torch is imported only where a model is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jobs.contract.model_file import Catalogue, ModelEntry, load_catalogue
+from jobs.errors import PrintworksError, SettingsError
+from worker.messages import EngineConfig
+from worker.models.entry import Wish, appended, drafted, fetched
+from worker.settings import WorkerSettings
+
+MB = 1024 * 1024
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; the exit status."""
+    asked = _parser().parse_args(argv)
+    try:
+        settings = WorkerSettings.load()
+        if asked.command == "list":
+            return _list(load_catalogue(settings.models_file))
+        if asked.command == "check":
+            return _check(settings, asked.ids, asked.size)
+        return _add(settings, asked)
+    except SettingsError as error:
+        sys.stderr.write(f"models: {error}\n")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m worker models", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="what the model file says")
+    check = commands.add_parser("check", help="load models, test them, say what they will promise")
+    check.add_argument("ids", nargs="*", help="which; none: all")
+    check.add_argument("--size", action="append", default=[], type=_size, metavar="WxH")
+    add = commands.add_parser("add", help="append an entry, once the model has passed its check")
+    add.add_argument("source", help="a folder, or a hub repository")
+    add.add_argument("--id", required=True)
+    add.add_argument("--title", default="")
+    add.add_argument("--revision", help="of a hub repository; none: the commit of now, pinned")
+    add.add_argument("--variant", help="the hub's file variant, such as fp16")
+    add.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    add.add_argument("--on-demand", action="store_true", help="load it when first asked for")
+    return parser
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f'{text!r} is no size: write it as "WIDTHxHEIGHT"')
+    return int(width), int(height)
+
+
+def _list(catalogue: Catalogue) -> int:
+    for entry in catalogue.models:
+        marks = ["default"] * (entry is catalogue.default) + ["on demand"] * (not entry.resident)
+        where = catalogue.path_of(entry) or f"{entry.source}@{entry.revision or 'not pinned'}"
+        says = f"  ({', '.join(marks)})" if marks else ""
+        _say(f"{entry.id}{says}", f"{where}, {entry.family}, {entry.dtype}")
+    return 0
+
+
+def _check(settings: WorkerSettings, ids: Sequence[str], sizes: Sequence[tuple[int, int]]) -> int:
+    catalogue = load_catalogue(settings.models_file)
+    if unknown := [name for name in ids if catalogue.get(name) is None]:
+        known = ", ".join(entry.id for entry in catalogue.models)
+        raise SettingsError(f"{settings.models_file} has no model {unknown[0]!r}; it has: {known}")
+    entries = [entry for entry in catalogue.models if not ids or entry.id in ids]
+    # All of them, also after one that is broken: a person mends the file in one go.
+    good = [_passes(settings, catalogue, entry, sizes) for entry in entries]
+    return 0 if all(good) else 1
+
+
+def _add(settings: WorkerSettings, asked: argparse.Namespace) -> int:
+    path = settings.models_file
+    wish = Wish(
+        source=asked.source,
+        id=asked.id,
+        title=asked.title,
+        revision=asked.revision,
+        variant=asked.variant,
+        dtype=asked.dtype,
+        resident=not asked.on_demand,
+    )
+    folder, wish = fetched(wish, path)
+    text = drafted(wish, folder)
+    new = appended(path, text)
+    entry = new.models[-1]
+    if not _passes(settings, new, entry, ()):
+        sys.stderr.write(f"models: {path} is left as it was\n")
+        return 1
+    # In one step, so that a service that reads it meanwhile reads one of the two.
+    beside = path.with_suffix(".new")
+    beside.write_text(f"{path.read_text(encoding='utf-8').rstrip()}\n\n{text}", encoding="utf-8")
+    beside.replace(path)
+    _say(f"{entry.id} is in {path}", "the API and the workers read it at their next start")
+    return 0
+
+
+def _passes(
+    settings: WorkerSettings,
+    catalogue: Catalogue,
+    entry: ModelEntry,
+    sizes: Sequence[tuple[int, int]],
+) -> bool:
+    """Load it, test it, print what it will promise; whether that is what its entry says."""
+    import torch  # noqa: PLC0415 - seconds, which `list` need not wait for
+
+    from worker.engine.model_pool import load_model  # noqa: PLC0415
+    from worker.engine.process import quiet  # noqa: PLC0415
+
+    quiet()
+    torch.set_num_threads(settings.threads)
+    config = EngineConfig(
+        catalogue=catalogue,
+        threads=settings.threads,
+        memory_bytes=settings.memory_mb * MB if settings.memory_mb else None,
+        state_dir=settings.state_dir,
+        device=settings.device,
+        self_test=settings.self_test,
+    )
+    try:
+        model = load_model(entry, config)
+        if unfit := [name for name in entry.legal_samplers if name not in model.samplers.names]:
+            raise SettingsError(_misfits(entry, unfit))
+        default = (entry.defaults.width, entry.defaults.height)
+        _say(entry.id, f"{type(model.pipeline).__name__}, profile {model.profile.name}")
+        _say("  loads in", f"{model.load_s:.1f} s, {model.weight_bytes / MB:.0f} MB of weights")
+        for width, height in dict.fromkeys([default, *sizes]):
+            verdict = model.promises.at(width, height)
+            lanes = ", ".join(map(str, verdict.lanes.widths))
+            _say(
+                f"  {width}x{height}",
+                f"{verdict.reproducibility}; lanes of {lanes} rows, cap {verdict.cap_rows}, "
+                f"{verdict.rows_per_s:.3g} rows/s",
+            )
+        _say("  samplers", ", ".join(entry.legal_samplers))
+        for shown in _extras(catalogue, entry):
+            _say(*shown)
+        model.close()
+    except PrintworksError as error:
+        sys.stderr.write(f"models: {entry.id}: {error}\n")
+        return False
+    return True
+
+
+def _misfits(entry: ModelEntry, unfit: Sequence[str]) -> str:
+    fits = ", ".join(f'"{name}"' for name in entry.legal_samplers if name not in unfit)
+    advice = f"write samplers = [{fits}]" if fits else "is `prediction` what it was trained for?"
+    return f"it offers samplers that do not fit it ({', '.join(unfit)}); {advice}"
+
+
+def _extras(catalogue: Catalogue, entry: ModelEntry) -> Iterator[tuple[str, str]]:
+    if (shelf := catalogue.loras_of(entry)) is not None:
+        named = [f"{file.name}@{file.digest[:12]}" for file in shelf.files()]
+        yield "  LoRAs", ", ".join(named) or f"none in {Path(entry.loras or '')}"
+    if entry.controls:
+        yield "  controls", ", ".join(entry.controls)
+
+
+def _say(what: str, text: str) -> None:
+    sys.stdout.write(f"{what:<16} {text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,145 @@
+"""From a model's own files to its entry in the model file.
+
+Owns where a model is found (a folder, or a hub's commit downloaded as safetensors) and the TOML
+that says so. Knows no torch: it reads the configurations that every diffusers model brings.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.contract.model_file import Catalogue, load_catalogue
+from jobs.contract.samplers import SAMPLERS, Prediction, samplers_for
+from jobs.errors import SettingsError
+
+# Weights as safetensors only, and no Python: a repository's code is never run.
+PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the person at the command line asked for."""
+
+    source: str
+    id: str
+    title: str = ""
+    revision: str | None = None
+    variant: str | None = None
+    dtype: str = "float32"
+    resident: bool = True
+
+
+def fetched(wish: Wish, model_file: Path) -> tuple[Path, Wish]:
+    """Its folder on this machine, and the wish with a source and revision that a file can hold.
+
+    Raises SettingsError in words where there is no such folder and no hub to be reached.
+    """
+    for folder in (Path(wish.source), model_file.parent / wish.source):
+        if (folder / "model_index.json").is_file():
+            return folder, replace(wish, source=_relative(folder, model_file), revision=None)
+    if Path(wish.source).exists():
+        raise SettingsError(f"{wish.source} has no model_index.json: it is no diffusers model")
+    return _downloaded(wish)
+
+
+def drafted(wish: Wish, folder: Path) -> str:
+    """The entry as TOML, with defaults and limits from the model's own configuration."""
+    prediction = _prediction(_read(folder / "scheduler" / "scheduler_config.json"))
+    side, multiple = _sides(folder)
+    sampler = samplers_for(prediction)[0]
+    facts: dict[str, Any] = {
+        "id": wish.id,
+        "title": wish.title,
+        "source": wish.source,
+        "revision": wish.revision,
+        "prediction": prediction,
+        "dtype": wish.dtype,
+        "variant": wish.variant,
+    }
+    lines = ["[[model]]", *(_line(k, v) for k, v in facts.items() if v)]
+    if not wish.resident:
+        lines.append("resident = false")
+    lines += ["", "[model.defaults]", f"width = {side}", f"height = {side}"]
+    lines += [f"steps = {min(25, SAMPLERS[sampler].max_steps)}", _line("sampler", sampler)]
+    lines += ["", "[model.limits]", f"min_side = {max(8, multiple, side // 4)}"]
+    lines += [f"max_side = {2 * side}", f"side_multiple = {multiple}"]
+    return "\n".join([*lines, f"max_pixels = {2 * side * side}"]) + "\n"
+
+
+def appended(model_file: Path, text: str) -> Catalogue:
+    """The catalogue as it would be with this entry. Raises SettingsError if it is not legal."""
+    before = model_file.read_text(encoding="utf-8") if model_file.is_file() else ""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / model_file.name
+        draft.write_text(f"{before.rstrip()}\n\n{text}", encoding="utf-8")
+        try:
+            return load_catalogue(draft).model_copy(update={"folder": model_file.parent})
+        except SettingsError as error:
+            raise SettingsError(str(error).replace(str(draft), str(model_file))) from error
+
+
+def _relative(folder: Path, model_file: Path) -> str:
+    home, there = model_file.parent.resolve(), folder.resolve()
+    return str(there.relative_to(home) if there.is_relative_to(home) else there)
+
+
+def _downloaded(wish: Wish) -> tuple[Path, Wish]:
+    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - the worker's extra
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    try:
+        info = HfApi().model_info(wish.source, revision=wish.revision, timeout=20)
+        names = [file.rfilename for file in info.siblings or []]
+        if "model_index.json" not in names:
+            raise SettingsError(f"{wish.source} has no model_index.json: it is no diffusers model")
+        if not any(name.endswith(".safetensors") for name in names):
+            raise SettingsError(f"{wish.source} has no safetensors files, and nothing else is read")
+        where = snapshot_download(wish.source, revision=info.sha, allow_patterns=PATTERNS)
+    except SettingsError:
+        raise
+    except HfHubHTTPError as error:
+        raise SettingsError(f"the hub refuses {wish.source!r}: {error}") from error
+    except Exception as error:  # its clients raise their own errors for a link that is not there
+        raise SettingsError(
+            f"{wish.source!r} is no folder here, and the hub cannot be reached "
+            f"({type(error).__name__}). Give a folder with a model_index.json"
+        ) from error
+    return Path(where), replace(wish, revision=info.sha)
+
+
+def _prediction(sampler: dict[str, Any]) -> Prediction:
+    flow = str(sampler.get("_class_name", "")).startswith("FlowMatch")
+    if flow or sampler.get("prediction_type") == "flow_prediction":
+        return "flow"
+    return "edm" if "sigma_data" in sampler else "diffusion"
+
+
+def _sides(folder: Path) -> tuple[int, int]:
+    """The side in px that it was trained for, and what sides are multiples of."""
+    network = _read(folder / "unet" / "config.json") or _read(folder / "transformer/config.json")
+    vae = _read(folder / "vae" / "config.json")
+    blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4
+    scale = 2 ** (len(blocks) - 1)
+    sample = network.get("sample_size")
+    side = sample * scale if isinstance(sample, int) else 1024
+    # A UNet halves its latents at every block but the last; transformers join them two by two.
+    halvings = max(1, len(network.get("block_out_channels", [0, 0])) - 1)
+    multiple = scale * 2**halvings
+    return max(multiple, side // multiple * multiple), multiple
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name} = {json.dumps(text)}"  # a JSON string is a TOML basic string
