@@ -15,10 +15,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from api import errors
 from api.edge import openapi
-from api.edge.head_requests import Heads
-from api.edge.request_edge import Edge
-from api.edge.tracing import Traced
-from api.edge.unknown_query import KnownQuery
+from api.edge.head_requests import HeadRequestMiddleware
+from api.edge.request_edge import RequestEdgeMiddleware
+from api.edge.tracing import TracingMiddleware
+from api.edge.unknown_query import UnknownQueryMiddleware
 from api.observability.metrics import Metrics
 from api.routes import (
     events,
@@ -112,14 +112,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.include_router(operations.scraped)
     errors.install(app)
     openapi.install(app, bodies=(JobRequest, groups.GroupRequest, keys.KeyRequest))
-    app.add_middleware(KnownQuery, document=app.openapi)
+    app.add_middleware(UnknownQueryMiddleware, document=app.openapi)
     if settings.origins:
         allow_listed_origins(app, settings)
     if app.state.tracing.on:
-        app.add_middleware(Traced, tracing=app.state.tracing)
-    app.add_middleware(Heads)
+        app.add_middleware(TracingMiddleware, tracing=app.state.tracing)
+    app.add_middleware(HeadRequestMiddleware)
     app.add_middleware(
-        Edge,
+        RequestEdgeMiddleware,
         max_body_bytes=settings.max_body_bytes,
         larger_bodies=settings.larger_bodies,
         observe=app.state.metrics.observe,

@@ -185,7 +185,7 @@ class BadRequest(HttpError):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ProblemType:
     """How a class of error looks over HTTP."""
 
     status: int
@@ -193,44 +193,46 @@ class Shown:
 
 
 # 429: the caller has too much; 503: the service has. The SDKs people use retry both.
-TABLE: dict[type[PrintworksError], Shown] = {
-    InvalidRequest: Shown(422, "The request cannot be carried out"),
-    PromptBlocked: Shown(422, "The prompt is not allowed here"),
-    jobs_errors.IdempotencyMismatch: Shown(422, "The idempotency key was used for another request"),
-    jobs_errors.TenantLimit: Shown(429, "You have as many jobs under way as you may"),
-    RateLimited: Shown(429, "This key asks too often"),
-    TooManyStreams: Shown(429, "Too many open streams"),
-    TooManyDownloads: Shown(429, "Too many pictures are being sent"),
-    IntakeBusy: Shown(503, "Too many pictures arrive at once"),
-    TooManyConnections: Shown(503, "Too many connections are open"),
-    jobs_errors.QueueFull: Shown(503, "The queue is full"),
-    NotAdmitted: Shown(503, "The job cannot be taken now"),
-    jobs_errors.JobGone: Shown(410, "The job was deleted or has expired"),
-    jobs_errors.JobMissing: Shown(404, "There is no such job"),
-    jobs_errors.NotReplicated: Shown(503, "It is not on as many replicas as it must be"),
-    jobs_errors.StorageFull: Shown(503, "The store is full"),
-    jobs_errors.StoreUnavailable: Shown(503, "The store is away"),
-    jobs_errors.InputGone: Shown(410, "The picture that it began with is gone"),
-    jobs_errors.InputMissing: Shown(404, "There is no such input"),
-    GroupMissing: Shown(404, "There is no such group"),
-    KeyMissing: Shown(404, "There is no such key"),
-    KeyRotated: Shown(409, "The key was rotated already"),
-    jobs_errors.BlobMissing: Shown(410, "The picture is no longer stored"),
-    EndpointMissing: Shown(404, "There is no such endpoint"),
-    DeliveryMissing: Shown(404, "There is no such delivery"),
-    TooManyEndpoints: Shown(422, "You have as many endpoints as you may"),
-    SealingUnset: Shown(501, "This service has no webhooks"),
-    jobs_errors.BlobsUnavailable: Shown(503, "The picture store is away"),
+TABLE: dict[type[PrintworksError], ProblemType] = {
+    InvalidRequest: ProblemType(422, "The request cannot be carried out"),
+    PromptBlocked: ProblemType(422, "The prompt is not allowed here"),
+    jobs_errors.IdempotencyMismatch: ProblemType(
+        422, "The idempotency key was used for another request"
+    ),
+    jobs_errors.TenantLimit: ProblemType(429, "You have as many jobs under way as you may"),
+    RateLimited: ProblemType(429, "This key asks too often"),
+    TooManyStreams: ProblemType(429, "Too many open streams"),
+    TooManyDownloads: ProblemType(429, "Too many pictures are being sent"),
+    IntakeBusy: ProblemType(503, "Too many pictures arrive at once"),
+    TooManyConnections: ProblemType(503, "Too many connections are open"),
+    jobs_errors.QueueFull: ProblemType(503, "The queue is full"),
+    NotAdmitted: ProblemType(503, "The job cannot be taken now"),
+    jobs_errors.JobGone: ProblemType(410, "The job was deleted or has expired"),
+    jobs_errors.JobMissing: ProblemType(404, "There is no such job"),
+    jobs_errors.NotReplicated: ProblemType(503, "It is not on as many replicas as it must be"),
+    jobs_errors.StorageFull: ProblemType(503, "The store is full"),
+    jobs_errors.StoreUnavailable: ProblemType(503, "The store is away"),
+    jobs_errors.InputGone: ProblemType(410, "The picture that it began with is gone"),
+    jobs_errors.InputMissing: ProblemType(404, "There is no such input"),
+    GroupMissing: ProblemType(404, "There is no such group"),
+    KeyMissing: ProblemType(404, "There is no such key"),
+    KeyRotated: ProblemType(409, "The key was rotated already"),
+    jobs_errors.BlobMissing: ProblemType(410, "The picture is no longer stored"),
+    EndpointMissing: ProblemType(404, "There is no such endpoint"),
+    DeliveryMissing: ProblemType(404, "There is no such delivery"),
+    TooManyEndpoints: ProblemType(422, "You have as many endpoints as you may"),
+    SealingUnset: ProblemType(501, "This service has no webhooks"),
+    jobs_errors.BlobsUnavailable: ProblemType(503, "The picture store is away"),
 }
 _BY_STATUS: dict[int, type[HttpError]] = {404: RouteMissing, 405: MethodNotAllowed}
 
 
-def shown(kind: type[PrintworksError]) -> Shown:
+def shown(kind: type[PrintworksError]) -> ProblemType:
     """Status and title of a class: its own, or of the nearest class above it."""
     if issubclass(kind, HttpError):
-        return Shown(kind.status, kind.title)
+        return ProblemType(kind.status, kind.title)
     bases = (TABLE[base] for base in kind.__mro__ if base in TABLE)
-    return next(bases, Shown(500, "Internal error"))
+    return next(bases, ProblemType(500, "Internal error"))
 
 
 def problem_body(error: PrintworksError, *, path: str, request_id: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class State(Enum):
 
 
 @dataclass
-class Kept:
+class SupervisedService:
     """One service, and what became of it so far."""
 
     service: Service
@@ -61,7 +61,7 @@ class Supervisor:
         changed: Callable[[Mapping[str, int]], None],
         most_log_bytes: int = MOST_BYTES,
     ) -> None:
-        self._kept = {service.name: Kept(service) for service in services}
+        self._kept = {service.name: SupervisedService(service) for service in services}
         self._progress = progress
         self._slow_said = ""
         self._changed = changed  # told all process IDs when one of them is another
@@ -121,10 +121,10 @@ class Supervisor:
         else:
             self._untold = False
 
-    def _bound_log(self, kept: Kept) -> None:
+    def _bound_log(self, kept: SupervisedService) -> None:
         bound(kept.service.log, self._most_log_bytes)
 
-    def _look_after(self, kept: Kept, now: float) -> None:
+    def _look_after(self, kept: SupervisedService, now: float) -> None:
         if kept.state is State.WAITING:
             self._start_if_due(kept, now)
         elif kept.service.exit_code() is not None:
@@ -132,7 +132,7 @@ class Supervisor:
         elif kept.state is State.STARTING:
             self._note_ready_or_late(kept, now)
 
-    def _fenced(self, kept: Kept, act: Callable[[], object]) -> bool:
+    def _fenced(self, kept: SupervisedService, act: Callable[[], object]) -> bool:
         """Whether it could be done. What one service meets is nothing to the others."""
         try:
             act()
@@ -155,7 +155,7 @@ class Supervisor:
             running = [service for service in running if service not in leaves]
         self._progress.clear()
 
-    def _start_if_due(self, kept: Kept, now: float) -> None:
+    def _start_if_due(self, kept: SupervisedService, now: float) -> None:
         before = (self._kept[n] for n in kept.service.after if n in self._kept)
         # once up, a service copes with the others being away: only the first start is in order
         if now < kept.not_before:
@@ -170,7 +170,7 @@ class Supervisor:
         if kept.was_ready:
             self.tell()
 
-    def _note_no_start(self, kept: Kept, now: float) -> None:
+    def _note_no_start(self, kept: SupervisedService, now: float) -> None:
         """It could not even be spawned: no such program, no room for its log, no memory."""
         kept.deaths += 1
         if not kept.was_ready and kept.deaths >= FIRST_TRIES:
@@ -179,7 +179,7 @@ class Supervisor:
             )
         kept.not_before = now + _backoff_s(kept.deaths)
 
-    def _note_ready_or_late(self, kept: Kept, now: float) -> None:
+    def _note_ready_or_late(self, kept: SupervisedService, now: float) -> None:
         answers: list[bool] = []
         if self._fenced(kept, lambda: answers.append(kept.service.ready())) and answers[0]:
             if kept.was_ready:
@@ -191,7 +191,7 @@ class Supervisor:
                 raise _given_up(kept.service, f"is not ready after {kept.service.start_s:g} s")
             kept.service.kill()  # it was well once: the next tick starts it again
 
-    def _note_death(self, kept: Kept, now: float) -> None:
+    def _note_death(self, kept: SupervisedService, now: float) -> None:
         service = kept.service
         how = _how(service.exit_code() or 0)
         kept.deaths = 1 if now - kept.since > STEADY_S else kept.deaths + 1

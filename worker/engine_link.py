@@ -71,7 +71,7 @@ class EngineLink:
         self._config = config
         self._environ = engine_environ() if environ is None else environ
         self._program = program
-        self._silence = lambda: Silence(quiet_s, clock)
+        self._silence = lambda: HangDetector(quiet_s, clock)
         self._clock = clock
         self._child: _Child | None = None
         self._given: set[str] = set()
@@ -152,7 +152,7 @@ class EngineLink:
         return EngineDied(cause=cause, exitcode=exitcode, detail=child.detail, lost_ids=lost)
 
 
-class Silence:
+class HangDetector:
     """How long a child has said nothing, while somebody listened.
 
     A worker that was frozen for an hour (SIGSTOP, a host at its limit) has an hour of messages
@@ -188,7 +188,7 @@ class _Child:
         config: EngineConfig,
         environ: Mapping[str, str],
         wake: threading.Event,
-        silence: Silence,
+        silence: HangDetector,
     ) -> None:
         ours, theirs = socket.socketpair()
         # Raw timeval (s, us): a child that hangs must not block our writes for ever.

@@ -18,7 +18,7 @@ from jobs.store import keys
 from jobs.store.connection import connect
 from jobs.store.job_store import JobStore
 from jobs.tracing.spans import open_tracing
-from worker.control.loop import Control
+from worker.control.loop import ControlLoop
 from worker.engine_environ import engine_environ
 from worker.engine_link import EngineLink
 from worker.main import Stop
@@ -66,7 +66,7 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
         checker=checker,
         tracing=tracing,
     )
-    control = Control(
+    control = ControlLoop(
         settings,
         bridge=bridge,
         link=link,

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry
 
 from jobs.blobs.s3 import Blobs
-from jobs.contract.input_images import blob_of
+from jobs.contract.input_images import input_blob_key
 from jobs.contract.model_file import load_catalogue
 from jobs.errors import StoreUnavailable
 from jobs.store import keys
@@ -98,7 +98,7 @@ class Janitor:
     def erase_inputs(self) -> None:
         """Erase the pictures to begin with that nobody holds any more."""
         due = self._store.run(input_calls.due(most=ERASE_MOST, hide_s=erase_calls.HIDE_S))
-        done = self._erased("inputs", {m: [blob_of(m)] for m in due})
+        done = self._erased("inputs", {m: [input_blob_key(m)] for m in due})
         if done:
             self._store.run(input_calls.erased(done))
             log.info("inputs.erased", extra={"inputs": len(done)})

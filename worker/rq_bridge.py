@@ -31,16 +31,16 @@ from jobs.contract.spec import JobSpec
 from jobs.errors import StoreUnavailable
 from jobs.store import keys
 from jobs.store.connection import translated
-from jobs.store.counters import COUNTS, Tally
+from jobs.store.counters import COUNTS, PendingCounts
 from jobs.store.job_store import JobStore
-from jobs.store.keys import Field
+from jobs.store.keys import HashField
 from jobs.store.scripts import job_hash, worker_calls
 from jobs.store.scripts.worker_calls import (
+    BeatReply,
     Claimed,
     ClaimRules,
     Ending,
     HandBackReason,
-    Heard,
     Lease,
 )
 
@@ -165,7 +165,7 @@ class BatchWorker(BaseWorker):
         with translated():
             return bool(self.connection.exists(*(keys.rq_key("queue", line) for line in lines)))
 
-    def beat(self, report: WorkerReport, leases: Sequence[Lease]) -> Heard:
+    def beat(self, report: WorkerReport, leases: Sequence[Lease]) -> BeatReply:
         """Renew everything, and learn what is ours no more."""
         heard = self._store.run(
             worker_calls.beat(report, leases, worker_ttl_s=WORKER_TTL_S, lease_s=self.lease_s)
@@ -176,7 +176,7 @@ class BatchWorker(BaseWorker):
             self.hand_back(heard.strangers, "drain")
         return heard
 
-    def tell(self, tally: Tally) -> None:
+    def tell(self, tally: PendingCounts) -> None:
         """Add what this process did to what all did."""
         told = tally.take()
         if not told:
@@ -208,7 +208,7 @@ class BatchWorker(BaseWorker):
 
     def fail(self, lease: Lease, error: JobError) -> bool:
         """Write a failure."""
-        fields: dict[str, str] = {Field.ERROR: error.model_dump_json()}
+        fields: dict[str, str] = {HashField.ERROR: error.model_dump_json()}
         ending = Ending(word="failed", rq_status="failed", result={}, fields=fields)
         return self.finish(lease, ending)
 
@@ -254,7 +254,7 @@ class BatchWorker(BaseWorker):
 
 def _said(ending: Ending) -> str:
     """What `rq` shows of a failure: code and message, never a trace with a prompt in it."""
-    said = ending.fields.get(Field.ERROR)
+    said = ending.fields.get(HashField.ERROR)
     error = JobError.model_validate_json(said) if said else None
     return f"{error.code}: {error.message}" if error else ending.rq_status
 
@@ -270,7 +270,7 @@ def spec_in(claimed: Claimed, connection: Redis) -> JobSpec | None:
     try:
         job.restore({name.encode(): value for name, value in claimed.fields.items()})
         asked = (job.func_name, job.instance, list(job.args), job.kwargs)
-        spec = JobSpec.model_validate_json(claimed.fields[Field.SPEC])
+        spec = JobSpec.model_validate_json(claimed.fields[HashField.SPEC])
     except Exception as error:  # noqa: BLE001 - RQ raises anything on what it cannot read
         log.warning("job.forged", extra={"job_id": job_id, "reason": type(error).__name__})
         return None

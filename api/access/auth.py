@@ -46,7 +46,7 @@ class Caller:
         )
 
 
-class CallerOf(SecurityBase):
+class AuthDependency(SecurityBase):
     """The dependency that says who is asking.
 
     One, not FastAPI's usual chain of a scheme and a function on top of it: each link costs every
@@ -74,7 +74,7 @@ class CallerOf(SecurityBase):
         return found
 
 
-caller = CallerOf()
+caller = AuthDependency()
 
 
 async def _found(request: Request) -> Caller:

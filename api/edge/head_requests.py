@@ -15,7 +15,7 @@ OWN = re.compile(
 )  # routes that answer HEAD themselves, or not
 
 
-class Heads:
+class HeadRequestMiddleware:
     """Serves HEAD as GET; length and tags are those of the body that is not sent."""
 
     def __init__(self, app: ASGIApp) -> None:

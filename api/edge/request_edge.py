@@ -45,7 +45,7 @@ def ignore(scope: Scope, status: int, seconds: float) -> None:
     """Observe nothing."""
 
 
-class Edge:
+class RequestEdgeMiddleware:
     """The outermost middleware; `observe` is told of every answer, for metrics.
 
     `larger_bodies`: paths whose bodies may be larger than `max_body_bytes`.

@@ -36,12 +36,12 @@ def tagged_answer(request: Request, view: BaseModel, headers: Mapping[str, str])
     body = view.model_dump_json()
     tag = f'"{hashlib.blake2b(body.encode(), digest_size=12).hexdigest()}"'
     headers = {"cache-control": "no-store", "etag": tag, **headers}
-    if holds(request.headers.get("if-none-match"), tag):
+    if etag_matches(request.headers.get("if-none-match"), tag):
         return Response(status_code=304, headers=headers)
     return Response(body, media_type="application/json", headers=headers)
 
 
-def holds(if_none_match: str | None, tag: str) -> bool:
+def etag_matches(if_none_match: str | None, tag: str) -> bool:
     """Whether the caller's If-None-Match names `tag` (weak comparison, RFC 9110 13.1.2)."""
     if not if_none_match:
         return False

@@ -15,7 +15,7 @@ from jobs.tracing.spans import Span, Tracing, traceparent_in
 of_request: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
-class Traced:
+class TracingMiddleware:
     """A span for each request to the API itself; pages and probes have none."""
 
     def __init__(self, app: ASGIApp, *, tracing: Tracing) -> None:

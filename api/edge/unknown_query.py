@@ -23,7 +23,7 @@ MOST = 20  # problems told
 Known = list[tuple[re.Pattern[str], dict[str, list[str]]]]  # path; names by method
 
 
-class KnownQuery:
+class UnknownQueryMiddleware:
     """Answers requests with unknown query parameters itself."""
 
     def __init__(self, app: ASGIApp, *, document: Callable[[], dict[str, Any]]) -> None:

@@ -26,7 +26,7 @@ from starlette.types import Scope
 
 from jobs.contract.reports import ModelQueue, WorkerReport
 from jobs.store.scripts.erase_calls import Late
-from jobs.webhooks.deliveries import Figures
+from jobs.webhooks.deliveries import WebhookCounts
 
 disable_created_metrics()  # one more series for each counter, which nobody asked for
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
@@ -166,7 +166,7 @@ def erase_metrics(found: Sequence[Late]) -> list[Metric]:
     return [gauge("erase_overdue", said, {(late.kind,): late.count for late in found}, "kind")]
 
 
-def webhook_metrics(figures: Figures) -> list[Metric]:
+def webhook_metrics(figures: WebhookCounts) -> list[Metric]:
     """Webhooks, of all couriers together: never sum these over processes either."""
     beside = {
         "lapsed": ("webhook_leases_lapsed", "Attempts whose courier died."),

@@ -19,7 +19,7 @@ from fastapi.responses import StreamingResponse
 from api.access.auth import Reader
 from api.access.request_body import JobId
 from api.edge.openapi import problems
-from api.edge.responses import holds
+from api.edge.responses import etag_matches
 from api.errors import ImageMissing, RangeNotSatisfiable, TooManyDownloads
 from api.services.container import Services, ServicesDep
 from jobs.blobs.s3 import BlobStream
@@ -67,7 +67,7 @@ async def get_image(
         await _close(services, stream)  # another picture than the client has a part of: all of it
         span, stream = None, await _open(services, found, None)
     headers = _headers(job_id, found, stream)
-    if holds(request.headers.get("if-none-match"), stream.etag):
+    if etag_matches(request.headers.get("if-none-match"), stream.etag):
         await _close(services, stream)
         return Response(status_code=304, headers=headers)
     headers["content-length"] = str(stream.length)

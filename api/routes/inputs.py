@@ -17,7 +17,7 @@ from pydantic import AfterValidator
 from api.access.auth import Reader, Writer
 from api.access.request_body import base_url, media_type
 from api.edge.openapi import problems
-from api.edge.responses import holds, json_answer
+from api.edge.responses import etag_matches, json_answer
 from api.errors import IntakeBusy, TooManyDownloads, UnsupportedMediaType
 from api.routes.images import CACHING, chunks_of
 from api.services.container import Services, ServicesDep
@@ -25,7 +25,7 @@ from api.uploads.forms import FormFile
 from api.uploads.large_bodies import Whole
 from api.views.jobs import InputView, input_of
 from jobs.blobs.s3 import BlobStream
-from jobs.contract.input_images import CONTENT_TYPE, Input, blob_of, is_input_id
+from jobs.contract.input_images import CONTENT_TYPE, Input, input_blob_key, is_input_id
 from jobs.errors import BlobsUnavailable, InputMissing, InvalidRequest
 
 router = APIRouter(prefix="/v1/inputs", tags=["inputs"])
@@ -122,7 +122,7 @@ async def get_input_content(
     """What the model is given: not the file that was sent."""
     found = await services.intake.find(input_id, tenant=caller.tenant)
     headers = {"etag": f'"{input_id}"', "cache-control": CACHING}
-    if holds(request.headers.get("if-none-match"), headers["etag"]):
+    if etag_matches(request.headers.get("if-none-match"), headers["etag"]):
         return Response(status_code=304, headers=headers)
     return await _content(services, caller.tenant, found, headers)
 
@@ -139,7 +139,7 @@ async def head_input_content(services: ServicesDep, caller: Reader, input_id: In
 
 
 async def _opened(services: Services, tenant: str, found: Input) -> BlobStream:
-    key = blob_of(f"{tenant}/{found.id}/{found.blob}")
+    key = input_blob_key(f"{tenant}/{found.id}/{found.blob}")
     read = functools.partial(services.blobs.open, key)
     return await anyio.to_thread.run_sync(read, limiter=services.blob_threads)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
-from api.edge.responses import holds
+from api.edge.responses import etag_matches
 from api.errors import RouteMissing
 
 FOLDER = Path(__file__).resolve().parent.parent / "playground"
@@ -76,6 +76,6 @@ def _answer(request: Request, name: str) -> Response:
     if page is None:
         raise RouteMissing("there is no such page")
     headers = {"etag": page.tag, "cache-control": "no-cache", "content-security-policy": POLICY}
-    if holds(request.headers.get("if-none-match"), page.tag):
+    if etag_matches(request.headers.get("if-none-match"), page.tag):
         return Response(status_code=304, headers=headers)
     return Response(page.content, media_type=page.kind, headers=headers)

@@ -19,17 +19,17 @@ from fastapi import Depends, Request
 from api.observability.metrics import Metrics
 from api.observability.readiness import Readiness
 from api.services.downloads import Downloads
-from api.services.job_followers import Following
+from api.services.job_followers import JobFollowers
 from api.services.prompt_policy import Policy
 from api.settings import ApiSettings
-from api.uploads.uploads import Intake, open_intake
+from api.uploads.uploads import ImageUploads, open_intake
 from jobs.blobs.s3 import Blobs
 from jobs.contract.model_file import Catalogue, load_catalogue
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.store.api_keys import KeyStore, open_redis
 from jobs.store.groups import GroupStore
 from jobs.store.job_store import AsyncJobStore
-from jobs.store.usage import Figures
+from jobs.store.usage import UsageStore
 from jobs.tracing.spans import OFF, Tracing
 from jobs.webhooks.service import Webhooks, open_webhooks
 
@@ -51,14 +51,14 @@ class Services:
     blob_threads: anyio.CapacityLimiter
     parsers: anyio.CapacityLimiter
     keys: KeyStore
-    following: Following
+    following: JobFollowers
     downloads: Downloads
     readiness: Readiness
     webhooks: Webhooks
     metrics: Metrics
     groups: GroupStore
-    intake: Intake
-    figures: Figures
+    intake: ImageUploads
+    figures: UsageStore
     policy: Policy
     tracing: Tracing
 
@@ -77,7 +77,7 @@ async def open_services(
         await check_before_start(settings, store, keys)
         blobs = await asyncio.to_thread(Blobs, settings)
         blob_threads = anyio.CapacityLimiter(BLOB_THREADS)
-        following = Following(
+        following = JobFollowers(
             store,
             keys.live,
             max_streams=settings.max_streams,
@@ -101,7 +101,7 @@ async def open_services(
             metrics=metrics,
             groups=GroupStore(redis),
             intake=intake,
-            figures=Figures(redis),
+            figures=UsageStore(redis),
             policy=Policy.of(settings.blocked_prompts),
             tracing=tracing,
         )

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from api.errors import TooManyStreams, Unauthorized
-from jobs.contract.events import PreviewEvent, ProgressEvent, Said, StatusEvent
+from jobs.contract.events import AnyJobEvent, PreviewEvent, ProgressEvent, StatusEvent
 from jobs.contract.record import JobRecord
 from jobs.errors import StoreUnavailable
 from jobs.store.job_store import AsyncJobStore
@@ -49,7 +49,7 @@ class Follower:
         self.previews: set[int] = set()  # images of which there is a preview not yet taken
         self._news = asyncio.Event()
 
-    def tell(self, event: Said) -> None:
+    def tell(self, event: AnyJobEvent) -> None:
         """Note an event; a newer progress replaces the older."""
         if isinstance(event, StatusEvent):
             self.look_again()
@@ -81,7 +81,7 @@ class Follower:
         return True
 
 
-class Following:
+class JobFollowers:
     """All followers of this process, and the task that tells them."""
 
     def __init__(

@@ -17,7 +17,7 @@ from api.edge.tracing import sending
 from api.services.container import Services
 from jobs.contract.record import JobRecord
 from jobs.contract.spec import JobSpec
-from jobs.contract.submission import NewJob, Sender
+from jobs.contract.submission import NewJob, SubmissionOrigin
 from jobs.errors import PrintworksError
 from jobs.ids import new_job_id
 from jobs.store.keys import queue_name
@@ -39,7 +39,7 @@ class Sending:
         job_id = new_job_id()
         queue = queue_name(spec.model, spec.priority)
         span = sending(services.tracing, job_id=job_id, queue=queue)
-        sender = Sender(key=caller.key_id, trace=span.traceparent)
+        sender = SubmissionOrigin(key=caller.key_id, trace=span.traceparent)
         return cls(NewJob(id=job_id, spec=spec, sender=sender), span)
 
 

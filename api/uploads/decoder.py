@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageOps, PngImagePlugin
 
-from api.uploads.image_header import Declared, declared, overdone
+from api.uploads.image_header import ImageHeader, declared, overdone
 
 MAX_SIDE = 16_384  # px
 PNG_LEVEL = 1  # 6 takes five times as long and saves a tenth of the bytes
@@ -113,7 +113,7 @@ def _opened(data: bytes, max_pixels: int) -> tuple[Image.Image, list[str]]:
     return picture, ["profile_ignored"] if picture.info.get("icc_profile") else []
 
 
-def _within_limits(data: bytes, max_pixels: int) -> Declared:
+def _within_limits(data: bytes, max_pixels: int) -> ImageHeader:
     """The size that the file declares, where it and the file's structure are within the limits."""
     said = declared(data)
     if said is None:

@@ -25,7 +25,7 @@ MAX_PARTS = (
 )
 
 
-class Declared(NamedTuple):
+class ImageHeader(NamedTuple):
     """A file's own word about itself; sides in px."""
 
     kind: Kind
@@ -33,11 +33,11 @@ class Declared(NamedTuple):
     height: int
 
 
-def declared(data: bytes) -> Declared | None:
+def declared(data: bytes) -> ImageHeader | None:
     """Format and size, or None: no PNG, JPEG or WebP, or one that is cut off before its size."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
-            return Declared("png", *struct.unpack(">II", data[16:24]))
+            return ImageHeader("png", *struct.unpack(">II", data[16:24]))
         if data.startswith(b"\xff\xd8\xff"):
             return _jpeg(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -47,7 +47,7 @@ def declared(data: bytes) -> Declared | None:
     return None
 
 
-def _jpeg(data: bytes) -> Declared | None:
+def _jpeg(data: bytes) -> ImageHeader | None:
     at = 2
     while data[at] == 0xFF:
         marker = data[at + 1]
@@ -57,13 +57,13 @@ def _jpeg(data: bytes) -> Declared | None:
             at += 2
         elif marker in _JPEG_SIZES:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return Declared("jpeg", width, height)
+            return ImageHeader("jpeg", width, height)
         else:
             at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
     return None
 
 
-def _webp(data: bytes) -> Declared | None:
+def _webp(data: bytes) -> ImageHeader | None:
     match data[12:16]:
         case b"VP8X":
             sides = data[24:27], data[27:30]
@@ -75,7 +75,7 @@ def _webp(data: bytes) -> Declared | None:
             width, height = (side & 0x3FFF for side in struct.unpack("<HH", data[26:30]))
         case _:
             return None
-    return Declared("webp", width, height)
+    return ImageHeader("webp", width, height)
 
 
 def overdone(data: bytes) -> str | None:

@@ -48,7 +48,7 @@ class Whole:
         self.data += piece
 
 
-class LargeBodies:
+class LargeBodySlots:
     """The places for large bodies."""
 
     def __init__(self, *, usual_bytes: int, body_timeout_s: float) -> None:
@@ -94,7 +94,7 @@ class LargeBodies:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ExtractedImages:
     """JSON without its large strings: each is a token of `pictures` instead."""
 
     json: bytes
@@ -158,10 +158,10 @@ class PictureCutter:
         if len(self._kept) > self._usual_bytes:
             raise PayloadTooLarge(f"at most {self._usual_bytes} bytes besides pictures")
 
-    def cut(self) -> Cut:
+    def cut(self) -> ExtractedImages:
         """The JSON and its pictures, after the last piece. Raises InvalidRequest."""
         if self._small is not None:
-            return Cut(self._small, {})
+            return ExtractedImages(self._small, {})
         if self._string is not None or self._held_back:
             raise InvalidRequest([Problem("", "invalid_json", "a string in the body has no end")])
-        return Cut(bytes(self._kept), self._pictures)
+        return ExtractedImages(bytes(self._kept), self._pictures)

@@ -20,9 +20,9 @@ import anyio.to_thread
 from api.errors import ImageMissing
 from api.settings import ApiSettings
 from api.uploads.decoder_pool import Bytes, Decoders, Pixels, Undecodable
-from api.uploads.large_bodies import LargeBodies
+from api.uploads.large_bodies import LargeBodySlots
 from jobs.blobs.s3 import Blobs
-from jobs.contract.input_images import CONTENT_TYPE, Input, blob_of, size_of
+from jobs.contract.input_images import CONTENT_TYPE, Input, input_blob_key, size_of
 from jobs.contract.request_parts import Picture
 from jobs.contract.spec import JobRequest, JobSpec
 from jobs.errors import BlobsUnavailable, InputMissing, InvalidRequest, JobMissing, Problem
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 OWN_BYTES = 256 * 1024 * 1024  # of a picture that we made: bounded by its pixels, not by its bytes
 
 
-class Intake:
+class ImageUploads:
     """Everything that turns pictures into inputs. Make it by `open_intake`."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Intake:
         self._blobs = blobs
         self._threads = threads
         self._decoders = decoders
-        self.bodies = LargeBodies(
+        self.bodies = LargeBodySlots(
             usual_bytes=settings.max_body_bytes, body_timeout_s=settings.body_timeout_s
         )
 
@@ -83,7 +83,7 @@ class Intake:
             known = await self._store.run(find)  # erased meanwhile: it is new once more
         if known is not None:
             return known
-        key = blob_of(f"{tenant}/{pixels.id}/{blob}")
+        key = input_blob_key(f"{tenant}/{pixels.id}/{blob}")
         await self._in_thread(lambda: self._blobs.put(key, bytes(pixels.png), CONTENT_TYPE))
         return await self._store.run(
             input_calls.keep(tenant, pixels.id, blob, changes=pixels.changes, hold_s=hold_s)
@@ -129,7 +129,7 @@ class Intake:
         Redis knows an input whose object somebody removed. Under the same name, since the jobs
         that wait for it know that one.
         """
-        key = blob_of(f"{tenant}/{known.id}/{known.blob}")
+        key = input_blob_key(f"{tenant}/{known.id}/{known.blob}")
         if await self._in_thread(self._blobs.size, key) == len(pixels.png):
             return False
         await self._in_thread(self._blobs.put, key, pixels.png, CONTENT_TYPE)
@@ -172,7 +172,7 @@ class Intake:
             "jobs/contract/resolve_inputs.py refuses another size without it"
         )
         found = await self.find(an_id, tenant=tenant)
-        png = await self._read(blob_of(f"{tenant}/{an_id}/{found.blob}"))
+        png = await self._read(input_blob_key(f"{tenant}/{an_id}/{found.blob}"))
         try:
             pixels = await self._decoders.resize(
                 png, tenant=tenant, width=spec.width, height=spec.height, how=spec.resize
@@ -227,7 +227,7 @@ def _check_used(asked: JobRequest, cut: Mapping[str, Bytes]) -> None:
 @asynccontextmanager
 async def open_intake(
     settings: ApiSettings, store: AsyncJobStore, blobs: Blobs, threads: anyio.CapacityLimiter
-) -> AsyncGenerator[Intake]:
+) -> AsyncGenerator[ImageUploads]:
     """The intake, until the block ends; no decoder is started before one is needed."""
     async with Decoders(max_pixels=settings.max_input_pixels) as decoders:
-        yield Intake(settings, store, blobs, threads, decoders)
+        yield ImageUploads(settings, store, blobs, threads, decoders)

@@ -21,7 +21,7 @@ import httpx2
 from printworks import protocol
 from printworks.blocking import pause, write
 from printworks.errors import Gone
-from printworks.events import Event, Lines, Watch, following
+from printworks.events import Event, SseParser, StreamRetry, following
 from printworks.protocol import Call
 from printworks.types import (
     Image,
@@ -108,7 +108,7 @@ class Client:
         on_look: Callable[[Job], None] | None = None,
     ) -> Job:
         """The job when it has ended, well or not. `on_look` is told how it stands, meanwhile."""
-        pace = protocol.Pace(timeout_s, watched=on_look is not None)
+        pace = protocol.WaitPacing(timeout_s, watched=on_look is not None)
         while True:
             call = protocol.look(job_id, wait_s=pace.held_s())
             job = protocol.read(Job, self._send(call))
@@ -124,7 +124,7 @@ class Client:
         A stream that breaks is taken up again. Raises WaitTimeout, NotFound, Gone, Busy (too many
         streams: `wait` still works).
         """
-        call, watch = following(job_id), Watch(timeout_s)
+        call, watch = following(job_id), StreamRetry(timeout_s)
         while True:
             outcome: httpx2.Response | httpx2.TransportError | None = None
             try:
@@ -135,7 +135,7 @@ class Client:
                         answer.read()
                         outcome = answer
                     else:
-                        lines = Lines()
+                        lines = SseParser()
                         for line in answer.iter_lines():
                             event = lines.take(line)
                             watch.heard(event)

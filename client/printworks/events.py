@@ -71,7 +71,7 @@ class Event:
         return job.model_copy(update=seen)
 
 
-class Lines:
+class SseParser:
     """Makes events of lines; comments and what is not JSON are passed over."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Lines:
         return None
 
 
-class Watch:
+class StreamRetry:
     """How long a stream is listened to, and what is done when it breaks."""
 
     def __init__(self, timeout_s: float | None) -> None:

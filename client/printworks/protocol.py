@@ -59,7 +59,7 @@ _KINDS: dict[int, type[ApiError]] = {
 }
 
 
-class Pace:
+class WaitPacing:
     """How one `wait` spends its time. Raises WaitTimeout when there is none left."""
 
     def __init__(self, timeout_s: float | None, *, watched: bool) -> None:

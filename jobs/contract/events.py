@@ -42,11 +42,11 @@ class PreviewEvent(BaseModel):
     index: int
 
 
-Said = StatusEvent | ProgressEvent | PreviewEvent
-JobEvent = Annotated[Said, Field(discriminator="type")]
-_EVENT: TypeAdapter[Said] = TypeAdapter(JobEvent)
+AnyJobEvent = StatusEvent | ProgressEvent | PreviewEvent
+JobEvent = Annotated[AnyJobEvent, Field(discriminator="type")]
+_EVENT: TypeAdapter[AnyJobEvent] = TypeAdapter(JobEvent)
 
 
-def parse_event(message: str | bytes) -> Said:
+def parse_event(message: str | bytes) -> AnyJobEvent:
     """The event in one message of the channel."""
     return _EVENT.validate_json(message)

@@ -50,7 +50,7 @@ def sha256_of(an_id: str) -> str:
     return an_id.rpartition("-")[2]
 
 
-def blob_of(member: str) -> str:
+def input_blob_key(member: str) -> str:
     """The key in the picture store of `tenant/id/name`, as the scripts write it."""
     return f"inputs/{member}.png"
 

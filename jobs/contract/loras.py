@@ -28,7 +28,7 @@ class LoraFile:
     digest: str
 
 
-class LoraShelf:
+class LoraFolder:
     """The adapters in one folder, looked at anew at every call, hashed only when a file changed."""
 
     def __init__(self, folder: Path) -> None:
@@ -98,6 +98,6 @@ def _version(stat: os.stat_result) -> tuple[int, ...]:
 
 
 @cache
-def shelf_at(folder: Path) -> LoraShelf:
+def shelf_at(folder: Path) -> LoraFolder:
     """The shelf of a folder, one a process: a digest is found once, not at every listing."""
-    return LoraShelf(folder)
+    return LoraFolder(folder)

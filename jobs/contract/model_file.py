@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from jobs.contract.loras import LoraShelf, shelf_at
+from jobs.contract.loras import LoraFolder, shelf_at
 from jobs.contract.samplers import SAMPLERS, Prediction, samplers_for
 from jobs.errors import SettingsError
 
@@ -54,7 +54,7 @@ class Defaults(_Frozen):
     sampler: str = "dpmpp_2m"
 
 
-class Part(_Frozen):
+class NetworkSource(_Frozen):
     """A network that a model is given besides its own, such as a ControlNet."""
 
     source: str  # a folder (relative to the model file) or a hub repository
@@ -105,7 +105,7 @@ class ModelEntry(_Frozen):
     variant: str | None = None  # the hub's file variant, such as fp16
     lane_width: int | None = None  # rows of one model call: 1, 2, 4, 8, 16; None: measured
     resident: bool = True
-    controls: dict[ControlName, Part] = {}  # ControlNets by the name that a request uses
+    controls: dict[ControlName, NetworkSource] = {}  # ControlNets by the name that a request uses
     speed: Speed = Speed()
     loras: str | None = None  # a folder of LoRA files (*.safetensors) that requests may name
     lora_sets: Annotated[int, Field(ge=1)] = 8  # sets of adapters kept in memory at once
@@ -164,12 +164,12 @@ class Catalogue(_Frozen):
         """The model used where a request names none."""
         return self.models[0]
 
-    def path_of(self, entry: ModelEntry | Part) -> Path | None:
+    def path_of(self, entry: ModelEntry | NetworkSource) -> Path | None:
         """The folder of a local model or part, or None for a hub repository."""
         path = self.folder / entry.source
         return path if path.is_dir() else None
 
-    def loras_of(self, entry: ModelEntry) -> LoraShelf | None:
+    def loras_of(self, entry: ModelEntry) -> LoraFolder | None:
         """The adapters that a request for this model may name, or None."""
         return None if entry.loras is None else shelf_at(self.folder / entry.loras)
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from jobs.contract.spec import JobSpec
-from jobs.store.keys import Field
+from jobs.store.keys import HashField
 
 
 class Status(StrEnum):
@@ -149,25 +149,25 @@ def record_of(
     queue: QueuePlace | None = None,
 ) -> JobRecord:
     """The record in a job's hash. `fields`: the values of READ_FIELDS as text, by name."""
-    status = status_of(fields[Field.STATUS] or "queued", fields.get(Field.END))
-    spec = JobSpec.model_validate_json(fields[Field.SPEC] or "")
-    completed = _time(fields.get(Field.ENDED_AT)) if status.final else None
+    status = status_of(fields[HashField.STATUS] or "queued", fields.get(HashField.END))
+    spec = JobSpec.model_validate_json(fields[HashField.SPEC] or "")
+    completed = _time(fields.get(HashField.ENDED_AT)) if status.final else None
     return JobRecord(
         id=job_id,
-        tenant=fields.get(Field.TENANT) or "",
+        tenant=fields.get(HashField.TENANT) or "",
         status=status,
-        stage=_stage(status, fields.get(Field.STAGE)),
-        created_at=_time(fields.get(Field.CREATED_AT)),
-        started_at=None if status is Status.QUEUED else _time(fields.get(Field.STARTED_AT)),
+        stage=_stage(status, fields.get(HashField.STAGE)),
+        created_at=_time(fields.get(HashField.CREATED_AT)),
+        started_at=None if status is Status.QUEUED else _time(fields.get(HashField.STARTED_AT)),
         completed_at=completed,
         expires_at=completed + timedelta(seconds=spec.retention_s) if completed else None,
         queue=queue if status is Status.QUEUED else None,
         progress=_progress(status, fields),
-        images=tuple(Image.model_validate(i) for i in _json(fields.get(Field.IMAGES)) or ()),
+        images=tuple(Image.model_validate(i) for i in _json(fields.get(HashField.IMAGES)) or ()),
         spec=spec,
-        reproducibility=fields.get(Field.CLASS_KEPT) or None,
-        fingerprint=_json(fields.get(Field.FINGERPRINT)),
-        metrics=_json(fields.get(Field.METRICS)) or {},
+        reproducibility=fields.get(HashField.CLASS_KEPT) or None,
+        fingerprint=_json(fields.get(HashField.FINGERPRINT)),
+        metrics=_json(fields.get(HashField.METRICS)) or {},
         error=_error(status, fields),
     )
 
@@ -182,7 +182,7 @@ def _error(status: Status, fields: Mapping[str, str | None]) -> JobError | None:
     """Only a failed job has one: what is left of a failure that was requeued is history."""
     if status is not Status.FAILED:
         return None
-    error = _json(fields.get(Field.ERROR))
+    error = _json(fields.get(HashField.ERROR))
     return JobError.model_validate(error) if error else UNEXPLAINED
 
 
@@ -193,8 +193,8 @@ def _stage(status: Status, stage: str | None) -> Stage | None:
 
 
 def _progress(status: Status, fields: Mapping[str, str | None]) -> Progress:
-    step = int(fields.get(Field.STEP) or 0)
-    steps = int(fields.get(Field.STEPS) or 0)
+    step = int(fields.get(HashField.STEP) or 0)
+    steps = int(fields.get(HashField.STEPS) or 0)
     if status is Status.SUCCEEDED:
         return Progress(step=steps, steps=steps, fraction=1.0)
     return Progress(step=step, steps=steps, fraction=round(step / steps, 4) if steps else 0.0)

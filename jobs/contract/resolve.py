@@ -16,7 +16,7 @@ from collections.abc import Callable
 from jobs.contract.input_images import size_of
 from jobs.contract.model_file import Catalogue, Limits, ModelEntry
 from jobs.contract.resolve_control import check_control, check_control_size
-from jobs.contract.resolve_inputs import begins_with, check_inputs
+from jobs.contract.resolve_inputs import check_inputs, resolve_start_image
 from jobs.contract.resolve_loras import check_loras
 from jobs.contract.samplers import SAMPLERS
 from jobs.contract.spec import MAX_SEED, PASSED_ON, JobRequest, JobSpec
@@ -37,7 +37,7 @@ def resolve(
     """The canonical spec of `request`. Raises InvalidRequest with every problem at once."""
     entry = _model(request, catalogue)
     problems: list[Problem] = []
-    start = begins_with(request, catalogue, entry, problems)
+    start = resolve_start_image(request, catalogue, entry, problems)
     control = check_control(request, catalogue, entry, problems)
     given = (
         ("/image", start.image) if start.image else ("/control/image", control and control.image)

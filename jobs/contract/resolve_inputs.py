@@ -29,7 +29,7 @@ class Start:
     resize: Resize | None = None
 
 
-def begins_with(
+def resolve_start_image(
     request: JobRequest, catalogue: Catalogue, entry: ModelEntry, problems: list[Problem]
 ) -> Start:
     """The pictures of a request whose data have become inputs (api/intake does that)."""

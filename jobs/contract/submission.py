@@ -34,7 +34,7 @@ class AdmitLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sender:
+class SubmissionOrigin:
     """By whom and with what a job was sent; kept with it, and never part of what it makes."""
 
     key: str | None = None  # ID of the API key, for usage
@@ -42,7 +42,7 @@ class Sender:
     trace: str | None = None  # W3C traceparent
 
 
-NOBODY = Sender()
+NOBODY = SubmissionOrigin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class NewJob:
 
     id: str
     spec: JobSpec
-    sender: Sender = NOBODY
+    sender: SubmissionOrigin = NOBODY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from jobs.errors import SettingsError, StorageFull, StoreUnavailable
-from jobs.store.sentinels import Watched, through_sentinels
+from jobs.store.sentinels import SentinelAddress, through_sentinels
 
 CALL_BUDGET_S = 2.0  # a client gets its 503 within this, whatever Redis does
 CONNECT_S, REPLY_S = 0.8, 1.0  # one of each fits the budget
@@ -46,7 +46,7 @@ def connect_async(url: str) -> redis.asyncio.Redis:
         "max_connections": MAX_CONNECTIONS,
     }
     if through_sentinels(url):
-        return Watched.of(url).connect_async(**options)
+        return SentinelAddress.of(url).connect_async(**options)
     return redis.asyncio.Redis.from_url(url, **options)
 
 
@@ -59,7 +59,7 @@ def connect(url: str, *, reply_s: float = REPLY_S) -> Redis:
         "max_connections": MAX_CONNECTIONS,
     }
     if through_sentinels(url):
-        return Watched.of(url).connect(**options)
+        return SentinelAddress.of(url).connect(**options)
     return Redis.from_url(url, **options)
 
 

@@ -49,7 +49,7 @@ class Count:
     value: float
 
 
-class Tally:
+class PendingCounts:
     """What one process did and has not told yet, where no script counts it. Thread-safe.
 
     Told with the worker's beat, and again where the answer was lost: at least once.

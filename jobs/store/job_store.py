@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from jobs.contract.events import Said, parse_event
+from jobs.contract.events import AnyJobEvent, parse_event
 from jobs.contract.record import JobRecord, Status
 from jobs.contract.reports import ModelQueue, Page, WorkerReport
 from jobs.contract.spec import JobSpec
@@ -22,7 +22,7 @@ from jobs.contract.submission import (
     AdmittedGroup,
     Idempotency,
     NewGroup,
-    Sender,
+    SubmissionOrigin,
 )
 from jobs.errors import StoreUnavailable
 from jobs.store import keys
@@ -46,7 +46,7 @@ class AsyncJobStore(AsyncRunner):
         job_id: str,
         idempotency: Idempotency | None,
         limits: AdmitLimits,
-        sender: Sender = NOBODY,
+        sender: SubmissionOrigin = NOBODY,
     ) -> Admitted:
         """Accept a job: durable when this returns. Sending it again changes nothing.
 
@@ -173,7 +173,7 @@ class AsyncJobStore(AsyncRunner):
         """
         check_info(await self.command("info"), waived)
 
-    async def subscribe(self, *, silence_s: float = SILENCE_S) -> AsyncIterator[Said]:
+    async def subscribe(self, *, silence_s: float = SILENCE_S) -> AsyncIterator[AnyJobEvent]:
         """Every job's events over one connection; raises StoreUnavailable when it breaks.
 
         Where nothing is heard for `silence_s`, Redis is asked, and once more later given up: a
@@ -205,7 +205,7 @@ class JobStore(Runner):
         job_id: str,
         idempotency: Idempotency | None = None,
         limits: AdmitLimits | None = None,
-        sender: Sender = NOBODY,
+        sender: SubmissionOrigin = NOBODY,
     ) -> Admitted:
         """See AsyncJobStore."""
         return self.run(

@@ -88,7 +88,7 @@ ALLOWED_WITHOUT_TTL: dict[str, str] = {
 }
 
 
-class Field(StrEnum):
+class HashField(StrEnum):
     """Fields of a job's hash: RQ's that we read, then ours."""
 
     STATUS = "status"
@@ -132,23 +132,23 @@ class Field(StrEnum):
     END = "x_end"  # "expired" where RQ's status can only say canceled
 
 
-READ_FIELDS: tuple[Field, ...] = (
-    Field.STATUS,
-    Field.CREATED_AT,
-    Field.STARTED_AT,
-    Field.ENDED_AT,
-    Field.ORIGIN,
-    Field.SPEC,
-    Field.TENANT,
-    Field.STAGE,
-    Field.STEP,
-    Field.STEPS,
-    Field.IMAGES,
-    Field.ERROR,
-    Field.METRICS,
-    Field.FINGERPRINT,
-    Field.CLASS_KEPT,
-    Field.END,
+READ_FIELDS: tuple[HashField, ...] = (
+    HashField.STATUS,
+    HashField.CREATED_AT,
+    HashField.STARTED_AT,
+    HashField.ENDED_AT,
+    HashField.ORIGIN,
+    HashField.SPEC,
+    HashField.TENANT,
+    HashField.STAGE,
+    HashField.STEP,
+    HashField.STEPS,
+    HashField.IMAGES,
+    HashField.ERROR,
+    HashField.METRICS,
+    HashField.FINGERPRINT,
+    HashField.CLASS_KEPT,
+    HashField.END,
 )
 
 

@@ -35,7 +35,7 @@ def through_sentinels(url: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class SentinelAddress:
     """A primary that sentinels watch: its name, where they are, how to talk to each kind."""
 
     service: str

@@ -17,7 +17,7 @@ from jobs.store.connection import translated
 from jobs.store.counters import Count, Usage
 
 
-class Figures:
+class UsageStore:
     """All counts. One a process."""
 
     def __init__(self, redis: Redis) -> None:

@@ -70,14 +70,14 @@ class Claims(NamedTuple):
     claimed: list[Claimed]
 
 
-class Settled(NamedTuple):
+class AttemptResult(NamedTuple):
     """What a delivery became: `state` is `lost` if it was not ours any more."""
 
     state: str
     disabled: str | None  # why the endpoint was disabled just now
 
 
-class Figures(NamedTuple):
+class WebhookCounts(NamedTuple):
     """For metrics. `counts`: attempts by outcome since ever; lapsed, disabled, dropped beside."""
 
     counts: dict[str, int]
@@ -128,7 +128,7 @@ class Deliveries:
         *,
         wait_s: float | None,
         now: str = "",
-    ) -> Settled:
+    ) -> AttemptResult:
         """Note what came of an attempt. `wait_s`: until the next one; None: there is none."""
         wait = "" if wait_s is None else f"{wait_s:.6f}"
         log = attempt.model_copy(update={"next_in_s": wait_s if verdict != "delivered" else None})
@@ -136,7 +136,7 @@ class Deliveries:
         args += [log.model_dump_json(), attempt.outcome, DISABLE_AFTER_S]
         with translated():
             state, disabled = await self._settle(keys=[keys.OUTBOX], args=args)
-        return Settled(state, disabled or None)
+        return AttemptResult(state, disabled or None)
 
     async def redeliver(self, endpoint_id: str, delivery_id: str, *, now: str = "") -> None:
         """From the first attempt on, same ID, same body. Raises DeliveryMissing."""
@@ -172,7 +172,7 @@ class Deliveries:
         ]
         return found, after or None
 
-    async def figures(self) -> Figures:
+    async def figures(self) -> WebhookCounts:
         """What metrics say of webhooks, as of one look."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.hgetall(keys.COUNTS)
@@ -182,7 +182,7 @@ class Deliveries:
         with translated():
             counts, waiting, first, (now_s, _) = await pipe.execute()
         lag_s = max(0.0, now_s - first[0][1]) if first else 0.0
-        return Figures({name: int(n) for name, n in counts.items()}, waiting, lag_s)
+        return WebhookCounts({name: int(n) for name, n in counts.items()}, waiting, lag_s)
 
 
 def _claimed(item: list[Any]) -> Claimed:

@@ -23,7 +23,7 @@ from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.events import DEFAULT
 from jobs.webhooks.lua import script
-from jobs.webhooks.secret_box import Sealing
+from jobs.webhooks.secret_box import SecretBox
 from jobs.webhooks.signing import new_secret
 
 MAX_ENDPOINTS = 50  # of one tenant: every event is compared with each of them
@@ -105,7 +105,7 @@ class Endpoints:
     """All endpoints of all tenants, in Redis."""
 
     def __init__(
-        self, redis: Redis, sealing: Sealing, *, clock: Callable[[], float] = time.time
+        self, redis: Redis, sealing: SecretBox, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._redis = redis
         self._sealing = sealing

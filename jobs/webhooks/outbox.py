@@ -20,7 +20,7 @@ from jobs.webhooks import keys
 from jobs.webhooks.endpoints import Endpoint, Endpoints
 from jobs.webhooks.events import Event, body_of
 from jobs.webhooks.lua import script
-from jobs.webhooks.ssrf_guard import Egress, TargetRefused, target_of
+from jobs.webhooks.ssrf_guard import EgressRules, TargetRefused, target_of
 
 log = logging.getLogger(__name__)
 MOST_AT_ONCE = 100
@@ -29,7 +29,7 @@ ANOTHER_DID = -1
 Receiver = tuple[str, str, str]  # endpoint, delivery, URL or '' for the endpoint's own
 
 
-class Told(NamedTuple):
+class EventEnvelope(NamedTuple):
     """What every delivery of one event has in common."""
 
     id: str
@@ -42,7 +42,7 @@ class Told(NamedTuple):
 class Outbox:
     """Events that wait to become deliveries."""
 
-    def __init__(self, redis: Redis, endpoints: Endpoints, egress: Egress) -> None:
+    def __init__(self, redis: Redis, endpoints: Endpoints, egress: EgressRules) -> None:
         self._redis = redis
         self._endpoints = endpoints
         self._egress = egress
@@ -65,22 +65,24 @@ class Outbox:
         except (ValidationError, ValueError, KeyError, TypeError):
             # what no courier can read would stand at the head of the outbox for ever
             log.exception("webhook.event_unreadable", extra={"length": len(item)})
-            await self._take(item, Told(id="unreadable"), [], now)
+            await self._take(item, EventEnvelope(id="unreadable"), [], now)
             return
         if event.tenant not in known:
             known[event.tenant] = await self._endpoints.list(event.tenant)
         found = receivers(event, known[event.tenant], self._egress)
-        told = Told(event.id, event.type, event.job, body, event.trace or "")
+        told = EventEnvelope(event.id, event.type, event.job, body, event.trace or "")
         await self._take(item, told, found, now)
 
     async def put(
         self, endpoint: Endpoint, event_id: str, kind: EventType, body: bytes, *, now: str = ""
     ) -> None:
         """A delivery that never was in the outbox: a test."""
-        told = Told(event_id, kind, body=body)
+        told = EventEnvelope(event_id, kind, body=body)
         await self._take("", told, [(endpoint.id, event_id, "")], now)
 
-    async def _take(self, item: str, told: Told, found: Sequence[Receiver], now: str) -> int:
+    async def _take(
+        self, item: str, told: EventEnvelope, found: Sequence[Receiver], now: str
+    ) -> int:
         flat = [part for receiver in found for part in receiver]
         args = [now, item, told.id, told.kind, told.job, told.body.decode(), told.trace, *flat]
         with translated():
@@ -88,7 +90,7 @@ class Outbox:
         return made
 
 
-def receivers(event: Event, endpoints: Sequence[Endpoint], egress: Egress) -> list[Receiver]:
+def receivers(event: Event, endpoints: Sequence[Endpoint], egress: EgressRules) -> list[Receiver]:
     """Who is told: the endpoints that want this type, and the job's own URL, each URL once."""
     found: list[Receiver] = []
     told: set[str] = set()
@@ -123,7 +125,7 @@ def delivery_id(event: Event) -> str:
     return event.id
 
 
-def signer_of(url: str, endpoints: Sequence[Endpoint], egress: Egress) -> Endpoint | None:
+def signer_of(url: str, endpoints: Sequence[Endpoint], egress: EgressRules) -> Endpoint | None:
     """The endpoint whose secrets sign for a job's own URL: one of the same origin."""
     origin = _origin(url, egress)
     same = [e for e in endpoints if origin and _origin(e.url, egress) == origin]
@@ -131,7 +133,7 @@ def signer_of(url: str, endpoints: Sequence[Endpoint], egress: Egress) -> Endpoi
     return min(same, key=lambda e: (e.state == "disabled", e.url != url), default=None)
 
 
-def _origin(url: str, egress: Egress) -> str | None:
+def _origin(url: str, egress: EgressRules) -> str | None:
     try:
         return target_of(url, egress).origin
     except TargetRefused:

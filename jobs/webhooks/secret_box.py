@@ -34,7 +34,7 @@ class SealingUnset(PrintworksError):
     code = "webhooks_unavailable"
 
 
-class Sealing:
+class SecretBox:
     """Seals with the first key, opens with any: so the key itself can be rotated."""
 
     def __init__(self, keys: tuple[bytes, ...]) -> None:
@@ -42,7 +42,7 @@ class Sealing:
         self._ciphers = [AESGCM(key) for key in keys]
 
     @classmethod
-    def of(cls, setting: SecretStr | None) -> Sealing:
+    def of(cls, setting: SecretStr | None) -> SecretBox:
         """From PRINTWORKS_WEBHOOK_KEY. Raises SettingsError; unset gives one that cannot seal."""
         texts = setting.get_secret_value().split(",") if setting else []
         try:
@@ -71,7 +71,7 @@ class Sealing:
     def current(self, sealed: str, *, owner: str) -> bool:
         """Whether the first key seals it: if all are so, the others can go."""
         try:
-            Sealing(self._keys[:1]).open(sealed, owner=owner)
+            SecretBox(self._keys[:1]).open(sealed, owner=owner)
         except SealBroken:
             return False
         return True

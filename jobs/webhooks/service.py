@@ -17,9 +17,9 @@ from jobs.store.connection import connect_async
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox, signer_of
-from jobs.webhooks.secret_box import Sealing, SealingUnset
+from jobs.webhooks.secret_box import SealingUnset, SecretBox
 from jobs.webhooks.ssrf_guard import (
-    Egress,
+    EgressRules,
     Resolve,
     TargetRefused,
     permitted_addresses,
@@ -35,7 +35,7 @@ class Webhooks:
     endpoints: Endpoints
     deliveries: Deliveries
     outbox: Outbox
-    egress: Egress
+    egress: EgressRules
     able: bool  # whether there is a key to keep secrets under
     resolve: Resolve
 
@@ -72,7 +72,7 @@ class Webhooks:
 @asynccontextmanager
 async def open_webhooks(settings: RoleSettings) -> AsyncGenerator[Webhooks]:
     """The stores, with a connection pool of their own. Raises SettingsError."""
-    sealing, egress = Sealing.of(settings.webhook_key), Egress.of(settings)
+    sealing, egress = SecretBox.of(settings.webhook_key), EgressRules.of(settings)
     async with aclosing(connect_async(settings.redis_url)) as redis:
         endpoints = Endpoints(redis, sealing)
         yield Webhooks(

@@ -1,8 +1,9 @@
 """Where a webhook may be sent: the rules for its URL, and the addresses behind its host.
 
-Owns `Egress` (the operator's rules), the reading of a URL and the judging of DNS answers. The API
-asks at registration, the courier at every attempt. Invariant: one parser decides, and what goes to
-the socket is an address that was judged, never a name; no message says which address was behind it.
+Owns `EgressRules` (the operator's rules), the reading of a URL and the judging of DNS answers. The
+API asks at registration, the courier at every attempt. Invariant: one parser decides, and what goes
+to the socket is an address that was judged, never a name; no message says which address was behind
+it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class TargetRefused(PrintworksError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Egress:
+class EgressRules:
     """The operator's rules for webhooks: schemes, ports, inner networks that are allowed."""
 
     schemes: frozenset[str] = frozenset({"https"})
@@ -81,7 +82,7 @@ class Target:
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def target_of(url: str, egress: Egress) -> Target:
+def target_of(url: str, egress: EgressRules) -> Target:
     """`url` taken apart, if it is one we may call. Raises TargetRefused; asks no DNS."""
     if len(url) > MAX_URL or not _PLAIN.fullmatch(url):
         raise TargetRefused(f"a webhook URL is at most {MAX_URL} plain ASCII characters")
@@ -104,7 +105,7 @@ def target_of(url: str, egress: Egress) -> Target:
     return Target(scheme=parts.scheme, host=host, port=port, path=path)
 
 
-def _check_host(host: str, egress: Egress) -> None:
+def _check_host(host: str, egress: EgressRules) -> None:
     address = address_of(host)
     if address is not None:
         _judge([address], egress)
@@ -117,7 +118,7 @@ def _check_host(host: str, egress: Egress) -> None:
 
 
 async def permitted_addresses(
-    target_host: str, port: int, egress: Egress, resolve: Resolve
+    target_host: str, port: int, egress: EgressRules, resolve: Resolve
 ) -> list[str]:
     """The addresses of a host, to connect to as they are. Raises TargetRefused.
 
@@ -135,7 +136,7 @@ async def permitted_addresses(
     return [str(a) for a in _judge([address_of(text) for text in answers], egress)]
 
 
-def _judge(addresses: Sequence[Address | None], egress: Egress) -> list[Address]:
+def _judge(addresses: Sequence[Address | None], egress: EgressRules) -> list[Address]:
     """All of `addresses`, or TargetRefused: no answer, an odd one and an inner one look alike."""
     good = [a for a in addresses if a and permitted(a, egress.networks) and not _own(a, egress)]
     if not good or len(good) != len(addresses):
@@ -143,7 +144,7 @@ def _judge(addresses: Sequence[Address | None], egress: Egress) -> list[Address]
     return good
 
 
-def _own(address: Address, egress: Egress) -> bool:
+def _own(address: Address, egress: EgressRules) -> bool:
     """Whether this machine has `address` itself, public as it may be.
 
     To reach one of its own addresses the kernel chooses that same address to send from; asking it

@@ -16,7 +16,7 @@ from jobs.contract.request_parts import FORMATS
 from jobs.contract.spec import JobSpec
 from jobs.store import keys
 from jobs.store.job_store import JobStore
-from jobs.store.keys import Field
+from jobs.store.keys import HashField
 from jobs.store.scripts import worker_calls
 from jobs.store.scripts.worker_calls import Claimed, ClaimRules, Ending
 
@@ -86,13 +86,13 @@ class HandWorker:
 
     def finish(self, claimed: Claimed, content: bytes = b"\x89PNG hand made") -> list[bytes]:
         """Store every image of the job and write its end; the bytes stored."""
-        spec = JobSpec.model_validate_json(claimed.fields[Field.SPEC])
+        spec = JobSpec.model_validate_json(claimed.fields[HashField.SPEC])
         made = [content + bytes([k]) for k in range(spec.n)]
         images = [self._store(claimed, spec, k, data) for k, data in enumerate(made)]
         fields = {
-            Field.IMAGES: worker_calls.as_json([i.model_dump() for i in images]),
-            Field.METRICS: worker_calls.as_json({"batch_size_mean": 4.0}),
-            Field.STEPS: spec.steps,
+            HashField.IMAGES: worker_calls.as_json([i.model_dump() for i in images]),
+            HashField.METRICS: worker_calls.as_json({"batch_size_mean": 4.0}),
+            HashField.STEPS: spec.steps,
         }
         self._end(claimed, Ending(word="succeeded", rq_status="finished", result={}, fields=fields))
         return made
@@ -100,14 +100,14 @@ class HandWorker:
     def fail(self, claimed: Claimed) -> None:
         """Write a failure."""
         error = JobError(code="degenerate_output", message="all black", retryable=False)
-        fields = {Field.ERROR: error.model_dump_json()}
+        fields = {HashField.ERROR: error.model_dump_json()}
         self._end(claimed, Ending(word="failed", rq_status="failed", result={}, fields=fields))
 
     def _end(self, claimed: Claimed, ending: Ending) -> None:
         assert self.store.run(worker_calls.finish(NAME, claimed.lease, ending)) == "ok"
 
     def _store(self, claimed: Claimed, spec: JobSpec, index: int, data: bytes) -> Image:
-        tenant = claimed.fields[Field.TENANT].decode()
+        tenant = claimed.fields[HashField.TENANT].decode()
         extension = FORMATS[spec.output.format].extensions[0]
         key = keys.image_key(tenant, claimed.lease.job_id, index, extension)
         self.blobs.put(key, data, KINDS[spec.output.format])

@@ -19,7 +19,7 @@ from printworks import (
     WaitTimeout,
     protocol,
 )
-from printworks.events import Lines
+from printworks.events import SseParser
 
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served
@@ -154,7 +154,7 @@ def test_a_stream_that_never_comes_back_ends_in_an_error(quick: None):
 
 
 def test_lines_become_events_and_the_rest_is_passed_over():
-    lines, text = Lines(), ": still here\n\nretry: 2000\n\nevent: odd\ndata: {no json\n\n"
+    lines, text = SseParser(), ": still here\n\nretry: 2000\n\nevent: odd\ndata: {no json\n\n"
     text += 'event: later\nid: 7\ndata: {\ndata: "a": 1}\n\n'
 
     events = [event for line in text.split("\n") if (event := lines.take(line))]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.contract.model_file import Catalogue, Defaults, Part
+from jobs.contract.model_file import Catalogue, Defaults, NetworkSource
 from jobs.contract.samplers import SAMPLERS
 from tests.engine.controls import STEERED, Steered, tiny_control
 from tests.engine.runs import alone, pixels, run, with_text
@@ -203,7 +203,7 @@ def test_a_model_file_names_its_controls(tmp_path):
     pipeline = tiny_pipeline()
     pipeline.save_pretrained(tmp_path / "tiny")
     tiny_control(pipeline.unet).save_pretrained(tmp_path / "edges")
-    entry = an_entry(controls={"edges": Part(source="edges")}, lane_width=2)
+    entry = an_entry(controls={"edges": NetworkSource(source="edges")}, lane_width=2)
     config = EngineConfig(catalogue=Catalogue(models=(entry,), folder=tmp_path), device="cpu")
 
     model = load_model(entry, config)
@@ -225,7 +225,7 @@ def test_it_is_heeded_in_its_share_of_the_steps_only(steered: Family):
 
 def test_a_family_without_one_says_so_when_it_is_loaded(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path / "tiny")
-    entry = an_entry(controls={"edges": Part(source="edges")}, family="lcm")
+    entry = an_entry(controls={"edges": NetworkSource(source="edges")}, family="lcm")
     config = EngineConfig(catalogue=Catalogue(models=(entry,), folder=tmp_path), device="cpu")
 
     with pytest.raises(ModelBroken, match="takes no ControlNet"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from jobs.contract.loras import LoraShelf
+from jobs.contract.loras import LoraFolder
 from tests.engine.families import pixart
 from tests.engine.loras import demo, write_lora
 from tests.engine.more_families import whole_sdxl
@@ -43,7 +43,7 @@ def folder(tmp_path_factory) -> Path:
 def a_model(folder: Path | None, pipeline: Any = None, **entry: Any) -> Model:
     pipeline = pipeline or tiny_pipeline()
     profile = find_profile("auto", type(pipeline).__name__)
-    extras = Extras(loras=LoraShelf(folder) if folder else None)
+    extras = Extras(loras=LoraFolder(folder) if folder else None)
     return Model(an_entry(**{"lane_width": 2, **entry}), pipeline, profile, extras=extras)
 
 
@@ -123,7 +123,7 @@ def test_the_fingerprint_names_files_by_digest_and_their_scales(model: Model, fo
 
     ends = run(model, [request, bare := a_request()])
 
-    gold, talk = (LoraShelf(folder).find(name).digest[:12] for name in ("gold", "talk"))  # type: ignore[union-attr]
+    gold, talk = (LoraFolder(folder).find(name).digest[:12] for name in ("gold", "talk"))  # type: ignore[union-attr]
     assert f" loras=gold@{gold}:1+talk@{talk}:0.7" in made(ends[request.id]).fingerprint
     assert "loras=" not in made(ends[bare.id]).fingerprint
     assert made(ends[request.id]).reproducibility == "exact"

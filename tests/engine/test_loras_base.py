@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.contract.loras import LoraShelf
+from jobs.contract.loras import LoraFolder
 from tests.engine.families import flux
 from tests.engine.loras import write_lora
 from tests.engine.runs import alone, pixels, run
@@ -42,7 +42,7 @@ def a_model(folder: Path, pipeline: Any) -> Model:
         lane_width=2, prediction="flow" if profile.name == "flux" else "diffusion",
         defaults={"width": 16, "height": 16, "sampler": SAMPLER[profile.name]},
     )  # fmt: skip
-    extras = Extras(loras=LoraShelf(folder))
+    extras = Extras(loras=LoraFolder(folder))
     return Model(entry, pipeline, profile, extras=extras, self_test=False)
 
 
@@ -148,7 +148,7 @@ def a_model_whose_loader(writes: Callable[[Any], None], folder: Path) -> Model:
     known = tiny_pipeline()
     pipeline = Writing(**known.components, requires_safety_checker=False)
     profile = find_profile("sd", "StableDiffusionPipeline")
-    extras = Extras(loras=LoraShelf(folder))
+    extras = Extras(loras=LoraFolder(folder))
     return Model(an_entry(), pipeline, profile, extras=extras, self_test=False)
 
 

@@ -17,7 +17,7 @@ from tests.engine.families import FlowMatch
 from tests.engine.loras import write_lora
 from tests.engine.tiny import tiny_pipeline
 from worker.models import command
-from worker.models.entry import Wish, appended, drafted, fetched
+from worker.models.entry import NewModelOptions, append_entry, draft_entry, fetch_model
 
 NEARBY = "http://127.0.0.1:9"  # nobody listens at the port `discard`: a hub that is not there
 
@@ -169,9 +169,9 @@ def test_without_a_hub_a_repository_is_refused_in_words(folder: Path):
 def test_the_draft_of_the_demo_is_what_its_entry_says():
     ours = load_catalogue(ROOT / "models/models.toml").default
     file = ROOT / "models/models.toml"
-    folder, wish = fetched(Wish(source="demo", id="again"), file)
+    folder, wish = fetch_model(NewModelOptions(source="demo", id="again"), file)
 
-    entry = appended(file, drafted(wish, folder)).models[-1]
+    entry = append_entry(file, draft_entry(wish, folder)).models[-1]
 
     assert (entry.source, entry.prediction) == (ours.source, ours.prediction)
     assert (entry.defaults.width, entry.defaults.height) == (
@@ -185,9 +185,9 @@ def test_a_flow_model_is_drafted_with_a_flow_sampler(tmp_path: Path):
     (tmp_path / "flow" / "model_index.json").write_text("{}")
     (tmp_path / "flow" / "transformer" / "config.json").write_text('{"sample_size": 128}')
     FlowMatch(shift=3.0).save_pretrained(tmp_path / "flow" / "scheduler")
-    folder, wish = fetched(Wish(source="flow", id="flow"), tmp_path / "models.toml")
+    folder, wish = fetch_model(NewModelOptions(source="flow", id="flow"), tmp_path / "models.toml")
 
-    entry = appended(tmp_path / "models.toml", drafted(wish, folder)).default
+    entry = append_entry(tmp_path / "models.toml", draft_entry(wish, folder)).default
 
     assert (entry.prediction, entry.defaults.sampler) == ("flow", "flow_euler")
     assert entry.defaults.width == 1024
@@ -198,4 +198,4 @@ def test_a_configuration_that_is_no_json_is_named(tmp_path: Path):
     (tmp_path / "m" / "scheduler" / "scheduler_config.json").write_text("{")
 
     with pytest.raises(SettingsError, match=r"scheduler_config\.json"):
-        drafted(Wish(source="m", id="m"), tmp_path / "m")
+        draft_entry(NewModelOptions(source="m", id="m"), tmp_path / "m")

@@ -14,7 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from jobs.contract.loras import LoraShelf
+from jobs.contract.loras import LoraFolder
 from tests.engine.loras import write_lora
 from tests.engine.runs import alone, endings, finish, pixels
 from tests.engine.test_loras import a_model, by_vendor, made
@@ -249,7 +249,7 @@ def test_capacities_are_kept_for_the_last_that_were_used():
 
 
 def test_digests_of_files_that_went_away_are_forgotten(tmp_path: Path):
-    shelf = LoraShelf(tmp_path)
+    shelf = LoraFolder(tmp_path)
     for number in range(20):
         path = tmp_path / f"one-{number}.safetensors"
         path.write_bytes(b"%d" % number)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.contract.loras import LoraShelf
+from jobs.contract.loras import LoraFolder
 from tests.engine.controls import tiny_control
 from tests.engine.loras import write_lora
 from tests.engine.runs import alone
@@ -52,7 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     write_lora(folder, "ink", seed=1)
     pipeline = tiny_pipeline()
     profile = find_profile("auto", type(pipeline).__name__)
-    extras = Extras(loras=LoraShelf(folder), controls={"edges": tiny_control(pipeline.unet)})
+    extras = Extras(loras=LoraFolder(folder), controls={"edges": tiny_control(pipeline.unet)})
     made = Model(an_entry(lane_width=2, inputs=("image", "mask")), pipeline, profile, extras=extras)
     yield made
     made.close()

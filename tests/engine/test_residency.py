@@ -15,7 +15,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from jobs.contract.model_file import Catalogue, ModelEntry, Part
+from jobs.contract.model_file import Catalogue, ModelEntry, NetworkSource
 from tests.engine.runs import finish
 from tests.engine.tiny import a_request, an_entry, tiny_pipeline
 from worker.engine.errors import DeviceMemoryFull, ModelBroken
@@ -168,7 +168,7 @@ def test_controlnets_in_other_folders_are_counted(folder: Path, tmp_path: Path):
     shutil.copytree(folder / "tiny", tmp_path / "tiny")
     net = ControlNetModel.from_unet(tiny_pipeline().unet, conditioning_embedding_out_channels=(8,))
     net.save_pretrained(tmp_path / "edges")
-    entry = an_entry(controls={"edges": Part(source="edges")})
+    entry = an_entry(controls={"edges": NetworkSource(source="edges")})
     catalogue = Catalogue(models=(entry,), folder=tmp_path)
 
     more = expected_bytes(entry, catalogue) - expected_bytes(an_entry(), catalogue)

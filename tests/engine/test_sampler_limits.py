@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 
 from jobs.contract.samplers import BORROWED_STEPS, SAMPLERS, samplers_for
 from tests.engine.tiny import tiny_sampler
-from worker.engine.samplers import SamplerShelf
+from worker.engine.samplers import SamplerPool
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Should have ta>=t0:UserWarning"),  # torchsde's rounding
@@ -32,7 +32,7 @@ ZERO_SNR = DDIMScheduler(
 def calls_made(base: Any, name: str, steps: int) -> int:
     """Run it to the end on a few numbers; how often a model would have been called."""
     generator = torch.Generator().manual_seed(0)
-    sampler = SamplerShelf(base).take(name, generator)
+    sampler = SamplerPool(base).take(name, generator)
     sampler.set_timesteps(steps)
     latents = torch.randn(1, 4, 2, 2, generator=generator)
     noise = latents * 0.1
@@ -88,13 +88,13 @@ def test_the_limit_of_borrowed_solvers_is_there_for_a_reason():
     assert BORROWED_STEPS < 100
 
 
-@pytest.mark.parametrize("name", SamplerShelf(ZERO_SNR).names)
+@pytest.mark.parametrize("name", SamplerPool(ZERO_SNR).names)
 def test_a_model_that_begins_with_pure_noise_is_offered_only_what_runs_on_it(name: str):
     assert calls_made(ZERO_SNR, name, 30) == SAMPLERS[name].model_calls(30)
 
 
 def test_which_samplers_a_model_that_begins_with_pure_noise_lacks():
-    lacking = set(samplers_for("diffusion")) - set(SamplerShelf(ZERO_SNR).names)
+    lacking = set(samplers_for("diffusion")) - set(SamplerPool(ZERO_SNR).names)
 
     assert lacking == {
         "dpmpp_2m_karras",

@@ -14,12 +14,12 @@ from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, read, statuses
 from tests.queue.test_life import running
 from tests.queue.worker_process import worker_process
-from worker.control.loop import Control
+from worker.control.loop import ControlLoop
 
 STEP_S = 0.5  # ten times what a hint takes to reach an engine on a busy machine
 
 
-def calls_of(control: Control, job_id: str) -> Callable[[], int]:
+def calls_of(control: ControlLoop, job_id: str) -> Callable[[], int]:
     """How many model calls of a job its worker has heard of."""
     (job,) = [j for j in control._holding if j.lease.job_id == job_id]
     return lambda: sum(image.calls for image in job.images)

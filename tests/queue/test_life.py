@@ -25,12 +25,12 @@ from jobs.store.job_store import JobStore
 from tests.helpers import wait_until
 from tests.queue.making import TENANT, admit, ended_by, read, statuses
 from tests.queue.worker_process import control_for
-from worker.control.loop import Control
+from worker.control.loop import ControlLoop
 from worker.settings import WorkerSettings
 
 
 @contextmanager
-def running(environ: dict[str, str], *, step_s: float = 0.005) -> Iterator[Control]:
+def running(environ: dict[str, str], *, step_s: float = 0.005) -> Iterator[ControlLoop]:
     """A worker in a thread of this process, with a fake engine process."""
     control = control_for(WorkerSettings.load(environ), step_s=step_s)
     thread = threading.Thread(target=control.run)

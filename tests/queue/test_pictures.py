@@ -13,7 +13,7 @@ from PIL import Image
 from redis import Redis
 
 from jobs.blobs.s3 import Blobs
-from jobs.contract.input_images import blob_of, input_id
+from jobs.contract.input_images import input_blob_key, input_id
 from jobs.contract.record import Status
 from jobs.store import keys
 from jobs.store.job_store import JobStore
@@ -32,7 +32,7 @@ def keep_input(store: JobStore, blobs: Blobs, *, stored: bool = True) -> str:
     into = io.BytesIO()
     picture.save(into, "PNG")
     if stored:
-        blobs.put(blob_of(f"{TENANT}/{an_id}/b1"), into.getvalue(), "image/png")
+        blobs.put(input_blob_key(f"{TENANT}/{an_id}/b1"), into.getvalue(), "image/png")
     store.run(input_calls.keep(TENANT, an_id, "b1", changes=(), hold_s=600))
     return an_id
 

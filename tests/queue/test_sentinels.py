@@ -20,7 +20,7 @@ from jobs.errors import SettingsError, StoreUnavailable
 from jobs.ids import new_job_id
 from jobs.store.connection import connect
 from jobs.store.job_store import AsyncJobStore, JobStore
-from jobs.store.sentinels import Watched
+from jobs.store.sentinels import SentinelAddress
 from tests.helpers import wait_until
 from tests.queue.copies import PASSWORD, Copies, client, copies, port_of, sentinels
 from tests.queue.making import NO_LIMITS, QUICK, TENANT, a_spec, admit, ended_by, read, statuses
@@ -111,7 +111,7 @@ def test_a_demoted_primary_is_left_for_the_new_one(
         janitor = Janitor(settings, redis=redis, blobs=Blobs(settings))
         store.check_server()
         janitor.sweep()
-        (host, port), *_ = Watched.of(url).hosts
+        (host, port), *_ = SentinelAddress.of(url).hosts
         with Redis(host, port) as sentinel:
             sentinel.execute_command("SENTINEL", "FAILOVER", "queue")
             old = port_of(made.primary)
@@ -141,7 +141,7 @@ def test_a_sentinels_url_is_read_whole():
         "?sentinel_password=other&ssl_cert_reqs=none"
     )
 
-    found = Watched.of(url)
+    found = SentinelAddress.of(url)
 
     assert found.service == "main"
     assert found.hosts == (("a.example", 26379), ("::1", 5))
@@ -160,4 +160,4 @@ def test_a_sentinels_url_is_read_whole():
 )
 def test_a_sentinels_url_that_cannot_be_read_shows_the_form(url: str):
     with pytest.raises(SettingsError, match="redis\\+sentinel://:password@host:26379"):
-        Watched.of(url)
+        SentinelAddress.of(url)

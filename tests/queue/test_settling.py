@@ -23,7 +23,7 @@ from jobs.blobs.s3 import Blobs
 from jobs.contract.parsing import parse_request
 from jobs.contract.record import Status
 from jobs.contract.request_parts import JobWebhook
-from jobs.contract.submission import AdmitLimits, Idempotency, NewGroup, NewJob, Sender
+from jobs.contract.submission import AdmitLimits, Idempotency, NewGroup, NewJob, SubmissionOrigin
 from jobs.errors import JobGone, TenantLimit
 from jobs.ids import new_job_id
 from jobs.store import keys
@@ -100,7 +100,7 @@ def test_what_rq_empty_removed_has_ended_for_everybody_who_waits_for_it(
     store.run(input_calls.keep(TENANT, given, "bytes", changes=(), hold_s=1))
     own = JobWebhook(url="https://example.org/x", events=("job.canceled",))
     spec = a_spec(deadline_s=600).model_copy(update={"image": given, "webhook": own})
-    job = NewJob(id=new_job_id(), spec=spec, sender=Sender(key="k1"))
+    job = NewJob(id=new_job_id(), spec=spec, sender=SubmissionOrigin(key="k1"))
     group = store.admit_group(
         NewGroup(id=new_job_id(), jobs=[job, NewJob(id=new_job_id(), spec=a_spec())]), tenant=TENANT
     )

@@ -23,7 +23,7 @@ from jobs.store import keys
 from jobs.store.connection import connect
 from jobs.tracing.spans import open_tracing
 from tests.queue.fake_engine import fake_link
-from worker.control.loop import Control
+from worker.control.loop import ControlLoop
 from worker.gpu import new_name
 from worker.messages import EngineConfig
 from worker.pictures.content_check import checker_of
@@ -41,7 +41,7 @@ def control_for(
     batch: int = 8,
     at: Callable[[str], None] = lambda _: None,
     blobs: Any = None,
-) -> Control:
+) -> ControlLoop:
     """As worker/gpu.py wires it, with the fake engine."""
     catalogue = load_catalogue(settings.models_file)
     models = [entry.id for entry in catalogue.models]
@@ -54,7 +54,7 @@ def control_for(
         replicas=settings.replicas,
     )
     blobs = blobs or Blobs(settings)
-    return Control(
+    return ControlLoop(
         settings,
         bridge=bridge,
         link=fake_link(EngineConfig(catalogue=catalogue), step_s=step_s, batch=batch),

@@ -12,7 +12,7 @@ import pytest
 
 from api.views.jobs import NOT_RESOLVED, resolved_of
 from jobs.contract.input_images import input_id
-from jobs.contract.model_file import Catalogue, Defaults, Limits, ModelEntry, Part
+from jobs.contract.model_file import Catalogue, Defaults, Limits, ModelEntry, NetworkSource
 from jobs.contract.parsing import parse_request
 from jobs.contract.request_parts import Control, JobWebhook, LoraChoice, Output
 from jobs.contract.resolve import resolve
@@ -90,7 +90,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
         id="first",
         source="x",
         loras="loras",
-        controls={"edges": Part(source="e")},
+        controls={"edges": NetworkSource(source="e")},
         inputs=("image", "mask"),
         limits=Limits(side_multiple=32),
         defaults=Defaults(width=128, height=128),

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from jobs.contract.loras import LoraShelf
+from jobs.contract.loras import LoraFolder
 
 
 def test_only_plainly_named_safetensors_of_the_folder_itself_are_listed(tmp_path: Path):
@@ -18,7 +18,7 @@ def test_only_plainly_named_safetensors_of_the_folder_itself_are_listed(tmp_path
     (folder / "deeper" / "low.safetensors").write_bytes(b"1")
     (folder / "out.safetensors").symlink_to(tmp_path / "secret.safetensors")
 
-    shelf = LoraShelf(folder)
+    shelf = LoraFolder(folder)
 
     assert shelf.names() == ("ink",)
     for name in ("../secret", "out", "deeper/low", "gold", "", "."):
@@ -28,7 +28,7 @@ def test_only_plainly_named_safetensors_of_the_folder_itself_are_listed(tmp_path
 def test_a_file_is_known_by_its_digest_and_a_changed_one_by_another(tmp_path: Path):
     file = tmp_path / "ink.safetensors"
     file.write_bytes(b"one")
-    shelf = LoraShelf(tmp_path)
+    shelf = LoraFolder(tmp_path)
     (first,) = shelf.files()
 
     file.write_bytes(b"two")
@@ -41,4 +41,4 @@ def test_a_file_is_known_by_its_digest_and_a_changed_one_by_another(tmp_path: Pa
 
 
 def test_a_folder_that_is_not_there_holds_nothing(tmp_path: Path):
-    assert LoraShelf(tmp_path / "none").names() == ()
+    assert LoraFolder(tmp_path / "none").names() == ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jobs.contract.record import MOVES, RQ_STATUS, QueuePlace, Stage, Status, record_of
 from jobs.contract.request_parts import Output
 from jobs.contract.spec import JobSpec, Priority, Reproducibility
-from jobs.store.keys import READ_FIELDS, Field
+from jobs.store.keys import READ_FIELDS, HashField
 
 SPEC = JobSpec(
     model="demo",
@@ -28,7 +28,7 @@ SPEC = JobSpec(
 
 def fields_of(**changes: str) -> dict[str, str | None]:
     empty: dict[str, str | None] = dict.fromkeys(READ_FIELDS)
-    return empty | {Field.STATUS: "queued", Field.SPEC: SPEC.model_dump_json()} | changes
+    return empty | {HashField.STATUS: "queued", HashField.SPEC: SPEC.model_dump_json()} | changes
 
 
 def test_a_spec_survives_its_own_json():

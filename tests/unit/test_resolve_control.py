@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from jobs.contract.input_images import input_id
-from jobs.contract.model_file import Catalogue, Defaults, Limits, ModelEntry, Part, load_catalogue
+from jobs.contract.model_file import (
+    Catalogue,
+    Defaults,
+    Limits,
+    ModelEntry,
+    NetworkSource,
+    load_catalogue,
+)
 from jobs.contract.parsing import parse_request
 from jobs.contract.request_parts import Control
 from jobs.contract.resolve import resolve
@@ -20,7 +27,7 @@ WIDE = input_id(160, 96, b"wide")
 ODD = input_id(50, 34, b"odd")
 DEFAULTS = Defaults(width=128, height=128)
 LIMITS = Limits(side_multiple=32)
-EDGES = {"edges": Part(source="e"), "depth": Part(source="d")}
+EDGES = {"edges": NetworkSource(source="e"), "depth": NetworkSource(source="d")}
 CATALOGUE = Catalogue(
     models=(
         ModelEntry(

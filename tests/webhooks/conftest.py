@@ -23,8 +23,8 @@ from jobs.webhooks.addresses import network_of
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox
-from jobs.webhooks.secret_box import Sealing
-from jobs.webhooks.ssrf_guard import Egress, resolver
+from jobs.webhooks.secret_box import SecretBox
+from jobs.webhooks.ssrf_guard import EgressRules, resolver
 from tests.api.serving import Served, as_operator, serving
 from tests.webhooks.desk import Desk
 from worker.courier.courier import Stores
@@ -42,9 +42,9 @@ def webhook_key() -> SecretStr:
 
 
 @pytest.fixture
-def loopback() -> Egress:
+def loopback() -> EgressRules:
     """Rules that allow plain HTTP to receivers on this machine, and nothing else inside."""
-    return Egress(
+    return EgressRules(
         schemes=frozenset({"http", "https"}),
         ports=(range(1, 65_536),),
         networks=(network_of("127.0.0.0/8"),),
@@ -59,10 +59,10 @@ def tls() -> ssl.SSLContext:
 
 @pytest.fixture
 async def desk(
-    redis_url: str, webhook_key: SecretStr, loopback: Egress, tls: ssl.SSLContext
+    redis_url: str, webhook_key: SecretStr, loopback: EgressRules, tls: ssl.SSLContext
 ) -> AsyncIterator[Desk]:
     redis = connect_async(redis_url)
-    endpoints = Endpoints(redis, Sealing.of(webhook_key), clock=lambda: made.now_s)
+    endpoints = Endpoints(redis, SecretBox.of(webhook_key), clock=lambda: made.now_s)
     stores = Stores(
         outbox=Outbox(redis, endpoints, loopback),
         endpoints=endpoints,

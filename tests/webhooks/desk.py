@@ -15,13 +15,13 @@ from jobs.contract.spec import JobSpec
 from jobs.ids import new_job_id
 from jobs.store import keys
 from jobs.store.job_store import JobStore
-from jobs.store.keys import Field
+from jobs.store.keys import HashField
 from jobs.store.scripts import worker_calls
 from jobs.store.scripts.worker_calls import Claimed, ClaimRules, Ending
 from jobs.webhooks.deliveries import Delivery
 from jobs.webhooks.endpoints import Endpoint
 from worker.courier.courier import Courier, Stores
-from worker.courier.http_sender import Sender
+from worker.courier.http_sender import WebhookSender
 
 CANARY = "a prompt that must never leave"
 
@@ -51,7 +51,7 @@ class Desk:
     """Stores, a courier and a clock."""
 
     def __init__(
-        self, redis_url: str, redis: Redis, stores: Stores, sender: Sender, *, now_s: float
+        self, redis_url: str, redis: Redis, stores: Stores, sender: WebhookSender, *, now_s: float
     ) -> None:
         self.redis, self.stores, self.sender = redis, stores, sender
         self.redis_url = redis_url
@@ -118,12 +118,12 @@ class Desk:
 
     def succeed_claimed(self, claimed: Claimed, *, tenant: str = "t") -> None:
         job_id = claimed.lease.job_id
-        done = JobSpec.model_validate_json(claimed.fields[Field.SPEC])
+        done = JobSpec.model_validate_json(claimed.fields[HashField.SPEC])
         images = [_image(tenant, job_id, done, k) for k in range(done.n)]
         metrics = {"denoise_ms": 12.5, "batch_size_mean": 4.0}
         fields = {
-            Field.IMAGES: worker_calls.as_json([i.model_dump() for i in images]),
-            Field.METRICS: worker_calls.as_json(metrics),
+            HashField.IMAGES: worker_calls.as_json([i.model_dump() for i in images]),
+            HashField.METRICS: worker_calls.as_json(metrics),
         }
         self._end(claimed, Ending(word="succeeded", rq_status="finished", result={}, fields=fields))
 
@@ -132,7 +132,7 @@ class Desk:
         job_id = self.submit(tenant=tenant)
         claimed = self.claim()
         error = JobError(code="degenerate_output", message=CANARY, retryable=False)
-        fields = {Field.ERROR: error.model_dump_json()}
+        fields = {HashField.ERROR: error.model_dump_json()}
         self._end(claimed, Ending(word="failed", rq_status="failed", result={}, fields=fields))
         return job_id
 

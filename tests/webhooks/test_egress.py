@@ -22,7 +22,7 @@ from jobs.errors import SettingsError
 from jobs.settings import RoleSettings
 from jobs.webhooks.addresses import address_of, network_of, permitted, public
 from jobs.webhooks.ssrf_guard import (
-    Egress,
+    EgressRules,
     TargetRefused,
     _own,
     permitted_addresses,
@@ -32,10 +32,10 @@ from jobs.webhooks.ssrf_guard import (
 from tests.webhooks.address_table import LITERALS, NOT_PUBLIC, PUBLIC, URLS
 from tests.webhooks.names import NameServer
 from tests.webhooks.receivers import Answering, Receiver
-from worker.courier.http_sender import Letter, Limits, Outcome, open_sender
+from worker.courier.http_sender import Limits, Outcome, WebhookRequest, open_sender
 
 pytestmark = pytest.mark.anyio
-OPEN = Egress(
+OPEN = EgressRules(
     schemes=frozenset({"http", "https"}), ports=(range(1, 65_536),)
 )  # all but the addresses
 # By thread: a client that another test left behind once reconnected to its server meanwhile.
@@ -60,11 +60,13 @@ def connections() -> Iterator[list[Any]]:
         _tried.clear()
 
 
-def letter(url: str) -> Letter:
-    return Letter(url=url, event="msg_1", body=b"{}", secrets=("whsec_AAAA",), timestamp_s=1)
+def letter(url: str) -> WebhookRequest:
+    return WebhookRequest(
+        url=url, event="msg_1", body=b"{}", secrets=("whsec_AAAA",), timestamp_s=1
+    )
 
 
-async def post(url: str, resolve=None, egress: Egress = OPEN) -> Outcome:
+async def post(url: str, resolve=None, egress: EgressRules = OPEN) -> Outcome:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     limits = Limits(total_s=3, connect_s=2, answer_s=0.2)
     async with open_sender(
@@ -155,7 +157,9 @@ async def test_what_a_name_server_can_do_is_blocked_at_every_attempt(attack: str
             print(f"T42 {attack}: 3 attempts, {names.zone.asked} questions, reached 0")
 
 
-async def test_a_name_is_asked_once_an_attempt_and_its_number_is_connected_to(loopback: Egress):
+async def test_a_name_is_asked_once_an_attempt_and_its_number_is_connected_to(
+    loopback: EgressRules,
+):
     with NameServer() as names:
         async with Receiver() as receiver:
             names.zone.answers["good.test"] = [["127.0.0.1"], ["127.0.0.2"]]
@@ -172,7 +176,7 @@ async def test_a_name_is_asked_once_an_attempt_and_its_number_is_connected_to(lo
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_a_failure_and_is_not_followed(status: int, loopback: Egress):
+async def test_a_redirect_is_a_failure_and_is_not_followed(status: int, loopback: EgressRules):
     async with Receiver() as elsewhere:
         to = f"http://127.0.0.1:{elsewhere.port}/latest/meta-data/"
         async with Answering((status, {"Location": to})) as receiver:
@@ -185,7 +189,7 @@ async def test_a_redirect_is_a_failure_and_is_not_followed(status: int, loopback
 
 
 async def test_proxies_of_the_environment_are_not_asked(
-    loopback: Egress, monkeypatch: pytest.MonkeyPatch
+    loopback: EgressRules, monkeypatch: pytest.MonkeyPatch
 ):
     async with Receiver() as proxy, Receiver() as receiver:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
@@ -199,7 +203,7 @@ def test_an_address_of_this_machine_is_refused_though_it_were_public():
     # lo answers on all of 127/8: to the kernel it is this machine's own, whatever the table says
     assert _own(ip_address("127.0.0.1"), OPEN)
     assert not _own(ip_address("8.8.8.8"), OPEN)
-    assert not _own(ip_address("127.0.0.1"), Egress(networks=(network_of("127.0.0.0/8"),)))
+    assert not _own(ip_address("127.0.0.1"), EgressRules(networks=(network_of("127.0.0.0/8"),)))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +218,7 @@ def test_an_address_of_this_machine_is_refused_though_it_were_public():
     ],
 )
 def test_a_good_url_has_its_origin(url: str, origin: str):
-    assert target_of(url, Egress()).origin == origin
+    assert target_of(url, EgressRules()).origin == origin
 
 
 @pytest.mark.parametrize(
@@ -222,11 +226,11 @@ def test_a_good_url_has_its_origin(url: str, origin: str):
 )
 def test_by_default_only_https_on_its_own_ports(url: str):
     with pytest.raises(TargetRefused):
-        target_of(url, Egress())
+        target_of(url, EgressRules())
 
 
 def test_the_rules_come_from_the_settings_and_a_wrong_one_says_so():
-    rules = Egress.of(
+    rules = EgressRules.of(
         RoleSettings(
             webhook_schemes="https, http",
             webhook_ports="443,8000-8001",
@@ -242,14 +246,14 @@ def test_the_rules_come_from_the_settings_and_a_wrong_one_says_so():
         {"webhook_networks": "10.0.0.1/8"},
     ):
         with pytest.raises(SettingsError, match="PRINTWORKS_WEBHOOK_"):
-            Egress.of(RoleSettings(**wrong))
+            EgressRules.of(RoleSettings(**wrong))
 
 
 def test_no_refusal_says_which_address_it_was():
     said = set()
     for host in ("10.0.0.1", "127.0.0.1", "169.254.169.254", "[::1]"):
         with pytest.raises(TargetRefused) as refusal:
-            target_of(f"https://{host}/", Egress())
+            target_of(f"https://{host}/", EgressRules())
         said.add(str(refusal.value))
 
     assert len(said) == 1

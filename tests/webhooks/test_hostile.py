@@ -13,11 +13,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.webhooks.ssrf_guard import Egress, resolver
+from jobs.webhooks.ssrf_guard import EgressRules, resolver
 from tests.certificates import certificate
 from tests.webhooks import receivers as r
 from tests.webhooks.desk import Desk
-from worker.courier.http_sender import Answer, Letter, Limits, Outcome, Sender, open_sender
+from worker.courier.http_sender import (
+    Limits,
+    Outcome,
+    WebhookRequest,
+    WebhookResponse,
+    WebhookSender,
+    open_sender,
+)
 
 pytestmark = pytest.mark.anyio
 QUICK = Limits(total_s=1.5, connect_s=0.5, answer_s=0.25)
@@ -37,17 +44,17 @@ CASES: list[tuple[str, Callable[[], r.Receiver], Outcome]] = [
 
 
 @pytest.fixture
-async def sender(loopback: Egress, tls: ssl.SSLContext):
+async def sender(loopback: EgressRules, tls: ssl.SSLContext):
     async with open_sender(loopback, resolver(), agent="test", limits=QUICK, tls=tls) as made:
         yield made
 
 
-async def timed(sender: Sender, url: str) -> tuple[Answer, float, float]:
+async def timed(sender: WebhookSender, url: str) -> tuple[WebhookResponse, float, float]:
     """The answer, the seconds and the MB that it took."""
     process = psutil.Process()
     before, started = process.memory_info().rss, time.monotonic()
     answer = await sender.post(
-        Letter(url=url, event="msg_1", body=b"{}", secrets=("whsec_AAAA",), timestamp_s=1)
+        WebhookRequest(url=url, event="msg_1", body=b"{}", secrets=("whsec_AAAA",), timestamp_s=1)
     )
     return answer, time.monotonic() - started, (process.memory_info().rss - before) / 1e6
 
@@ -58,7 +65,7 @@ def test_the_limits_of_the_product_are_those_of_the_contract():
 
 @pytest.mark.parametrize(("name", "make", "outcome"), CASES, ids=[c[0] for c in CASES])
 async def test_whatever_it_does_the_attempt_ends_and_is_named(
-    sender: Sender, name: str, make: Callable[[], r.Receiver], outcome: Outcome
+    sender: WebhookSender, name: str, make: Callable[[], r.Receiver], outcome: Outcome
 ):
     async with make() as receiver:
         answer, took_s, grew_mb = await timed(sender, receiver.url)
@@ -72,7 +79,7 @@ async def test_whatever_it_does_the_attempt_ends_and_is_named(
         print(f"T44 {name}: {answer.outcome}, {took_s:.2f} s, {grew_mb:+.1f} MB")
 
 
-async def test_nobody_there_is_unreachable(sender: Sender):
+async def test_nobody_there_is_unreachable(sender: WebhookSender):
     async with r.Receiver() as receiver:
         url = receiver.url
 
@@ -92,7 +99,7 @@ async def test_nobody_there_is_unreachable(sender: Sender):
     ids=["right", "nobody's authority", "wrong host"],
 )
 async def test_tls_is_verified_against_the_host_of_the_url(
-    tmp_path: Path, loopback: Egress, name: str, trusted: bool, outcome: Outcome
+    tmp_path: Path, loopback: EgressRules, name: str, trusted: bool, outcome: Outcome
 ):
     cert, key = certificate(tmp_path, name)
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -122,7 +129,7 @@ async def test_the_log_keeps_the_head_of_an_answer_and_no_control_characters(des
         assert "\x00" not in line.answer
 
 
-async def test_a_deaf_receiver_holds_up_nobody_in_the_same_round(desk: Desk, sender: Sender):
+async def test_a_deaf_receiver_holds_up_nobody_in_the_same_round(desk: Desk, sender: WebhookSender):
     async with r.Silent() as deaf, r.Receiver() as good:
         await desk.register(deaf.url)
         await desk.register(good.url)
@@ -137,8 +144,8 @@ async def test_a_deaf_receiver_holds_up_nobody_in_the_same_round(desk: Desk, sen
 
 
 async def test_a_fault_of_ours_is_a_failed_attempt_and_nobody_elses(desk: Desk):
-    class Faulty(Sender):
-        async def post(self, letter: Letter) -> Answer:
+    class Faulty(WebhookSender):
+        async def post(self, letter: WebhookRequest) -> WebhookResponse:
             if "bad" in letter.url:
                 raise RuntimeError("as no library promises not to")
             return await desk.sender.post(letter)

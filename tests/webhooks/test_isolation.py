@@ -11,7 +11,7 @@ import pytest
 
 from jobs.contract.request_parts import EventType
 from jobs.webhooks.lua import AT_ONCE, AT_ONCE_PROBING
-from jobs.webhooks.ssrf_guard import Egress, resolver
+from jobs.webhooks.ssrf_guard import EgressRules, resolver
 from tests.webhooks.desk import Desk
 from tests.webhooks.receivers import Receiver, Silent, Slow
 from worker.courier.courier import Courier
@@ -39,7 +39,7 @@ def p99(values: list[float]) -> float:
 
 @pytest.mark.timeout(120)
 async def test_200_dead_endpoints_do_not_delay_a_healthy_one(
-    desk: Desk, loopback: Egress, tls: ssl.SSLContext
+    desk: Desk, loopback: EgressRules, tls: ssl.SSLContext
 ):
     # 32 slots and 3 s, as the product's 128 and 15 s: 9 to 11 dead attempts end each second
     limits, stopping = Limits(total_s=3), asyncio.Event()

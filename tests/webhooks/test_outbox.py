@@ -19,7 +19,7 @@ from jobs.contract.request_parts import SUBSCRIBABLE, EventType, JobWebhook
 from jobs.errors import StoreUnavailable
 from jobs.settings import RoleSettings
 from jobs.store import keys as job_keys
-from jobs.store.keys import Field
+from jobs.store.keys import HashField
 from jobs.store.scripts import worker_calls
 from jobs.webhooks import keys
 from jobs.webhooks.deliveries import LEASE_S, MAX_LAPSES
@@ -27,8 +27,8 @@ from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.events import Event, body_of
 from jobs.webhooks.lua import FOLDER, MOST_KEPT, script
 from jobs.webhooks.outbox import Outbox
-from jobs.webhooks.secret_box import Sealing
-from jobs.webhooks.ssrf_guard import Egress
+from jobs.webhooks.secret_box import SecretBox
+from jobs.webhooks.ssrf_guard import EgressRules
 from tests.helpers import wait_until
 from tests.webhooks.desk import CANARY, Desk
 from tests.webhooks.receivers import Receiver
@@ -182,13 +182,13 @@ async def test_a_settlement_that_comes_after_its_lease_changes_nothing(desk: Des
 
 
 async def test_another_key_of_the_operator_sends_nothing_unsigned_and_loses_nothing(
-    desk: Desk, webhook_key: SecretStr, loopback: Egress
+    desk: Desk, webhook_key: SecretStr, loopback: EgressRules
 ):
     new = base64.b64encode(bytes(32)).decode()
     both = SecretStr(f"{new},{webhook_key.get_secret_value()}")
 
     def a_courier(key: SecretStr) -> Courier:
-        endpoints = Endpoints(desk.redis, Sealing.of(key))
+        endpoints = Endpoints(desk.redis, SecretBox.of(key))
         outbox = Outbox(desk.redis, endpoints, loopback)
         stores = Stores(outbox=outbox, endpoints=endpoints, deliveries=desk.stores.deliveries)
         return Courier(stores, desk.sender, chance=lambda: 0.5, now=lambda: f"{desk.now_s:.6f}")
@@ -248,8 +248,8 @@ def test_the_wants_of_a_tenant_are_those_that_can_be_asked_for():
 
     assert named(JobWebhook) == [kind.value for kind in SUBSCRIBABLE if kind.startswith("job.")]
     assert named(EndpointRequest) == [kind.value for kind in SUBSCRIBABLE]
-    assert Field.WEBHOOK not in job_keys.READ_FIELDS
-    assert Sealing.of(RoleSettings().webhook_key).able is False
+    assert HashField.WEBHOOK not in job_keys.READ_FIELDS
+    assert SecretBox.of(RoleSettings().webhook_key).able is False
 
 
 async def test_the_receiver_of_the_docs_believes_us_and_nobody_else(
@@ -317,11 +317,11 @@ async def test_after_a_change_of_the_operators_key_the_old_one_can_go(
 ):
     endpoint, secret = await desk.register(NOWHERE)
     old, new = webhook_key.get_secret_value(), base64.b64encode(bytes(32)).decode()
-    between = Endpoints(desk.redis, Sealing.of(SecretStr(f"{new},{old}")))
+    between = Endpoints(desk.redis, SecretBox.of(SecretStr(f"{new},{old}")))
 
     counts = [await between.reseal(), await between.reseal()]
 
-    after = Endpoints(desk.redis, Sealing.of(SecretStr(new)))
+    after = Endpoints(desk.redis, SecretBox.of(SecretStr(new)))
     kept = (await after.get(endpoint.id, tenant="t")).secrets
     assert counts == [1, 0]
     assert after.open(endpoint.id, kept, desk.now_s) == [secret]

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jobs.contract.input_images import blob_of
+from jobs.contract.input_images import input_blob_key
 from jobs.contract.record import Image, Stage
 from jobs.contract.resolve_inputs import IMAGE_STRENGTH
 from jobs.contract.spec import JobSpec, Priority, Reproducibility
-from jobs.store.keys import Field
+from jobs.store.keys import HashField
 from jobs.store.scripts.job_hash import RUN_LIMIT_S
 from jobs.store.scripts.worker_calls import Claimed, Ending, Lease, as_json
 from jobs.tracing.spans import NO_SPAN, Span
@@ -205,20 +205,20 @@ def held_from(claimed: Claimed, spec: JobSpec, *, now_s: float) -> HeldJob | Non
     def number(name: str, default: float) -> float:
         return float(claimed.fields.get(name) or default)
 
-    deadline = claimed.fields.get(Field.DEADLINE)
+    deadline = claimed.fields.get(HashField.DEADLINE)
     try:
         return HeldJob(
             lease=claimed.lease,
             spec=spec,
-            tenant=claimed.fields.get(Field.TENANT, b"").decode(),
-            solo=claimed.fields.get(Field.SOLO) == b"1",
-            attempts=int(number(Field.ATTEMPTS, 1)),
+            tenant=claimed.fields.get(HashField.TENANT, b"").decode(),
+            solo=claimed.fields.get(HashField.SOLO) == b"1",
+            attempts=int(number(HashField.ATTEMPTS, 1)),
             retries_left=int(number("retries_left", 0)),
-            queue_ms=number(Field.QUEUE_MS, 0),
+            queue_ms=number(HashField.QUEUE_MS, 0),
             stop_at_s=now_s + number("timeout", RUN_LIMIT_S),
-            trace=claimed.fields.get(Field.TRACE, b"").decode() or None,
+            trace=claimed.fields.get(HashField.TRACE, b"").decode() or None,
             deadline_s=now_s + float(deadline) - claimed.now_s if deadline else None,
-            input_keys=_input_keys(claimed.fields.get(Field.INPUTS, b"").decode(), spec),
+            input_keys=_input_keys(claimed.fields.get(HashField.INPUTS, b"").decode(), spec),
         )
     except ValueError:
         return None
@@ -226,7 +226,7 @@ def held_from(claimed: Claimed, spec: JobSpec, *, now_s: float) -> HeldJob | Non
 
 def _input_keys(members: str, spec: JobSpec) -> dict[str, str]:
     """Where the pictures of a job are, by input ID. Raises ValueError if they are not its own."""
-    keys = {member.split("/")[-2]: blob_of(member) for member in members.split()}
+    keys = {member.split("/")[-2]: input_blob_key(member) for member in members.split()}
     if set(keys) != set(spec.inputs):
         raise ValueError("the inputs held are not those of the spec")
     return keys

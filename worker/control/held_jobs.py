@@ -18,7 +18,7 @@ from worker.control.held_job import HeldImage, HeldJob, held_from
 from worker.control.pending_writes import Settling
 from worker.control.progress_publisher import Telling
 from worker.control.spans import Traces
-from worker.control.throughput import Pace
+from worker.control.throughput import Throughput
 from worker.engine_link import EngineAway, EngineLink
 from worker.messages import (
     Canceled,
@@ -65,7 +65,7 @@ class Holding(Collection[HeldJob]):
         self._telling = telling
         self._traces = traces
         self._at = at
-        self.pace = Pace()  # how fast they go
+        self.pace = Throughput()  # how fast they go
         self._jobs: dict[str, HeldJob] = {}  # by execution ID
         self._images: dict[str, tuple[HeldJob, HeldImage]] = {}  # all that the engine has of us
 

@@ -36,7 +36,7 @@ SPOOL_FULL = "the picture store is away, and the pictures that wait for it fill 
 IDLE = Beat(step_ms=None, live=0, waiting=0)
 
 
-class Control:
+class ControlLoop:
     """The loop. `run` ends when `stop` was called and everything held is settled."""
 
     def __init__(

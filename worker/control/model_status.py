@@ -13,7 +13,7 @@ from typing import Any
 
 from jobs.errors import SettingsError
 from worker.control.held_job import HeldJob
-from worker.control.throughput import Pace, paces
+from worker.control.throughput import Throughput, paces
 from worker.messages import EngineDied, Fatal, Loading, Ready, Unloadable
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class ModelNews:
                 if event.cause == "failed_to_start" and self._hopeless is not None:
                     raise SettingsError(self._advice(self._hopeless))
 
-    def report(self, jobs: Sequence[HeldJob], pace: Pace) -> dict[str, Any]:
+    def report(self, jobs: Sequence[HeldJob], pace: Throughput) -> dict[str, Any]:
         """These facts as fields of the worker's report."""
         return {
             "models": paces(self.ready, jobs, pace),

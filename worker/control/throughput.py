@@ -16,7 +16,7 @@ from worker.messages import Ready
 NEW_SHARE = 0.3  # of the latest interval in the average: settles in about ten beats
 
 
-class Pace:
+class Throughput:
     """Megapixel-rows a second, by model."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Pace:
         return self._per_s.get(model)
 
 
-def paces(ready: Ready, jobs: Sequence[HeldJob], pace: Pace) -> tuple[ModelPace, ...]:
+def paces(ready: Ready, jobs: Sequence[HeldJob], pace: Throughput) -> tuple[ModelPace, ...]:
     """What a worker's report says of each model that it has loaded."""
     return tuple(
         ModelPace(

@@ -22,7 +22,7 @@ from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import MOST_AT_ONCE, Outbox
 from jobs.webhooks.retry_schedule import retry_after_s, wait_s
 from jobs.webhooks.secret_box import SealBroken
-from worker.courier.http_sender import Answer, Letter, Outcome, Sender
+from worker.courier.http_sender import Outcome, WebhookRequest, WebhookResponse, WebhookSender
 
 log = logging.getLogger(__name__)
 IDLE_S = 0.2  # between looks when nothing is due: a first attempt starts well within 2 s
@@ -45,7 +45,7 @@ class Courier:
     def __init__(
         self,
         stores: Stores,
-        sender: Sender,
+        sender: WebhookSender,
         *,
         chance: Callable[[], float] = random.random,
         now: Callable[[], str] = lambda: "",
@@ -116,7 +116,7 @@ class Courier:
         except Exception:
             # what a receiver can make a library raise is not known in full; it is a failed attempt
             log.exception("webhook.attempt_broken", extra=_words(claimed))
-            answer = Answer(outcome=Outcome.BROKEN)
+            answer = WebhookResponse(outcome=Outcome.BROKEN)
         span.note({"printworks.delivery": claimed.id, "printworks.attempt": claimed.attempts + 1})
         span.note({"http.response.status_code": answer.status} if answer.status else {})
         span.end(error=None if answer.outcome is Outcome.DELIVERED else answer.outcome.value)
@@ -134,13 +134,13 @@ class Courier:
         )
         await self._settle(claimed, verdict_of(answer), attempt, wait, until=started + LEASE_S)
 
-    async def _post(self, claimed: Claimed, now_s: float) -> Answer:
+    async def _post(self, claimed: Claimed, now_s: float) -> WebhookResponse:
         try:
             secrets = self._stores.endpoints.open(claimed.endpoint, claimed.secrets, now_s)
         except SealBroken as broken:
             log.exception("webhook.secret_unreadable", extra=_words(claimed))
-            return Answer(outcome=Outcome.UNSIGNED, text=broken.code)
-        letter = Letter(
+            return WebhookResponse(outcome=Outcome.UNSIGNED, text=broken.code)
+        letter = WebhookRequest(
             url=claimed.url,
             event=claimed.event,
             body=claimed.body,
@@ -176,7 +176,7 @@ class Courier:
             return
 
 
-def verdict_of(answer: Answer) -> Verdict:
+def verdict_of(answer: WebhookResponse) -> Verdict:
     """What an answer means for the delivery."""
     if answer.outcome is Outcome.DELIVERED:
         return "delivered"

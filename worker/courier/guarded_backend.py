@@ -12,7 +12,7 @@ from typing import Any, NoReturn, cast
 
 import httpcore2
 
-from jobs.webhooks.ssrf_guard import Egress, Resolve, TargetRefused, permitted_addresses
+from jobs.webhooks.ssrf_guard import EgressRules, Resolve, TargetRefused, permitted_addresses
 
 MOST_ADDRESSES = 4  # tried in turn; a name with a hundred answers must not buy a hundred connects
 
@@ -20,7 +20,7 @@ MOST_ADDRESSES = 4  # tried in turn; a name with a hundred answers must not buy 
 class GuardedBackend(httpcore2.AsyncNetworkBackend):
     """Resolves, judges every answer, connects by number."""
 
-    def __init__(self, egress: Egress, resolve: Resolve) -> None:
+    def __init__(self, egress: EgressRules, resolve: Resolve) -> None:
         self._egress = egress
         self._resolve = resolve
         self._tcp = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())

@@ -17,7 +17,7 @@ from enum import StrEnum
 import httpcore2
 
 from jobs.webhooks.signing import signed_headers
-from jobs.webhooks.ssrf_guard import Egress, Resolve, Target, TargetRefused, target_of
+from jobs.webhooks.ssrf_guard import EgressRules, Resolve, Target, TargetRefused, target_of
 from worker.courier.guarded_backend import GuardedBackend
 
 SHOWN_BYTES = 1024  # of an answer, in the delivery log
@@ -49,7 +49,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class WebhookRequest:
     """What is to be posted."""
 
     url: str
@@ -60,7 +60,7 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class WebhookResponse:
     """What came back."""
 
     outcome: Outcome
@@ -69,33 +69,35 @@ class Answer:
     text: str = ""
 
 
-class Sender:
+class WebhookSender:
     """Posts letters; one a courier. Connections are never shared or kept."""
 
     def __init__(
-        self, pool: httpcore2.AsyncConnectionPool, egress: Egress, limits: Limits, agent: str
+        self, pool: httpcore2.AsyncConnectionPool, egress: EgressRules, limits: Limits, agent: str
     ) -> None:
         self._pool = pool
         self._egress = egress
         self._limits = limits
         self._agent = agent
 
-    async def post(self, letter: Letter) -> Answer:
+    async def post(self, letter: WebhookRequest) -> WebhookResponse:
         """One attempt; every failure is an answer."""
         try:
             target = target_of(letter.url, self._egress)
             async with asyncio.timeout(self._limits.total_s) as limit:
                 return await self._exchange(target, letter, limit)
         except TargetRefused as refused:
-            return Answer(outcome=Outcome.BLOCKED, text=str(refused))
+            return WebhookResponse(outcome=Outcome.BLOCKED, text=str(refused))
         except (TimeoutError, httpcore2.TimeoutException):
-            return Answer(outcome=Outcome.TIMEOUT)
+            return WebhookResponse(outcome=Outcome.TIMEOUT)
         except (httpcore2.RemoteProtocolError, httpcore2.LocalProtocolError):
-            return Answer(outcome=Outcome.NOT_HTTP)
+            return WebhookResponse(outcome=Outcome.NOT_HTTP)
         except (httpcore2.NetworkError, OSError):
-            return Answer(outcome=Outcome.UNREACHABLE)
+            return WebhookResponse(outcome=Outcome.UNREACHABLE)
 
-    async def _exchange(self, target: Target, letter: Letter, limit: asyncio.Timeout) -> Answer:
+    async def _exchange(
+        self, target: Target, letter: WebhookRequest, limit: asyncio.Timeout
+    ) -> WebhookResponse:
         url = httpcore2.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.path
         )
@@ -109,14 +111,14 @@ class Sender:
             limit.reschedule(None)  # the status came in time; its body has a limit of its own
             headers = {name.lower(): value for name, value in response.headers}
             retry_after = headers.get(b"retry-after", b"").decode("ascii", "replace")
-            return Answer(
+            return WebhookResponse(
                 outcome=outcome_of(response.status),
                 status=response.status,
                 retry_after=retry_after or None,
                 text=await self._text(response),
             )
 
-    def _headers(self, target: Target, letter: Letter) -> list[tuple[str, str]]:
+    def _headers(self, target: Target, letter: WebhookRequest) -> list[tuple[str, str]]:
         signed = signed_headers(
             letter.secrets,
             event_id=letter.event,
@@ -164,13 +166,13 @@ def outcome_of(status: int) -> Outcome:
 
 @asynccontextmanager
 async def open_sender(
-    egress: Egress,
+    egress: EgressRules,
     resolve: Resolve,
     *,
     agent: str,
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
-) -> AsyncGenerator[Sender]:
+) -> AsyncGenerator[WebhookSender]:
     """A sender with its pool. No proxy, whatever the environment says: it would resolve names."""
     async with httpcore2.AsyncConnectionPool(
         ssl_context=tls or ssl.create_default_context(),
@@ -180,4 +182,4 @@ async def open_sender(
         retries=0,
         network_backend=GuardedBackend(egress, resolve),
     ) as pool:
-        yield Sender(pool, egress, limits or Limits(), agent)
+        yield WebhookSender(pool, egress, limits or Limits(), agent)

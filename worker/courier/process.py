@@ -19,8 +19,8 @@ from jobs.tracing.spans import open_tracing
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import EndpointMissing, Endpoints
 from jobs.webhooks.outbox import Outbox
-from jobs.webhooks.secret_box import SealBroken, Sealing
-from jobs.webhooks.ssrf_guard import Egress, resolver
+from jobs.webhooks.secret_box import SealBroken, SecretBox
+from jobs.webhooks.ssrf_guard import EgressRules, resolver
 from worker.courier.courier import AWAY_S, SLOTS, Courier, Stores
 from worker.courier.http_sender import open_sender
 from worker.main import Stop
@@ -34,7 +34,7 @@ def run(settings: RoleSettings, stop: Stop) -> None:
 
 
 async def _run(settings: RoleSettings, stop: Stop) -> None:
-    sealing, egress = Sealing.of(settings.webhook_key), Egress.of(settings)
+    sealing, egress = SecretBox.of(settings.webhook_key), EgressRules.of(settings)
     tracing = open_tracing(settings, "courier")
     if not sealing.able:
         raise SettingsError(

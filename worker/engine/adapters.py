@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from jobs.contract.loras import LoraFile, LoraShelf
+from jobs.contract.loras import LoraFile, LoraFolder
 from worker.engine.errors import DeviceMemoryFull, EngineError, ModelBroken, Unservable
 from worker.engine.gated_pipeline import Gated
 from worker.engine.gates import Gate, Tuned
@@ -56,7 +56,7 @@ class Adapters:
     def __init__(
         self,
         base: Gated,
-        shelf: LoraShelf | None,
+        shelf: LoraFolder | None,
         gate: Callable[[Any, list[str]], Gated],
         *,
         kept: int,

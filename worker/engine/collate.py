@@ -19,7 +19,7 @@ import torch
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from worker.engine.memory_layout import padded, settled, together
-from worker.engine.signatures import HALF, LEAF, Packed, Part, row_list, version_of
+from worker.engine.signatures import HALF, LEAF, LeafRole, Packed, row_list, version_of
 
 REMEMBERED = 2  # signatures: a size takes turns with another, rarely with a third
 
@@ -68,7 +68,7 @@ class Joiner:
         spec: TreeSpec | None = LEAF
         for low, width in zip(itertools.accumulate(widths, initial=0), widths, strict=False):
             lane = [
-                column if part is Part.SHARED or width == total else _lane(column, low, width)
+                column if part is LeafRole.SHARED or width == total else _lane(column, low, width)
                 for column, part in zip(columns, head.form.parts, strict=True)
             ]
             out = head.gate.run(**head.form.arguments(lane))
@@ -84,16 +84,16 @@ class Joiner:
             self._columns.popitem(last=False)
         head = calls[0]
         return [
-            leaf if part is Part.SHARED else _joined(calls, index, part, known)
+            leaf if part is LeafRole.SHARED else _joined(calls, index, part, known)
             for index, (leaf, part) in enumerate(zip(head.leaves, head.form.parts, strict=True))
         ]
 
 
-def _joined(calls: Sequence[Packed], index: int, part: Part, known: dict[int, _Column]) -> Any:
+def _joined(calls: Sequence[Packed], index: int, part: LeafRole, known: dict[int, _Column]) -> Any:
     values = [call.leaves[index] for call in calls]
-    if part is Part.TIME:
+    if part is LeafRole.TIME:
         return _times(calls, values)
-    if part is Part.ITEMS:
+    if part is LeafRole.ITEMS:
         return list(itertools.chain.from_iterable(values))
     column = known.get(index)
     if column is None or not column.holds(values):
@@ -110,9 +110,9 @@ def _alone(call: Packed) -> dict[str, Any]:
     """The arguments as the pipeline gave them, in the form that they would have in company."""
     leaves = call.leaves.copy()
     for index, part in enumerate(call.form.parts):
-        if part is Part.ROWS:
+        if part is LeafRole.ROWS:
             leaves[index] = settled(leaves[index])
-        elif part is Part.TIME:
+        elif part is LeafRole.TIME:
             leaves[index] = _times([call], leaves[index : index + 1])
     return call.form.arguments(leaves)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jobs.contract.loras import LoraShelf
+from jobs.contract.loras import LoraFolder
 from jobs.contract.model_file import ModelEntry
 from jobs.contract.samplers import SAMPLERS
 from worker.engine.adapters import Adapters, label, untuned
@@ -31,7 +31,7 @@ from worker.engine.model_files import Digests, files_of
 from worker.engine.previews import ColourMap, Preview, fit
 from worker.engine.probes import begun, example, first_calls, stand_ins
 from worker.engine.profiles.base import Profile
-from worker.engine.samplers import RECIPES, SamplerShelf
+from worker.engine.samplers import RECIPES, SamplerPool
 from worker.engine.selftest import Verdict
 from worker.engine.signatures import Packed
 from worker.engine.vae_seed import seed_draws
@@ -47,7 +47,7 @@ class Extras:
 
     folder: Path | None = None
     controls: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    loras: LoraShelf | None = None
+    loras: LoraFolder | None = None
 
 
 class Model:
@@ -72,7 +72,7 @@ class Model:
         self._control_hashes = {name: tensors_hash(c) for name, c in self._controls.items()}
         self._gated = self._gate(pipeline)
         self._adapters = Adapters(self._gated, extras.loras, self._gate, kept=entry.lora_sets)
-        self.samplers = SamplerShelf(
+        self.samplers = SamplerPool(
             pipeline.scheduler, set_by_pipeline=profile.sets_sampler, only=profile.samplers
         )
         weights = _digest(entry, extras.folder, pipeline, profile, state_dir)

@@ -24,7 +24,7 @@ from diffusers.models.auto_model import AutoModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from huggingface_hub import snapshot_download
 
-from jobs.contract.model_file import Catalogue, ModelEntry, Part
+from jobs.contract.model_file import Catalogue, ModelEntry, NetworkSource
 from worker.engine.accelerations import apply, quantization
 from worker.engine.errors import DeviceMemoryFull, ModelBroken
 from worker.engine.memory import ran_out
@@ -274,7 +274,7 @@ def _control(name: str, entry: ModelEntry, config: EngineConfig) -> Any:
     return control.to(pick_device(config.device)).eval()
 
 
-def _source(part: ModelEntry | Part, what: str, catalogue: Catalogue) -> str:
+def _source(part: ModelEntry | NetworkSource, what: str, catalogue: Catalogue) -> str:
     """A folder or a hub repository, as diffusers takes it. Raises ModelBroken."""
     folder = catalogue.path_of(part)
     if folder is None and part.revision is None:
@@ -285,7 +285,7 @@ def _source(part: ModelEntry | Part, what: str, catalogue: Catalogue) -> str:
     return str(folder) if folder else part.source
 
 
-def folder_of(part: ModelEntry | Part, catalogue: Catalogue) -> Path | None:
+def folder_of(part: ModelEntry | NetworkSource, catalogue: Catalogue) -> Path | None:
     """Where its files are on this machine: its folder, or a hub's snapshot of its revision."""
     if (folder := catalogue.path_of(part)) is not None:
         return folder

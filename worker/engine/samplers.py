@@ -107,7 +107,7 @@ RECIPES: dict[str, Recipe] = {
 _NO_ZERO_SNR = {"dpmpp_2m_karras", "dpmpp_2m_sde_karras", "dpmpp_3m_karras", "unipc_karras"}
 
 
-class SamplerShelf:
+class SamplerPool:
     """The samplers of one model: a prototype per name, copied for every image."""
 
     def __init__(

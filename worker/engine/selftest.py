@@ -26,7 +26,7 @@ from worker.engine.interruptible import unbroken
 from worker.engine.lane_widths import POWERS, LaneRule
 from worker.engine.memory import UNKNOWN, Need, measured, need_of, ran_out, release
 from worker.engine.memory_layout import lies_alike
-from worker.engine.signatures import Packed, Part
+from worker.engine.signatures import LeafRole, Packed
 from worker.messages import Reproducibility
 
 TIMED_ROUNDS = 3
@@ -185,12 +185,12 @@ def _company_of(call: Packed, rows: int) -> list[Packed]:
 def _varied(call: Packed, generator: torch.Generator) -> Packed:
     """Another image's call: other latents, other text, another time."""
 
-    def vary(leaf: Any, part: Part) -> Any:
-        if part is Part.TIME:
+    def vary(leaf: Any, part: LeafRole) -> Any:
+        if part is LeafRole.TIME:
             return torch.as_tensor(leaf) * 0.5
-        if part is Part.ITEMS:
-            return [vary(item, Part.ROWS) for item in leaf]
-        if part is Part.ROWS and isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+        if part is LeafRole.ITEMS:
+            return [vary(item, LeafRole.ROWS) for item in leaf]
+        if part is LeafRole.ROWS and isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
             noise = torch.randn(leaf.shape, generator=generator).to(leaf)
             return leaf * 0.9 + noise * leaf.std(unbiased=False) * 0.4
         return leaf
@@ -200,9 +200,9 @@ def _varied(call: Packed, generator: torch.Generator) -> Packed:
 
 
 def _first_row(call: Packed) -> Packed:
-    def first(leaf: Any, part: Part) -> Any:
+    def first(leaf: Any, part: LeafRole) -> Any:
         one_each = isinstance(leaf, list) or (isinstance(leaf, torch.Tensor) and leaf.dim() > 0)
-        return leaf[:1] if part is not Part.SHARED and one_each else leaf
+        return leaf[:1] if part is not LeafRole.SHARED and one_each else leaf
 
     leaves = [first(leaf, part) for leaf, part in zip(call.leaves, call.form.parts, strict=True)]
     return replace(call, rows=1, leaves=leaves)

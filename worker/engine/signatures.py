@@ -32,7 +32,7 @@ HALF = (torch.bfloat16, torch.float16)
 NESTED = (dict, list, tuple)  # `dict | list | tuple` is made anew wherever it stands
 
 
-class Part(StrEnum):
+class LeafRole(StrEnum):
     """What one leaf of the arguments is to a batch."""
 
     ROWS = "rows"  # (B, ...) stacked
@@ -47,7 +47,7 @@ class Form:
 
     names: tuple[str, ...]
     specs: list[TreeSpec]  # one an argument; LEAF: it is not nested
-    parts: list[Part]  # one a leaf
+    parts: list[LeafRole]  # one a leaf
     lists_are_rows: bool
     tables: list[tuple[torch.Tensor, int]]  # shared tensors, and their versions when read
     pattern: str  # what a self-test tries: the signature without sizes and contents
@@ -105,7 +105,7 @@ def take_apart(call: ModelCall, profile: Profile, memo: Memo, last: Packed | Non
     tables = [
         (leaf, version_of(leaf))
         for leaf, part in zip(leaves, parts, strict=True)
-        if part is Part.SHARED and isinstance(leaf, torch.Tensor)
+        if part is LeafRole.SHARED and isinstance(leaf, torch.Tensor)
     ]
     names, nesting = tuple(call.arguments), [*map(_nesting, specs)]
     signature = repr((call.gate.number, names, nesting, keys))
@@ -151,14 +151,14 @@ def _made_alike(
     )
 
 
-def _alike(leaf: Any, before: Any, part: Part) -> bool:
+def _alike(leaf: Any, before: Any, part: LeafRole) -> bool:
     if leaf is before:
         return True
     if leaf.__class__ is not before.__class__:
         return False
-    if part is Part.TIME:
+    if part is LeafRole.TIME:
         return not isinstance(leaf, torch.Tensor) or leaf.dtype is before.dtype
-    if part is Part.ROWS:
+    if part is LeafRole.ROWS:
         alike = leaf.shape == before.shape and leaf.dtype is before.dtype
         return alike and lies_alike(leaf, before)
     return False
@@ -179,33 +179,33 @@ def row_list(rows: int, *, tensors: bool) -> Callable[[Any], bool]:
     return is_row_list
 
 
-def _part_of(name: str, leaf: Any, rows: int, profile: Profile) -> Part:
+def _part_of(name: str, leaf: Any, rows: int, profile: Profile) -> LeafRole:
     if name in profile.times and (
         isinstance(leaf, int | float) or (isinstance(leaf, torch.Tensor) and leaf.dim() < 2)
     ):
-        return Part.TIME
+        return LeafRole.TIME
     if isinstance(leaf, list):
         alike = isinstance(leaf[0], torch.Tensor) or all(item == leaf[0] for item in leaf)
-        return Part.ITEMS if alike else Part.SHARED
+        return LeafRole.ITEMS if alike else LeafRole.SHARED
     if isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and leaf.shape[0] == rows:
         # (H*W, 3) position tables may be B long by chance; (B, H*W, 3) ones are rows.
-        return Part.SHARED if name in profile.shared and leaf.dim() < 3 else Part.ROWS
-    return Part.SHARED
+        return LeafRole.SHARED if name in profile.shared and leaf.dim() < 3 else LeafRole.ROWS
+    return LeafRole.SHARED
 
 
-def _key_of(leaf: Any, part: Part, memo: Memo, padded_to: int) -> Hashable:
+def _key_of(leaf: Any, part: LeafRole, memo: Memo, padded_to: int) -> Hashable:
     match part:
-        case Part.TIME:
+        case LeafRole.TIME:
             return part, _time_dtype(leaf)
-        case Part.ROWS:
+        case LeafRole.ROWS:
             # Of the batch nothing: how far apart its rows lie is the same wherever it came from.
             return part, leaf.shape[1:], *_kind_of(leaf), strides_of(leaf)[1:]
-        case Part.ITEMS if isinstance(leaf[0], torch.Tensor):
+        case LeafRole.ITEMS if isinstance(leaf[0], torch.Tensor):
             of_each = ((*_kind_of(t), _size_of(t, padded_to), _order_of(t)) for t in leaf)
             return part, *sorted(set(map(repr, of_each)))
-        case Part.ITEMS:
+        case LeafRole.ITEMS:
             return part, repr(leaf[0])
-        case Part.SHARED:
+        case LeafRole.SHARED:
             return part, _content_key(leaf, memo)
 
 
@@ -222,11 +222,11 @@ def _content_key(leaf: Any, memo: Memo) -> Hashable:
     return repr(leaf)
 
 
-def _pattern_of(leaf: Any, part: Part) -> Hashable:
+def _pattern_of(leaf: Any, part: LeafRole) -> Hashable:
     """Of a leaf what is the same at every size, text and scale, and may choose a kernel."""
-    first = leaf[0] if part is Part.ITEMS else leaf
-    if part is Part.TIME or not isinstance(first, torch.Tensor):
-        return part, type(first).__name__ if part is not Part.TIME else getattr(
+    first = leaf[0] if part is LeafRole.ITEMS else leaf
+    if part is LeafRole.TIME or not isinstance(first, torch.Tensor):
+        return part, type(first).__name__ if part is not LeafRole.TIME else getattr(
             leaf, "dtype", None
         ) in HALF
     order = sorted(range(first.dim()), key=lambda i: -first.stride(i))

@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.contract.model_file import Catalogue, ModelEntry, load_catalogue
 from jobs.errors import PrintworksError, SettingsError
 from worker.messages import EngineConfig
-from worker.models.entry import Wish, appended, drafted, fetched
+from worker.models.entry import NewModelOptions, append_entry, draft_entry, fetch_model
 from worker.settings import WorkerSettings
 
 MB = 1024 * 1024
@@ -82,7 +82,7 @@ def _check(settings: WorkerSettings, ids: Sequence[str], sizes: Sequence[tuple[i
 
 def _add(settings: WorkerSettings, asked: argparse.Namespace) -> int:
     path = settings.models_file
-    wish = Wish(
+    wish = NewModelOptions(
         source=asked.source,
         id=asked.id,
         title=asked.title,
@@ -91,9 +91,9 @@ def _add(settings: WorkerSettings, asked: argparse.Namespace) -> int:
         dtype=asked.dtype,
         resident=not asked.on_demand,
     )
-    folder, wish = fetched(wish, path)
-    text = drafted(wish, folder)
-    new = appended(path, text)
+    folder, wish = fetch_model(wish, path)
+    text = draft_entry(wish, folder)
+    new = append_entry(path, text)
     entry = new.models[-1]
     if not _passes(settings, new, entry, ()):
         sys.stderr.write(f"models: {path} is left as it was\n")

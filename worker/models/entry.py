@@ -21,7 +21,7 @@ PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class NewModelOptions:
     """What the person at the command line asked for."""
 
     source: str
@@ -33,7 +33,7 @@ class Wish:
     resident: bool = True
 
 
-def fetched(wish: Wish, model_file: Path) -> tuple[Path, Wish]:
+def fetch_model(wish: NewModelOptions, model_file: Path) -> tuple[Path, NewModelOptions]:
     """Its folder on this machine, and the wish with a source and revision that a file can hold.
 
     Raises SettingsError in words where there is no such folder and no hub to be reached.
@@ -46,7 +46,7 @@ def fetched(wish: Wish, model_file: Path) -> tuple[Path, Wish]:
     return _downloaded(wish)
 
 
-def drafted(wish: Wish, folder: Path) -> str:
+def draft_entry(wish: NewModelOptions, folder: Path) -> str:
     """The entry as TOML, with defaults and limits from the model's own configuration."""
     prediction = _prediction(_read(folder / "scheduler" / "scheduler_config.json"))
     side, multiple = _sides(folder)
@@ -70,7 +70,7 @@ def drafted(wish: Wish, folder: Path) -> str:
     return "\n".join([*lines, f"max_pixels = {2 * side * side}"]) + "\n"
 
 
-def appended(model_file: Path, text: str) -> Catalogue:
+def append_entry(model_file: Path, text: str) -> Catalogue:
     """The catalogue as it would be with this entry. Raises SettingsError if it is not legal."""
     before = model_file.read_text(encoding="utf-8") if model_file.is_file() else ""
     with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +87,7 @@ def _relative(folder: Path, model_file: Path) -> str:
     return str(there.relative_to(home) if there.is_relative_to(home) else there)
 
 
-def _downloaded(wish: Wish) -> tuple[Path, Wish]:
+def _downloaded(wish: NewModelOptions) -> tuple[Path, NewModelOptions]:
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - the worker's extra
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 

@@ -19,7 +19,7 @@ from jobs.contract.request_parts import FORMATS
 from jobs.contract.spec import JobSpec
 from jobs.errors import BlobsUnavailable
 from jobs.store import keys
-from jobs.store.counters import Tally
+from jobs.store.counters import PendingCounts
 from jobs.tracing.spans import OFF, Tracing
 from worker.daemon_threads import Threads
 from worker.messages import Finished
@@ -106,7 +106,7 @@ class Finishing:
         self._pause_s = 0.0  # 0: the store is well, as far as we know
         self._away: str | None = None  # why the last upload failed; None: it did not
         self._try_at_s = 0.0
-        self.tally = Tally()  # what this worker did, for metrics; told at its beats
+        self.tally = PendingCounts()  # what this worker did, for metrics; told at its beats
 
     def store(self, work: ToStore) -> None:
         """Encode and upload this image; it comes back from `done`."""

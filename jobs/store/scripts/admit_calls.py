@@ -24,7 +24,7 @@ from jobs.contract.submission import (
     Idempotency,
     NewGroup,
     NewJob,
-    Sender,
+    SubmissionOrigin,
 )
 from jobs.errors import (
     GroupTooLarge,
@@ -35,7 +35,7 @@ from jobs.errors import (
     TenantLimit,
 )
 from jobs.store import keys
-from jobs.store.keys import Field
+from jobs.store.keys import HashField
 from jobs.store.scripts import Call, load, text
 from jobs.store.scripts.client_calls import record_in
 from jobs.store.scripts.job_hash import job_fields, rq_data
@@ -50,7 +50,7 @@ def admit(
     job_id: str,
     idempotency: Idempotency | None,
     limits: AdmitLimits,
-    sender: Sender = NOBODY,
+    sender: SubmissionOrigin = NOBODY,
 ) -> Call[Admitted]:
     """Accept a job, or raise why not."""
     job = NewJob(id=job_id, spec=spec, sender=sender)
@@ -129,7 +129,7 @@ def _packed(job: NewJob, tenant: str, digest: str | None) -> tuple[bytes, bytes]
     rest = [
         job.id,
         queue,
-        fields[Field.COST],
+        fields[HashField.COST],
         "" if spec.deadline_s is None else spec.deadline_s,
         " ".join(f"{tenant}/{an_id}" for an_id in spec.inputs),
         [value for pair in fields.items() for value in pair],

@@ -39,7 +39,7 @@ def delete(job_id: str, *, tenant: str) -> Call[tuple[str, ...]]:
         _check(reply)
         indices = range(int(reply[1]))
         images = [keys.image_key(tenant, job_id, k, text(reply[2])) for k in indices]
-        return (*images, *(input_images.blob_of(text(member)) for member in reply[3]))
+        return (*images, *(input_images.input_blob_key(text(member)) for member in reply[3]))
 
     return Call(load("delete"), _job_keys(job_id), (job_id, tenant), parse, lasting=True)
 

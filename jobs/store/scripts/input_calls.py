@@ -37,7 +37,7 @@ def drop(tenant: str, an_id: str) -> Call[str | None]:
     where = (*keys.an_input(tenant, an_id), keys.INPUTS)
 
     def parse(reply: Any) -> str | None:
-        return input_images.blob_of(f"{tenant}/{an_id}/{text(reply)}") if reply else None
+        return input_images.input_blob_key(f"{tenant}/{an_id}/{text(reply)}") if reply else None
 
     return Call(load("input_drop"), where, (f"{tenant}/{an_id}",), parse)
 

@@ -18,8 +18,8 @@ from rq.serializers import JSONSerializer
 
 from jobs.contract.request_parts import FORMATS
 from jobs.contract.spec import JobSpec
-from jobs.contract.submission import Sender
-from jobs.store.keys import Field
+from jobs.contract.submission import SubmissionOrigin
+from jobs.store.keys import HashField
 
 FUNCTION = "worker.rq_bridge.generate"  # the one function a job may name; never imported by name
 RQ_RETRIES = 3  # spent where RQ's own tools find a job abandoned, and by errors worth a retry
@@ -33,15 +33,15 @@ def job_fields(
     job_id: str,
     queue: str,
     digest: str | None,
-    sender: Sender,
+    sender: SubmissionOrigin,
 ) -> dict[str, str]:
     """Every field but `data`, as text. `digest`: of the job's own idempotency key."""
     optional = {
-        Field.IDEMPOTENCY: digest,
-        Field.WEBHOOK: spec.webhook and spec.webhook.model_dump_json(),
-        Field.KEY_ID: sender.key,
-        Field.GROUP: sender.group,
-        Field.TRACE: sender.trace,
+        HashField.IDEMPOTENCY: digest,
+        HashField.WEBHOOK: spec.webhook and spec.webhook.model_dump_json(),
+        HashField.KEY_ID: sender.key,
+        HashField.GROUP: sender.group,
+        HashField.TRACE: sender.trace,
     }
     return {
         **_rq_sample(),
@@ -49,14 +49,14 @@ def job_fields(
         "description": job_id,  # RQ's default is the call with its arguments, and it is logged
         "result_ttl": str(spec.retention_s),
         "failure_ttl": str(spec.retention_s),  # RQ's default is a year
-        Field.SPEC: spec.model_dump_json(),
-        Field.TENANT: tenant,
-        Field.SIZE_CLASS: spec.size_class,
-        Field.COST: f"{spec.cost:.6f}",
-        Field.N: str(spec.n),
-        Field.EXTENSION: FORMATS[spec.output.format].extensions[0],
-        Field.STEPS: "0",
-        Field.WORK: f"{spec.megapixel_steps:.6f}",
+        HashField.SPEC: spec.model_dump_json(),
+        HashField.TENANT: tenant,
+        HashField.SIZE_CLASS: spec.size_class,
+        HashField.COST: f"{spec.cost:.6f}",
+        HashField.N: str(spec.n),
+        HashField.EXTENSION: FORMATS[spec.output.format].extensions[0],
+        HashField.STEPS: "0",
+        HashField.WORK: f"{spec.megapixel_steps:.6f}",
         **{name: value for name, value in optional.items() if value},
     }
 

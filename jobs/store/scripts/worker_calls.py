@@ -78,7 +78,7 @@ class ClaimRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class BeatReply:
     """What a beat learned."""
 
     registered: bool  # False: Redis had forgotten this worker
@@ -140,12 +140,12 @@ def claim(
 
 def beat(
     report: WorkerReport, leases: Sequence[Lease], *, worker_ttl_s: int, lease_s: int = LEASE_S
-) -> Call[Heard]:
+) -> Call[BeatReply]:
     """Say that this worker lives, and with it all that it holds."""
 
-    def parse(reply: list[Any]) -> Heard:
+    def parse(reply: list[Any]) -> BeatReply:
         named = zip(reply[3][::2], reply[3][1::2], strict=True)
-        return Heard(
+        return BeatReply(
             registered=bool(reply[0]),
             draining=bool(reply[1]),
             lost=frozenset(text(b) for b in reply[2]),
