@@ -37,7 +37,7 @@ from api.routes import (
 from api.services.container import open_services
 from api.settings import ApiSettings
 from jobs.contract.spec import JobRequest
-from jobs.tracing.spans import open_tracing
+from jobs.tracing.opening import open_tracing
 from jobs.version import own_version
 
 EXPOSED = (

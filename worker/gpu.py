@@ -17,7 +17,7 @@ from jobs.errors import StoreUnavailable
 from jobs.store import keys
 from jobs.store.connection import connect
 from jobs.store.job_store import JobStore
-from jobs.tracing.spans import open_tracing
+from jobs.tracing.opening import open_tracing
 from worker.control.loop import ControlLoop
 from worker.engine_environ import engine_environ
 from worker.engine_link import EngineLink

@@ -1,22 +1,19 @@
-"""What became of a job: its status, the table of moves, and the record clients read.
+"""A job's record: its status, the table of moves, and what clients read of it.
 
-Owns the words `Status` and `Stage`, MOVES, and the reading of a job's Redis hash (RQ's own fields
-plus ours, `x_*`, named in jobs/store/keys.py). Knows no connection. Invariant: a final status has
-no way out, but for an operator's requeue of a failed job.
+Owns the words `Status` and `Stage`, and MOVES. Knows no Redis: jobs/store/record_hash.py reads a
+record from a job's hash. Invariant: a final status has no way out, but for an operator's requeue
+of a failed job.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from jobs.contract.spec import JobSpec
-from jobs.store.keys import HashField
 
 
 class Status(StrEnum):
@@ -142,71 +139,7 @@ def status_of(rq_status: str, end: str | None) -> Status:
     return RQ_STATUS[rq_status]
 
 
-def record_of(
-    job_id: str,
-    fields: Mapping[str, str | None],
-    *,
-    queue: QueuePlace | None = None,
-) -> JobRecord:
-    """The record in a job's hash. `fields`: the values of READ_FIELDS as text, by name."""
-    status = status_of(fields[HashField.STATUS] or "queued", fields.get(HashField.END))
-    spec = JobSpec.model_validate_json(fields[HashField.SPEC] or "")
-    completed = _time(fields.get(HashField.ENDED_AT)) if status.final else None
-    return JobRecord(
-        id=job_id,
-        tenant=fields.get(HashField.TENANT) or "",
-        status=status,
-        stage=_stage(status, fields.get(HashField.STAGE)),
-        created_at=_time(fields.get(HashField.CREATED_AT)),
-        started_at=None if status is Status.QUEUED else _time(fields.get(HashField.STARTED_AT)),
-        completed_at=completed,
-        expires_at=completed + timedelta(seconds=spec.retention_s) if completed else None,
-        queue=queue if status is Status.QUEUED else None,
-        progress=_progress(status, fields),
-        images=tuple(Image.model_validate(i) for i in _json(fields.get(HashField.IMAGES)) or ()),
-        spec=spec,
-        reproducibility=fields.get(HashField.CLASS_KEPT) or None,
-        fingerprint=_json(fields.get(HashField.FINGERPRINT)),
-        metrics=_json(fields.get(HashField.METRICS)) or {},
-        error=_error(status, fields),
-    )
-
-
 # RQ's own tools can end a job without a word of ours: an abandoned one, found by `rq info`
 UNEXPLAINED = JobError(
     code="abandoned", message="its worker vanished and it had no tries left", retryable=True
 )
-
-
-def _error(status: Status, fields: Mapping[str, str | None]) -> JobError | None:
-    """Only a failed job has one: what is left of a failure that was requeued is history."""
-    if status is not Status.FAILED:
-        return None
-    error = _json(fields.get(HashField.ERROR))
-    return JobError.model_validate(error) if error else UNEXPLAINED
-
-
-def _stage(status: Status, stage: str | None) -> Stage | None:
-    if status is Status.QUEUED:
-        return Stage.WAITING
-    return Stage(stage or Stage.WAITING) if status is Status.RUNNING else None
-
-
-def _progress(status: Status, fields: Mapping[str, str | None]) -> Progress:
-    step = int(fields.get(HashField.STEP) or 0)
-    steps = int(fields.get(HashField.STEPS) or 0)
-    if status is Status.SUCCEEDED:
-        return Progress(step=steps, steps=steps, fraction=1.0)
-    return Progress(step=step, steps=steps, fraction=round(step / steps, 4) if steps else 0.0)
-
-
-def _json(text: str | None) -> Any:
-    return json.loads(text) if text else None
-
-
-def _time(text: str | None) -> datetime | None:
-    """RQ writes UTC ISO 8601 with a Z, and an empty string for never."""
-    if not text:
-        return None
-    parsed = datetime.fromisoformat(text)
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

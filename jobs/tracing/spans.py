@@ -1,9 +1,9 @@
 """Traces of a job through API, queue, batch, picture store and webhook; off unless configured.
 
 Owns the few calls that the rest makes, and what they do where there are no traces: nothing. What
-leads from one process to the next is a W3C traceparent, kept with the job. jobs/tracing/otel.py is
-the real thing. Invariant: no span holds a prompt, a key, a URL or a picture; and where traces are
-off, nothing here imports OpenTelemetry.
+leads from one process to the next is a W3C traceparent, kept with the job. jobs/tracing/otel.py
+makes real spans, jobs/tracing/opening.py chooses. Invariant: no span holds a prompt, a key, a URL
+or a picture; nothing here imports OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Literal
-
-from jobs.errors import SettingsError
-from jobs.settings import RoleSettings
 
 Kind = Literal["server", "client", "producer", "consumer", "internal"]
 Value = str | int | float | bool
@@ -68,20 +65,6 @@ class Tracing:
 
 NO_SPAN = Span()
 OFF = Tracing()
-
-
-def open_tracing(settings: RoleSettings, role: str) -> Tracing:
-    """Traces as the settings say. Raises SettingsError where they cannot be."""
-    if settings.otel_endpoint is None:
-        return OFF
-    try:
-        from jobs.tracing.otel import OtelTracing  # noqa: PLC0415 - an extra, imported where it is asked for
-    except ImportError:
-        raise SettingsError(
-            "PRINTWORKS_OTEL_ENDPOINT is set, but OpenTelemetry is not installed: "
-            "install the extra `otel` (pip install '.[otel]'), or unset it"
-        ) from None
-    return OtelTracing(settings.otel_endpoint, role=role, share=settings.otel_share)
 
 
 def traceparent_in(header: str | None) -> str | None:

@@ -21,7 +21,7 @@ from jobs.contract.model_file import load_catalogue
 from jobs.logs import set_up
 from jobs.store import keys
 from jobs.store.connection import connect
-from jobs.tracing.spans import open_tracing
+from jobs.tracing.opening import open_tracing
 from tests.queue.fake_engine import fake_link
 from worker.control.loop import ControlLoop
 from worker.gpu import new_name

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jobs.contract.record import MOVES, RQ_STATUS, QueuePlace, Stage, Status, record_of
+from jobs.contract.record import MOVES, RQ_STATUS, QueuePlace, Stage, Status
 from jobs.contract.request_parts import Output
 from jobs.contract.spec import JobSpec, Priority, Reproducibility
 from jobs.store.keys import READ_FIELDS, HashField
+from jobs.store.record_hash import record_of
 
 SPEC = JobSpec(
     model="demo",

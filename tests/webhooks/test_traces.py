@@ -21,7 +21,8 @@ from pydantic import SecretStr
 from api.settings import ApiSettings
 from jobs.errors import SettingsError
 from jobs.settings import ROOT, RoleSettings
-from jobs.tracing.spans import OFF, open_tracing, traceparent_in
+from jobs.tracing.opening import open_tracing
+from jobs.tracing.spans import OFF, traceparent_in
 from tests.api.serving import as_operator, serving
 from tests.helpers import wait_until
 from tests.queue.making import QUICK
@@ -199,9 +200,9 @@ async def test_configured_and_not_installed_is_told_in_words(monkeypatch: pytest
 
 async def test_off_nothing_of_it_is_loaded(tmp_path: Path):
     code = (
-        "import sys, jobs.tracing.spans, worker.control.loop, worker.courier.process\n"
+        "import sys, jobs.tracing.opening, worker.control.loop, worker.courier.process\n"
         "from jobs.settings import RoleSettings\n"
-        "jobs.tracing.spans.open_tracing(RoleSettings(), 'worker')\n"
+        "jobs.tracing.opening.open_tracing(RoleSettings(), 'worker')\n"
         # its SDK is not ours to keep out: redis-py loads that where it is installed
         "ours = ('opentelemetry.exporter', 'jobs.tracing.otel')\n"
         "sys.exit(any(m.startswith(ours) for m in sys.modules))"

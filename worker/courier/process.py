@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.settings import RoleSettings
 from jobs.store.connection import connect_async
-from jobs.tracing.spans import open_tracing
+from jobs.tracing.opening import open_tracing
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import EndpointMissing, Endpoints
 from jobs.webhooks.outbox import Outbox

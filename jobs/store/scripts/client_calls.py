@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.contract import input_images
-from jobs.contract.record import RQ_STATUS, JobRecord, QueuePlace, Status, record_of
+from jobs.contract.record import RQ_STATUS, JobRecord, QueuePlace, Status
 from jobs.contract.reports import ModelQueue, Page, WorkerReport
 from jobs.errors import JobGone, JobMissing
 from jobs.store import keys
 from jobs.store.keys import READ_FIELDS
+from jobs.store.record_hash import record_of
 from jobs.store.scripts import Call, load, text
 
 LOOK_AT_MOST = 1000  # entries one page of a filtered listing goes through
