@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from api import errors
-from api.edge import openapi
+from api.edge import openapi, problem
 from api.edge.head_requests import HeadRequestMiddleware
+from api.edge.problem import ErrorShapes
 from api.edge.request_edge import RequestEdgeMiddleware
 from api.edge.tracing import TracingMiddleware
 from api.edge.unknown_query import UnknownQueryMiddleware
@@ -67,8 +67,12 @@ TAGS = [
 ]
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
-    """The ASGI app; its lifespan opens and closes everything it needs."""
+# The shapes of errors below the paths of other services' clients; a dialect has a line here.
+SHAPES = ErrorShapes()
+
+
+def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
+    """Return the ASGI app; its lifespan opens and closes everything it needs."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -110,9 +114,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ):
         app.include_router(resource.router)
     app.include_router(operations.scraped)
-    errors.install(app)
+    problem.install(app, shapes)
     openapi.install(app, bodies=(JobRequest, groups.GroupRequest, keys.KeyRequest))
-    app.add_middleware(UnknownQueryMiddleware, document=app.openapi)
+    app.add_middleware(UnknownQueryMiddleware, document=app.openapi, shapes=shapes)
     if settings.origins:
         allow_listed_origins(app, settings)
     if app.state.tracing.on:
@@ -123,6 +127,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         max_body_bytes=settings.max_body_bytes,
         larger_bodies=settings.larger_bodies,
         observe=app.state.metrics.observe,
+        shapes=shapes,
     )
     return app
 

@@ -6,6 +6,7 @@
     │   ├── QueueFull         ours: the queue holds all it may
     │   ├── TenantLimit       theirs: this tenant has all it may have under way
     │   │   └── GroupTooLarge     and this group is more than that: it never fits
+    │   ├── TooManyEndpoints  theirs: this tenant has all the endpoints it may have
     │   └── IdempotencyMismatch   the key was used for another request
     ├── JobMissing            no such job, for this tenant
     │   └── JobGone           there was one: it expired or was deleted
@@ -14,11 +15,19 @@
     ├── StoreUnavailable      Redis is away, frozen or refuses to write
     │   ├── StorageFull       Redis has no memory or disk left to accept anything
     │   └── NotReplicated     it is done, but too few replicas confirmed that they have it
-    ├── BlobsUnavailable      the picture store is away or refuses
+    ├── GroupMissing          no such group, for this tenant
+    ├── KeyMissing            no such API key
+    ├── KeyRotated            the API key has a successor already
+    ├── EndpointMissing       no such webhook endpoint, for this tenant
+    ├── DeliveryMissing       no such webhook delivery, or no more
+    ├── TargetRefused         a URL or host that no webhook may call
+    ├── SealingUnset          no key to encrypt webhook secrets under: no webhooks
+    ├── SealBroken            a kept webhook secret cannot be decrypted
+    ├── BlobsUnavailable      object storage is unavailable, or refuses
     │   └── BlobMissing       it has no such object (any more)
     └── SettingsError         a setting is misspelt, missing or impossible
 
-The class carries the stable `code`; what HTTP makes of it is decided in `api/errors.py`.
+The class carries the stable `code`; its HTTP status is in `api/edge/problem.py`.
 """
 
 from __future__ import annotations
@@ -130,6 +139,68 @@ class NotReplicated(StoreUnavailable):
     """It is done on the primary, and too few replicas have it: a failover may forget it."""
 
     code = "not_replicated"
+
+
+class GroupMissing(PrintworksError):
+    """There is no such group (for this tenant)."""
+
+    code = "group_not_found"
+
+
+class KeyMissing(PrintworksError):
+    """There is no key of that ID."""
+
+    code = "key_not_found"
+
+
+class KeyRotated(PrintworksError):
+    """The key has a successor already: a second one would be a live key that nobody asked for."""
+
+    code = "key_rotated"
+
+    def __init__(self, key_id: str, successor: str | None) -> None:
+        successor = successor or "a later key of the list"
+        super().__init__(
+            f"the key {key_id} was rotated already, and its time is not prolonged; its successor "
+            f"is {successor}: where that one's secret was lost, rotate and then revoke it"
+        )
+
+
+class EndpointMissing(PrintworksError):
+    """There is no such endpoint (for this tenant)."""
+
+    code = "endpoint_not_found"
+
+
+class DeliveryMissing(PrintworksError):
+    """There is no such delivery, or no more."""
+
+    code = "delivery_not_found"
+
+
+class TooManyEndpoints(NotAdmitted):
+    """The tenant has as many endpoints as it may."""
+
+    code = "endpoint_limit"
+    retryable = False
+
+
+class TargetRefused(PrintworksError):
+    """Not a URL or host that we may call. The same words for every inner address."""
+
+    code = "target_refused"
+
+
+class SealingUnset(PrintworksError):
+    """This service has no key to keep secrets under, so it has no webhooks."""
+
+    code = "webhooks_unavailable"
+
+
+class SealBroken(PrintworksError):
+    """A kept secret does not open: another key, or another endpoint's."""
+
+    code = "webhook_secret_unreadable"
 
 
 class BlobsUnavailable(PrintworksError):

@@ -15,8 +15,8 @@ from typing import Any
 
 from api.access.first_key import NoFirstKey, first_key
 from api.settings import ApiSettings
-from jobs.errors import StoreUnavailable
-from jobs.store.api_keys import ApiKey, KeyMissing, KeyRotated, Scope, make_key, open_keystore
+from jobs.errors import KeyMissing, KeyRotated, StoreUnavailable
+from jobs.store.api_keys import ApiKey, Scope, make_key, open_keystore
 
 
 def add_to(commands: Any) -> None:

@@ -21,7 +21,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from api.edge.connections import Connections
-from api.errors import TooManyConnections, problem_response
+from api.edge.problem import problem_response
+from api.errors import TooManyConnections
 
 HEADERS_S = 10.0
 SEND_S = 20.0  # a client on a bad line reads something in that time

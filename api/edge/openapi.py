@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from api.access.keyless import SAFE_METHODS
+from api.edge.problem import MEDIA_TYPE, shown
 from api.errors import (
-    MEDIA_TYPE,
     BodyTimeout,
     Forbidden,
     HeadersTooLarge,
@@ -29,7 +29,6 @@ from api.errors import (
     RateLimited,
     Unauthorized,
     UnsupportedMediaType,
-    shown,
 )
 from jobs.contract.spec import JobRequest
 from jobs.errors import InvalidRequest, PrintworksError, StorageFull, StoreUnavailable

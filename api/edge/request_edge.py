@@ -15,7 +15,8 @@ from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import BadRequest, HeadersTooLarge, HttpError, PayloadTooLarge, problem_response
+from api.edge.problem import ErrorShapes
+from api.errors import BadRequest, HeadersTooLarge, HttpError, PayloadTooLarge
 
 log = logging.getLogger("api.access")
 MAX_HEADER_BYTES = 16_384
@@ -58,11 +59,13 @@ class RequestEdgeMiddleware:
         max_body_bytes: int,
         larger_bodies: Mapping[str, int] = NONE_LARGER,
         observe: Observe = ignore,
+        shapes: ErrorShapes,
     ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.larger_bodies = larger_bodies
         self.observe = observe
+        self.shapes = shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -86,7 +89,7 @@ class RequestEdgeMiddleware:
         try:
             if refused:
                 path = scope["path"]
-                response = problem_response(refused, path=path, request_id=request_id)
+                response = self.shapes.answer(refused, path=path, request_id=request_id)
                 response.headers["connection"] = "close"  # what follows may be its unread body
                 await response(scope, receive, send_marked)
             else:

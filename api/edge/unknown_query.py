@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import problem_response
+from api.edge.problem import ErrorShapes
 from jobs.errors import InvalidRequest, Problem
 
 MOST = 20  # problems told
@@ -26,8 +26,11 @@ Known = list[tuple[re.Pattern[str], dict[str, list[str]]]]  # path; names by met
 class UnknownQueryMiddleware:
     """Answers requests with unknown query parameters itself."""
 
-    def __init__(self, app: ASGIApp, *, document: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, document: Callable[[], dict[str, Any]], shapes: ErrorShapes
+    ) -> None:
         self.app = app
+        self._shapes = shapes
         self._document = document
         self._known: Known | None = None
 
@@ -36,7 +39,7 @@ class UnknownQueryMiddleware:
         if scope["type"] == "http" and scope["query_string"]:
             problems = self._problems(scope)
             if problems:
-                refusal = problem_response(
+                refusal = self._shapes.answer(
                     InvalidRequest(problems),
                     path=scope["path"],
                     request_id=scope.get("request_id", ""),

@@ -32,6 +32,7 @@ from jobs.contract.spec import JobRequest, JobSpec
 from jobs.contract.submission import AdmittedGroup, Group, Idempotency, NewGroup
 from jobs.errors import (
     BlobsUnavailable,
+    GroupMissing,
     IdempotencyMismatch,
     InputMissing,
     InvalidRequest,
@@ -43,7 +44,7 @@ from jobs.errors import (
     TenantLimit,
 )
 from jobs.ids import is_job_id, new_job_id
-from jobs.store.groups import GroupMissing, group_idempotency
+from jobs.store.groups import group_idempotency
 
 router = APIRouter(prefix="/v1/job-groups", tags=["groups"])
 MAX_JOBS = 100

@@ -18,7 +18,8 @@ from api.edge.openapi import json_body, problems
 from api.edge.responses import json_answer
 from api.services.container import ServicesDep
 from api.views.jobs import View
-from jobs.store.api_keys import ApiKey, KeyMissing, KeyRotated, NewKey, Scope, make_key
+from jobs.errors import KeyMissing, KeyRotated
+from jobs.store.api_keys import ApiKey, NewKey, Scope, make_key
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)])
 NO_KEY = problems(KeyMissing)

@@ -38,13 +38,18 @@ from api.views.webhooks import (
     read_as,
 )
 from jobs.contract.request_parts import EventType
-from jobs.errors import InvalidRequest, Problem
+from jobs.errors import (
+    DeliveryMissing,
+    EndpointMissing,
+    InvalidRequest,
+    Problem,
+    SealingUnset,
+    TooManyEndpoints,
+)
 from jobs.ids import new_job_id
 from jobs.store.api_keys import Scope
-from jobs.webhooks.deliveries import DeliveryMissing
-from jobs.webhooks.endpoints import ENDPOINT_ID, Endpoint, EndpointMissing, TooManyEndpoints
+from jobs.webhooks.endpoints import ENDPOINT_ID, Endpoint
 from jobs.webhooks.events import test_body
-from jobs.webhooks.secret_box import SealingUnset
 from jobs.webhooks.service import Webhooks
 
 DELIVERY_ID = re.compile(r"msg_[0-9a-f]{32,40}(-progress)?(-job)?")

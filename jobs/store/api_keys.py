@@ -23,7 +23,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
-from jobs.errors import PrintworksError
+from jobs.errors import KeyMissing, KeyRotated
 from jobs.store import keys
 from jobs.store.connection import connect_async, translated
 from jobs.store.scripts import load
@@ -47,25 +47,6 @@ class Scope(StrEnum):
 
 
 EVERYTHING = frozenset(Scope)
-
-
-class KeyMissing(PrintworksError):
-    """There is no key of that ID."""
-
-    code = "key_not_found"
-
-
-class KeyRotated(PrintworksError):
-    """The key has a successor already: a second one would be a live key that nobody asked for."""
-
-    code = "key_rotated"
-
-    def __init__(self, key: ApiKey) -> None:
-        successor = key.successor or "a later key of the list"
-        super().__init__(
-            f"the key {key.id} was rotated already, and its time is not prolonged; its successor "
-            f"is {successor}: where that one's secret was lost, rotate and then revoke it"
-        )
 
 
 class ApiKey(BaseModel):
@@ -220,7 +201,7 @@ class KeyStore:
             if old is None or not old.live(now):
                 raise KeyMissing(f"there is no live key {key_id}")
             if old.ends_at is not None:
-                raise KeyRotated(old)
+                raise KeyRotated(old.id, old.successor)
             new = make_key(
                 tenant=old.tenant,
                 name=old.name,

@@ -16,15 +16,9 @@ from redis.asyncio import Redis
 from jobs.contract.request_parts import GroupWebhook
 from jobs.contract.spec import JobRequest
 from jobs.contract.submission import Group, Idempotency
-from jobs.errors import PrintworksError
+from jobs.errors import GroupMissing
 from jobs.store import keys
 from jobs.store.connection import translated
-
-
-class GroupMissing(PrintworksError):
-    """There is no such group (for this tenant)."""
-
-    code = "group_not_found"
 
 
 class GroupStore:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
-from jobs.errors import PrintworksError
+from jobs.errors import DeliveryMissing
 from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import KeptSecret, secrets_in
@@ -26,12 +26,6 @@ _LOOKED_AT = 1000
 
 Pool = Literal["proven", "probes"]
 Verdict = Literal["delivered", "failed", "gone"]
-
-
-class DeliveryMissing(PrintworksError):
-    """There is no such delivery, or no more."""
-
-    code = "delivery_not_found"
 
 
 class Attempt(BaseModel):

@@ -17,7 +17,11 @@ from pydantic import BaseModel, ConfigDict
 from redis.asyncio import Redis
 
 from jobs.contract.request_parts import EventType
-from jobs.errors import NotAdmitted, PrintworksError, StoreUnavailable
+from jobs.errors import (
+    EndpointMissing,
+    StoreUnavailable,
+    TooManyEndpoints,
+)
 from jobs.ids import new_job_id
 from jobs.store.connection import translated
 from jobs.webhooks import keys
@@ -31,19 +35,6 @@ MAX_SECRETS = 10  # that sign at once
 OVERLAP_S = 86_400  # an old secret signs beside the new one for a day
 ENDPOINT_ID = re.compile(r"we_[0-9a-f]{32}")
 _TRIES = 5  # two rotations at once: the second sees the first's
-
-
-class EndpointMissing(PrintworksError):
-    """There is no such endpoint (for this tenant)."""
-
-    code = "endpoint_not_found"
-
-
-class TooManyEndpoints(NotAdmitted):
-    """The tenant has as many endpoints as it may."""
-
-    code = "endpoint_limit"
-    retryable = False
 
 
 class KeptSecret(BaseModel):

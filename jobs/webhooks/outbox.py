@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from jobs.contract.request_parts import EventType, GroupWebhook, JobWebhook
+from jobs.errors import TargetRefused
 from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import Endpoint, Endpoints
 from jobs.webhooks.events import Event, body_of
 from jobs.webhooks.lua import script
-from jobs.webhooks.ssrf_guard import EgressRules, TargetRefused, target_of
+from jobs.webhooks.ssrf_guard import EgressRules, target_of
 
 log = logging.getLogger(__name__)
 MOST_AT_ONCE = 100

@@ -15,23 +15,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import SecretStr
 
-from jobs.errors import PrintworksError, SettingsError
+from jobs.errors import SealBroken, SealingUnset, SettingsError
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
 FORM = "v1."
-
-
-class SealBroken(PrintworksError):
-    """A kept secret does not open: another key, or another endpoint's."""
-
-    code = "webhook_secret_unreadable"
-
-
-class SealingUnset(PrintworksError):
-    """This service has no key to keep secrets under, so it has no webhooks."""
-
-    code = "webhooks_unavailable"
 
 
 class SecretBox:

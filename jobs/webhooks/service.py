@@ -11,21 +11,14 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from jobs.contract.request_parts import GroupWebhook
-from jobs.errors import InvalidRequest, Problem
+from jobs.errors import InvalidRequest, Problem, SealingUnset, TargetRefused
 from jobs.settings import RoleSettings
 from jobs.store.connection import connect_async
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox, signer_of
-from jobs.webhooks.secret_box import SealingUnset, SecretBox
-from jobs.webhooks.ssrf_guard import (
-    EgressRules,
-    Resolve,
-    TargetRefused,
-    permitted_addresses,
-    resolver,
-    target_of,
-)
+from jobs.webhooks.secret_box import SecretBox
+from jobs.webhooks.ssrf_guard import EgressRules, Resolve, permitted_addresses, resolver, target_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from jobs.errors import PrintworksError, SettingsError
+from jobs.errors import SettingsError, TargetRefused
 from jobs.settings import RoleSettings
 from jobs.webhooks.addresses import Address, Network, address_of, network_of, permitted
 
@@ -29,12 +29,6 @@ _PLAIN = re.compile(r"[!-\[\]-~]+")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-class TargetRefused(PrintworksError):
-    """Not a URL or host that we may call. The same words for every inner address."""
-
-    code = "target_refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

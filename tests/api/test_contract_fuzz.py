@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from api.app import create_app
 from api.edge.openapi import answer_of
-from api.errors import MEDIA_TYPE
+from api.edge.problem import MEDIA_TYPE
 from api.settings import ApiSettings
 from deploy import servers
 from tests.api.serving import Served, as_operator, serving

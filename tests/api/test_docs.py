@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from api.app import create_app
-from api.errors import TABLE, HttpError, shown
+from api.edge.problem import TABLE, shown
+from api.errors import HttpError
 from api.settings import ApiSettings
 from jobs.errors import PrintworksError
 

@@ -15,17 +15,9 @@ import httpx2
 import pytest
 from redis import Redis
 
+from jobs.errors import KeyMissing, KeyRotated
 from jobs.store import keys
-from jobs.store.api_keys import (
-    ApiKey,
-    KeyMissing,
-    KeyRotated,
-    KeyStore,
-    NewKey,
-    Scope,
-    make_key,
-    open_keystore,
-)
+from jobs.store.api_keys import ApiKey, KeyStore, NewKey, Scope, make_key, open_keystore
 from tests.api.serving import Served
 from tests.helpers import wait_until
 

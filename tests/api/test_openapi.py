@@ -9,7 +9,8 @@ import pytest
 
 from api.app import create_app
 from api.edge.openapi import answer_of
-from api.errors import TABLE, HttpError, shown
+from api.edge.problem import TABLE, shown
+from api.errors import HttpError
 from api.settings import ApiSettings
 from jobs.contract.spec import JobRequest
 

@@ -18,17 +18,10 @@ from typing import Any
 import pytest
 from AntiSSRF.ipaddress_ranges import IPAddressRanges
 
-from jobs.errors import SettingsError
+from jobs.errors import SettingsError, TargetRefused
 from jobs.settings import RoleSettings
 from jobs.webhooks.addresses import address_of, network_of, permitted, public
-from jobs.webhooks.ssrf_guard import (
-    EgressRules,
-    TargetRefused,
-    _own,
-    permitted_addresses,
-    resolver,
-    target_of,
-)
+from jobs.webhooks.ssrf_guard import EgressRules, _own, permitted_addresses, resolver, target_of
 from tests.webhooks.address_table import LITERALS, NOT_PUBLIC, PUBLIC, URLS
 from tests.webhooks.names import NameServer
 from tests.webhooks.receivers import Answering, Receiver

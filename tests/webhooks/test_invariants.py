@@ -11,8 +11,9 @@ from collections import Counter
 import pytest
 from redis import Redis
 
+from jobs.errors import EndpointMissing
 from jobs.webhooks.deliveries import LEASE_S, Attempt, Claimed
-from jobs.webhooks.endpoints import Endpoint, EndpointMissing
+from jobs.webhooks.endpoints import Endpoint
 from jobs.webhooks.lua import AT_ONCE, AT_ONCE_PROBING
 from tests.webhooks.desk import Desk
 

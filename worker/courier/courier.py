@@ -15,13 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobs.contract.request_parts import EventType
-from jobs.errors import StoreUnavailable
+from jobs.errors import SealBroken, StoreUnavailable
 from jobs.tracing.spans import OFF, Tracing
 from jobs.webhooks.deliveries import LEASE_S, Attempt, Claimed, Deliveries, Pool, Verdict
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import MOST_AT_ONCE, Outbox
 from jobs.webhooks.retry_schedule import retry_after_s, wait_s
-from jobs.webhooks.secret_box import SealBroken
 from worker.courier.http_sender import Outcome, WebhookRequest, WebhookResponse, WebhookSender
 
 log = logging.getLogger(__name__)

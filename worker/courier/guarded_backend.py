@@ -12,7 +12,8 @@ from typing import Any, NoReturn, cast
 
 import httpcore2
 
-from jobs.webhooks.ssrf_guard import EgressRules, Resolve, TargetRefused, permitted_addresses
+from jobs.errors import TargetRefused
+from jobs.webhooks.ssrf_guard import EgressRules, Resolve, permitted_addresses
 
 MOST_ADDRESSES = 4  # tried in turn; a name with a hundred answers must not buy a hundred connects
 

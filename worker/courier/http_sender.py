@@ -16,8 +16,9 @@ from enum import StrEnum
 
 import httpcore2
 
+from jobs.errors import TargetRefused
 from jobs.webhooks.signing import signed_headers
-from jobs.webhooks.ssrf_guard import EgressRules, Resolve, Target, TargetRefused, target_of
+from jobs.webhooks.ssrf_guard import EgressRules, Resolve, Target, target_of
 from worker.courier.guarded_backend import GuardedBackend
 
 SHOWN_BYTES = 1024  # of an answer, in the delivery log

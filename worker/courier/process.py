@@ -12,14 +12,14 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 
-from jobs.errors import SettingsError, StoreUnavailable
+from jobs.errors import EndpointMissing, SealBroken, SettingsError, StoreUnavailable
 from jobs.settings import RoleSettings
 from jobs.store.connection import connect_async
 from jobs.tracing.opening import open_tracing
 from jobs.webhooks.deliveries import Deliveries
-from jobs.webhooks.endpoints import EndpointMissing, Endpoints
+from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox
-from jobs.webhooks.secret_box import SealBroken, SecretBox
+from jobs.webhooks.secret_box import SecretBox
 from jobs.webhooks.ssrf_guard import EgressRules, resolver
 from worker.courier.courier import AWAY_S, SLOTS, Courier, Stores
 from worker.courier.http_sender import open_sender

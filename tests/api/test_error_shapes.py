@@ -1,0 +1,63 @@
+"""Errors have the shape of the router below whose path they happen, whoever refuses."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from fastapi import Response
+
+from api.app import create_app
+from api.edge.problem import ErrorShapes
+from api.settings import ApiSettings
+from jobs.errors import PrintworksError, QueueFull
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def other(error: PrintworksError, *, path: str, request_id: str) -> Response:
+    """An error as clients of another service expect it."""
+    del path
+    return Response(f"{error.code} {request_id}", status_code=418, media_type="text/plain")
+
+
+@pytest.fixture
+def client() -> httpx2.AsyncClient:
+    app = create_app(ApiSettings(), ErrorShapes({"/other/": other}))
+
+    @app.get("/other/full")
+    async def full() -> None:
+        raise QueueFull("no room")
+
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "code"),
+    [
+        ("GET", "/other/full", {}, "queue_full"),  # a route's own error
+        ("GET", "/other/nowhere", {}, "not_found"),  # no route
+        ("POST", "/other/full", {}, "method_not_allowed"),
+        ("GET", "/other/full?odd=1", {}, "invalid_request"),  # a parameter that it has not
+        ("POST", "/other/full", {"content-length": "99999999"}, "payload_too_large"),  # the edge
+    ],
+)
+async def test_an_error_has_the_shape_of_its_router_whoever_refuses(
+    client: httpx2.AsyncClient, method: str, path: str, headers: dict[str, str], code: str
+):
+    answer = await client.request(method, path, headers=headers | {"x-request-id": "mine"})
+
+    assert (answer.status_code, answer.text) == (418, f"{code} mine")
+    assert answer.headers["x-request-id"] == "mine"
+
+
+async def test_elsewhere_it_is_problem_json(client: httpx2.AsyncClient):
+    answer = await client.get("/nowhere")
+
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "not_found"
