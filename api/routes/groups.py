@@ -16,14 +16,15 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from api.access.auth import Caller, Reader, Writer
-from api.access.request_body import base_url, parsed, read_body, strict_json
+from api.access.request_body import base_url, parsed, read_body
 from api.edge.openapi import json_body, problems
 from api.edge.responses import json_answer
+from api.edge.strict_json import strict_json
 from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
-from api.routes.jobs import spec_of
 from api.services.container import Services, ServicesDep
 from api.submission.admission import Sending, sent
 from api.submission.idempotency import IdempotencyKey, key_of
+from api.submission.submit import spec_of
 from api.views.jobs import Job, View, job_of
 from jobs.contract.parsing import parse_request, problems_of
 from jobs.contract.record import JobRecord, Status

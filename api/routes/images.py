@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import AsyncGenerator
 from typing import Annotated, Literal
 
 import anyio.to_thread
@@ -21,6 +20,7 @@ from api.access.request_body import JobId
 from api.edge.openapi import problems
 from api.edge.responses import etag_matches
 from api.errors import ImageMissing, RangeNotSatisfiable, TooManyDownloads
+from api.services.blob_streaming import CACHING, byte_range, chunks_of, close_blob, open_blob
 from api.services.container import Services, ServicesDep
 from jobs.blobs.s3 import BlobStream
 from jobs.contract.record import Image, JobRecord
@@ -30,10 +30,7 @@ from jobs.errors import BlobsUnavailable, JobGone, JobMissing
 router = APIRouter(prefix="/v1/jobs/{job_id}/images", tags=["images"])
 EXTENSIONS = {form.content_type: form.extensions for form in FORMATS.values()}
 PRESIGNED_S = 600
-# A picture never changes while it is there, but it can be deleted: only its owner may keep it.
-CACHING = "private, max-age=3600"
 _NAME = re.compile(r"(\d{1,3})(?:\.([a-z]{1,5}))?")
-_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _PICTURE = {"content": dict.fromkeys(EXTENSIONS, _BYTES)}
 ANSWERS = {
@@ -61,14 +58,16 @@ async def get_image(
         return await _redirect(services, found, file_name(job_id, found))
     services.downloads.check_room(caller.tenant)
     span = byte_range(request.headers.get("range"), found.bytes)
-    stream = await _open(services, found, span)
+    stream = await open_blob(services, found, span)
     if_range = request.headers.get("if-range")
     if span and if_range and if_range != stream.etag:
-        await _close(services, stream)  # another picture than the client has a part of: all of it
-        span, stream = None, await _open(services, found, None)
+        await close_blob(
+            services, stream
+        )  # another picture than the client has a part of: all of it
+        span, stream = None, await open_blob(services, found, None)
     headers = _headers(job_id, found, stream)
     if etag_matches(request.headers.get("if-none-match"), stream.etag):
-        await _close(services, stream)
+        await close_blob(services, stream)
         return Response(status_code=304, headers=headers)
     headers["content-length"] = str(stream.length)
     if stream.content_range:
@@ -95,8 +94,8 @@ async def head_image(
     found = find_image(record, image)
     if redirect:
         return await _redirect(services, found, file_name(job_id, found), method="HEAD")
-    stream = await _open(services, found, None)
-    await _close(services, stream)
+    stream = await open_blob(services, found, None)
+    await close_blob(services, stream)
     headers = _headers(job_id, found, stream) | {"content-length": str(stream.length)}
     return Response(media_type=found.content_type, headers=headers)
 
@@ -113,22 +112,6 @@ def find_image(record: JobRecord, name: str) -> Image:
     if match[2] and match[2] not in EXTENSIONS.get(found.content_type, ()):
         raise ImageMissing(f"this picture is {found.content_type}")
     return found
-
-
-def byte_range(header: str | None, total_bytes: int) -> str | None:
-    """The Range header as S3 takes it; None for the whole. Raises RangeNotSatisfiable.
-
-    A header with several ranges, or in another unit, may be ignored (RFC 9110 14.2), and is.
-    """
-    match = _RANGE.fullmatch((header or "").replace(" ", ""))
-    if not match or match[1] == match[2] == "":
-        return None
-    first, last = match[1], match[2]
-    if (first and int(first) >= total_bytes) or (not first and int(last) == 0):
-        raise RangeNotSatisfiable(total_bytes)
-    if first and last and int(last) < int(first):
-        return None  # not a range at all: as if it were not there
-    return f"bytes={first}-{last}"
 
 
 def file_name(job_id: str, image: Image) -> str:
@@ -159,28 +142,3 @@ def _headers(job_id: str, image: Image, stream: BlobStream) -> dict[str, str]:
         "cache-control": CACHING,
         "content-disposition": f'inline; filename="{file_name(job_id, image)}"',
     }
-
-
-async def _open(services: Services, image: Image, span: str | None) -> BlobStream:
-    return await anyio.to_thread.run_sync(
-        services.blobs.open, image.key, span, limiter=services.blob_threads
-    )
-
-
-async def _close(services: Services, stream: BlobStream) -> None:
-    await anyio.to_thread.run_sync(stream.close, limiter=services.blob_threads)
-
-
-async def chunks_of(
-    services: Services, stream: BlobStream, *, tenant: str
-) -> AsyncGenerator[bytes]:
-    """The stream, each read in a thread; counted, and closed whatever happens to the client."""
-    chunks = stream.chunks()
-    try:
-        with services.downloads.counted(tenant):
-            while chunk := await anyio.to_thread.run_sync(
-                next, chunks, b"", limiter=services.blob_threads
-            ):
-                yield chunk
-    finally:
-        stream.close()

@@ -19,7 +19,7 @@ from api.access.request_body import base_url, media_type
 from api.edge.openapi import problems
 from api.edge.responses import etag_matches, json_answer
 from api.errors import IntakeBusy, TooManyDownloads, UnsupportedMediaType
-from api.routes.images import CACHING, chunks_of
+from api.services.blob_streaming import CACHING, chunks_of
 from api.services.container import Services, ServicesDep
 from api.uploads.forms import FormFile
 from api.uploads.large_bodies import Whole

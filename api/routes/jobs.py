@@ -7,82 +7,35 @@ is asked is validated and priced here, without torch. Must not know Redis.
 from __future__ import annotations
 
 import logging
-import secrets
 from typing import Annotated
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
-from api.access.auth import Caller, Reader, Writer
-from api.access.request_body import JobId, Prefer, Wait, base_url, read_request, wait_left, wait_of
+from api.access.auth import Reader, Writer
+from api.access.request_body import JobId, Prefer, Wait, base_url, read_request, wait_of
 from api.edge.openapi import JOB_REQUEST_BODY, problems
 from api.edge.responses import json_answer, pace, tagged_answer
-from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
 from api.services.container import Services, ServicesDep, services_of
-from api.submission.admission import Sending, sent
-from api.submission.idempotency import IdempotencyKey, idempotency_of, key_of, replay_headers
+from api.submission.idempotency import IdempotencyKey, key_of
+from api.submission.submit import REFUSALS, admit, resolved_spec, respond, spec_of
 from api.views.jobs import Job, JobPage, Quote, job_of, page_of, quote_of, resolved_of
 from jobs.contract.record import JobRecord, Status
-from jobs.contract.resolve import resolve
 from jobs.contract.spec import JobRequest, JobSpec
-from jobs.contract.submission import Admitted
 from jobs.errors import (
-    BlobsUnavailable,
-    IdempotencyMismatch,
     InputGone,
     InputMissing,
-    InvalidRequest,
     JobGone,
     JobMissing,
     NotReplicated,
-    QueueFull,
-    TenantLimit,
 )
 from jobs.ids import JOB_ID
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-REFUSALS = problems(
-    InvalidIdempotencyKey,
-    InvalidRequest,
-    PromptBlocked,
-    IdempotencyMismatch,
-    JobGone,  # a replay whose job is gone
-    TenantLimit,
-    QueueFull,
-    NotReplicated,
-    InputMissing,
-    JobMissing,  # an earlier job whose image was to be begun with
-    ImageMissing,
-    IntakeBusy,
-    BlobsUnavailable,
-)
 CURSOR = f"^{JOB_ID.pattern}$"
 NO_JOB = problems(JobMissing, JobGone)
 NO_JOB_OR_COPY = problems(JobMissing, JobGone, NotReplicated)
-
-
-def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
-    """What `request` comes to. The seed is drawn here, so that a second sending changes nothing."""
-    spec = resolve(
-        request,
-        services.catalogue,
-        draw_seed=lambda: secrets.randbelow(2**32),
-        default_retention_s=services.settings.retention_s,
-    )
-    try:
-        services.policy.check(
-            spec.prompt
-        )  # last: its work is bounded by the model's longest prompt
-    except PromptBlocked as blocked:
-        services.metrics.admitted(blocked.code)
-        raise
-    return spec
-
-
-async def spec_of(asked: JobRequest, services: Services, caller: Caller) -> JobSpec:
-    """What `asked` comes to, its pictures of the job's own size."""
-    return await services.intake.fitted(resolved_spec(asked, services), tenant=caller.tenant)
 
 
 @router.post(
@@ -117,48 +70,7 @@ async def send_job(
             await services.intake.find(an_id, tenant=caller.tenant)
         return json_answer(await _quote(services, spec))
     admitted = await admit(services, caller, spec, asked, key=key)
-    return await answer_sent(request, caller, admitted, wait_s=wait_s, keyed=key is not None)
-
-
-async def admit(
-    services: Services,
-    caller: Caller,
-    spec: JobSpec,
-    asked: JobRequest,
-    *,
-    key: tuple[str, str] | None,
-) -> Admitted:
-    """Have `spec` admitted for the caller, once for each idempotency key."""
-    idempotency = idempotency_of(key, caller.tenant, asked)
-    job = Sending.of(services, spec, caller)
-    with sent(services, caller, [job]) as told:
-        admitted = await services.store.admit(
-            spec,
-            tenant=caller.tenant,
-            job_id=job.new.id,
-            idempotency=idempotency,
-            limits=caller.limits(services.settings),
-            sender=job.new.sender,
-        )
-        told([admitted.record], replayed=admitted.replayed)
-    return admitted
-
-
-async def answer_sent(
-    request: Request, caller: Caller, admitted: Admitted, *, wait_s: int, keyed: bool
-) -> Response:
-    """Wait if asked to, then say what became of the job: 200 if it is done, else 202."""
-    record = admitted.record
-    headers = replay_headers(record, replayed=admitted.replayed) if keyed else {}
-    if wait_s:
-        wait_s = wait_left(request, wait_s)
-        following = services_of(request).following
-        record = await following.until_final(record, wait_s, key_id=caller.key_id)
-        headers["preference-applied"] = f"wait={wait_s}"
-    job = job_of(record, base_url(request))
-    headers |= {"location": job.urls.self, **pace(job)}
-    done = "preference-applied" in headers and job.status.final
-    return json_answer(job, status=200 if done else 202, headers=headers)
+    return await respond(request, caller, admitted, wait_s=wait_s, keyed=key is not None)
 
 
 async def _quote(services: Services, spec: JobSpec) -> Quote:
@@ -249,7 +161,7 @@ async def rerun_job(
         admitted = await admit(services, caller, spec, asked, key=key)
     except InputMissing:
         raise InputGone("the picture that this job began with was erased") from None
-    return await answer_sent(request, caller, admitted, wait_s=wait_s, keyed=key is not None)
+    return await respond(request, caller, admitted, wait_s=wait_s, keyed=key is not None)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=NO_JOB_OR_COPY)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from api.access.request_body import strict_json
+from api.edge.strict_json import strict_json
 from api.views.jobs import View
 from jobs.contract.parsing import problems_of
 from jobs.contract.request_parts import SUBSCRIBABLE, EventType, Frozen, SubscribableEvent

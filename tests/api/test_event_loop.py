@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from api.access.request_body import strict_json
+from api.edge.strict_json import strict_json
 from api.services.prompt_policy import normal_form
 from api.uploads.large_bodies import PictureCutter
 from jobs.errors import InvalidRequest

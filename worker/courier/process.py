@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 
 from jobs.errors import EndpointMissing, SealBroken, SettingsError, StoreUnavailable
 from jobs.settings import RoleSettings
 from jobs.store.connection import connect_async
 from jobs.tracing.opening import open_tracing
+from jobs.version import own_version
 from jobs.webhooks.deliveries import Deliveries
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.outbox import Outbox
@@ -51,7 +51,7 @@ async def _run(settings: RoleSettings, stop: Stop) -> None:
     with ThreadPoolExecutor(2 * SLOTS, thread_name_prefix="dns") as threads:
         async with (
             contextlib.aclosing(connect_async(settings.redis_url)) as redis,
-            open_sender(egress, resolver(threads), agent=f"Printworks/{_version()}") as sender,
+            open_sender(egress, resolver(threads), agent=f"Printworks/{own_version()}") as sender,
         ):
             endpoints = Endpoints(redis, sealing)
             stores = Stores(
@@ -89,10 +89,3 @@ async def reseal(endpoints: Endpoints, stopping: asyncio.Event) -> None:
             if changed:
                 log.info("courier.resealed", extra={"endpoints": changed})
             return
-
-
-def _version() -> str:
-    try:
-        return version("printworks-service")
-    except PackageNotFoundError:
-        return "0"
