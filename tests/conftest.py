@@ -21,7 +21,7 @@ from redis import Redis
 
 from deploy import servers
 from deploy.service import Service
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.settings import RoleSettings
 from tests.helpers import LEFT_OUT, keys_without_ttl, tool_missing
 from tests.stores import Store, endpoint_of, moto_refusing, moto_service
@@ -135,7 +135,7 @@ def moto_settings(moto_server: Service) -> dict[str, str]:
         "s3_access_key": "AKIAIOSFODNN7EXAMPLE",
         "s3_secret_key": "tests-secret",
     }
-    Blobs(RoleSettings.model_validate(settings)).ensure_bucket()
+    S3Blobs(RoleSettings.model_validate(settings)).ensure_bucket()
     return settings
 
 
@@ -202,9 +202,9 @@ def settings(redis_url: str, s3_settings: dict[str, str]) -> RoleSettings:
 
 
 @pytest.fixture(scope="session")
-def blobs(s3_settings: dict[str, str]) -> Blobs:
+def blobs(s3_settings: dict[str, str]) -> S3Blobs:
     """The picture store of this process."""
-    return Blobs(RoleSettings.model_validate(s3_settings))
+    return S3Blobs(RoleSettings.model_validate(s3_settings))
 
 
 @pytest.fixture(scope="session")

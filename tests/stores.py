@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from deploy.service import Service, free_port
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.settings import RoleSettings
 
 # moto asks for keys only after the first requests; `inf`: never, which is its default
@@ -41,9 +41,9 @@ class Store:
     refusing_keys: Callable[[], AbstractContextManager[None]]  # a context in which it looks at keys
 
     @functools.cached_property
-    def blobs(self) -> Blobs:
+    def blobs(self) -> S3Blobs:
         """Its bucket."""
-        return Blobs(self.with_())
+        return S3Blobs(self.with_())
 
     def with_(self, **other: str) -> RoleSettings:
         """Its settings, with these in place of its own."""

@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs import open_blobs
 from jobs.contract.model_file import Catalogue, load_catalogue
 from jobs.errors import StoreUnavailable
 from jobs.store import keys
@@ -58,7 +58,7 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
         lease_s=settings.lease_s,
         replicas=settings.replicas,
     )
-    blobs = Blobs(settings)
+    blobs = open_blobs(settings)
     finishing = Finishing(
         blobs,
         threads=settings.finish_threads,

@@ -12,11 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from redis import Redis
-from rq.queue import Queue
-from rq.serializers import JSONSerializer
-from rq.worker_registration import clean_worker_registry
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs import BlobStore, open_blobs
 from jobs.contract.input_images import input_blob_key
 from jobs.contract.model_file import load_catalogue
 from jobs.errors import StoreUnavailable
@@ -26,6 +23,7 @@ from jobs.store.job_store import JobStore
 from jobs.store.scripts import erase_calls, input_calls, worker_calls
 from jobs.store.scripts.erase_calls import Kind
 from worker.main import Stop
+from worker.rq_bridge import forget_dead_workers
 from worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -37,7 +35,7 @@ SWEEP_S = 5.0  # what RQ's own tools left is put right within 10 s
 class Janitor:
     """One look after the other; `tick` does what is due."""
 
-    def __init__(self, settings: WorkerSettings, *, redis: Redis, blobs: Blobs) -> None:
+    def __init__(self, settings: WorkerSettings, *, redis: Redis, blobs: BlobStore) -> None:
         self._models = [m.id for m in load_catalogue(settings.models_file).models]
         self._queues = [q for model in self._models for q in keys.queue_names(model)]
         self._lease_s = settings.lease_s
@@ -139,13 +137,12 @@ class Janitor:
             self._store.run(worker_calls.sweep(model))
         with translated():
             for name in self._queues:
-                queue = Queue(name, connection=self._redis, serializer=JSONSerializer)
-                clean_worker_registry(queue)
+                forget_dead_workers(self._redis, name)
 
 
 def run(settings: WorkerSettings, stop: Stop) -> None:
     """Look after everything until stopped."""
     with connect(settings.redis_url) as redis:
-        janitor = Janitor(settings, redis=redis, blobs=Blobs(settings))
+        janitor = Janitor(settings, redis=redis, blobs=open_blobs(settings))
         while not stop.wait(min(0.2, settings.reap_s)):
             janitor.tick(time.monotonic())

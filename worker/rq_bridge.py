@@ -278,3 +278,9 @@ def spec_in(claimed: Claimed, connection: Redis) -> JobSpec | None:
         log.warning("job.forged", extra={"job_id": job_id, "reason": "not our function"})
         return None
     return spec
+
+
+def forget_dead_workers(redis: Redis, queue: str) -> None:
+    """Take workers that are gone out of RQ's registry of a queue."""
+    found = Queue(queue, connection=redis, serializer=JSONSerializer)
+    worker_registration.clean_worker_registry(found)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import anyio
 import anyio.to_thread
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs import BlobStore
 from jobs.contract.reports import WorkerReport
 from jobs.errors import BlobsUnavailable, SettingsError, StoreUnavailable
 from jobs.store.job_store import AsyncJobStore
@@ -38,7 +38,7 @@ class Readiness:
     def __init__(
         self,
         store: AsyncJobStore,
-        blobs: Blobs,
+        blobs: BlobStore,
         threads: anyio.CapacityLimiter,
         *,
         waived: Collection[str] = (),

@@ -22,7 +22,7 @@ from api.edge.responses import etag_matches
 from api.errors import ImageMissing, RangeNotSatisfiable, TooManyDownloads
 from api.services.blob_streaming import CACHING, byte_range, chunks_of, close_blob, open_blob
 from api.services.container import Services, ServicesDep
-from jobs.blobs.s3 import BlobStream
+from jobs.blobs import BlobStream
 from jobs.contract.record import Image, JobRecord
 from jobs.contract.request_parts import FORMATS
 from jobs.errors import BlobsUnavailable, JobGone, JobMissing

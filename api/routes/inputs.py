@@ -24,7 +24,7 @@ from api.services.container import Services, ServicesDep
 from api.uploads.forms import FormFile
 from api.uploads.large_bodies import Whole
 from api.views.jobs import InputView, input_of
-from jobs.blobs.s3 import BlobStream
+from jobs.blobs import BlobStream
 from jobs.contract.input_images import CONTENT_TYPE, Input, input_blob_key, is_input_id
 from jobs.errors import BlobsUnavailable, InputMissing, InvalidRequest
 

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from api.errors import RangeNotSatisfiable
 from api.services.container import Services
-from jobs.blobs.s3 import BlobStream
+from jobs.blobs import BlobStream
 from jobs.contract.record import Image
 
 # A picture never changes while it is there, but it can be deleted: only its owner may keep it.

@@ -23,7 +23,7 @@ from api.services.job_followers import JobFollowers
 from api.services.prompt_policy import Policy
 from api.settings import ApiSettings
 from api.uploads.uploads import ImageUploads, open_intake
-from jobs.blobs.s3 import Blobs
+from jobs.blobs import BlobStore, open_blobs
 from jobs.contract.model_file import Catalogue, load_catalogue
 from jobs.errors import SettingsError, StoreUnavailable
 from jobs.store.api_keys import KeyStore, open_redis
@@ -47,7 +47,7 @@ class Services:
     settings: ApiSettings
     catalogue: Catalogue
     store: AsyncJobStore
-    blobs: Blobs
+    blobs: BlobStore
     blob_threads: anyio.CapacityLimiter
     parsers: anyio.CapacityLimiter
     keys: KeyStore
@@ -75,7 +75,7 @@ async def open_services(
         redis = await stack.enter_async_context(open_redis(settings.redis_url))
         keys = KeyStore(redis)
         await check_before_start(settings, store, keys)
-        blobs = await asyncio.to_thread(Blobs, settings)
+        blobs = await asyncio.to_thread(open_blobs, settings)
         blob_threads = anyio.CapacityLimiter(BLOB_THREADS)
         following = JobFollowers(
             store,

@@ -21,7 +21,7 @@ from api.errors import ImageMissing
 from api.settings import ApiSettings
 from api.uploads.decoder_pool import Bytes, Decoders, Pixels, Undecodable
 from api.uploads.large_bodies import LargeBodySlots
-from jobs.blobs.s3 import Blobs
+from jobs.blobs import BlobStore
 from jobs.contract.input_images import CONTENT_TYPE, Input, input_blob_key, size_of
 from jobs.contract.request_parts import Picture
 from jobs.contract.spec import JobRequest, JobSpec
@@ -41,7 +41,7 @@ class ImageUploads:
         self,
         settings: ApiSettings,
         store: AsyncJobStore,
-        blobs: Blobs,
+        blobs: BlobStore,
         threads: anyio.CapacityLimiter,
         decoders: Decoders,
     ) -> None:
@@ -226,7 +226,7 @@ def _check_used(asked: JobRequest, cut: Mapping[str, Bytes]) -> None:
 
 @asynccontextmanager
 async def open_intake(
-    settings: ApiSettings, store: AsyncJobStore, blobs: Blobs, threads: anyio.CapacityLimiter
+    settings: ApiSettings, store: AsyncJobStore, blobs: BlobStore, threads: anyio.CapacityLimiter
 ) -> AsyncGenerator[ImageUploads]:
     """The intake, until the block ends; no decoder is started before one is needed."""
     async with Decoders(max_pixels=settings.max_input_pixels) as decoders:

@@ -41,7 +41,7 @@ _CONFIG = Config(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlobStream:
+class S3Stream:
     """An object, or a range of it, being read. Iterate `chunks` to the end, or `close`."""
 
     content_type: str
@@ -63,7 +63,7 @@ class BlobStream:
         self.body.close()
 
 
-class Blobs:
+class S3Blobs:
     """One bucket. Thread-safe, as boto3's clients are; every call blocks."""
 
     def __init__(self, settings: RoleSettings) -> None:
@@ -95,12 +95,12 @@ class Blobs:
         if not etag or (etag != md5.hexdigest() and not self._is_stored(key, data)):
             raise BlobsUnavailable(f"the picture store has stored other bytes of {key}")
 
-    def open(self, key: str, byte_range: str | None = None) -> BlobStream:
+    def open(self, key: str, byte_range: str | None = None) -> S3Stream:
         """Read an object, or `byte_range` of it (an HTTP Range value, such as bytes=0-99)."""
         extra = {"Range": byte_range} if byte_range else {}
         with translated():
             got = self._client.get_object(Bucket=self.bucket, Key=key, **extra)
-        return BlobStream(
+        return S3Stream(
             content_type=got.get("ContentType", "application/octet-stream"),
             etag=got["ETag"],
             length=got["ContentLength"],

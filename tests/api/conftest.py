@@ -9,7 +9,7 @@ import pytest
 
 from api.settings import ApiSettings
 from deploy import servers
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from tests.api.hand_worker import HandWorker
 from tests.api.serving import Served, as_operator, serving
 
@@ -47,7 +47,7 @@ def operator(served: Served, redis_url: str) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture
-def worker(redis_url: str, blobs: Blobs) -> Iterator[HandWorker]:
+def worker(redis_url: str, blobs: S3Blobs) -> Iterator[HandWorker]:
     """A worker that does what the test says."""
     hand = HandWorker(redis_url, blobs)
     yield hand

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.record import Image, JobError
 from jobs.contract.reports import ModelPace, WorkerReport
 from jobs.contract.request_parts import FORMATS
@@ -27,7 +27,7 @@ KINDS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 class HandWorker:
     """Claims, tells, finishes and fails jobs of one model, when told."""
 
-    def __init__(self, redis_url: str, blobs: Blobs, *, model: str = "demo") -> None:
+    def __init__(self, redis_url: str, blobs: S3Blobs, *, model: str = "demo") -> None:
         self.store = JobStore(redis_url)
         self.blobs = blobs
         self.model = model

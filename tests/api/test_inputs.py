@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from jobs.blobs.s3 import BlobMissing, Blobs
+from jobs.blobs.s3 import BlobMissing, S3Blobs
 from jobs.contract.input_images import input_id
 from tests.api.hand_worker import HandWorker
 from tests.api.hostile_pictures import a_picture, encoded
@@ -212,7 +212,7 @@ def test_head_says_what_get_would_of_an_inputs_pixels(api: httpx2.Client):
 
 
 @pytest.fixture
-def janitor(redis: Redis, redis_url: str, s3_settings: dict[str, str], blobs: Blobs) -> Janitor:
+def janitor(redis: Redis, redis_url: str, s3_settings: dict[str, str], blobs: S3Blobs) -> Janitor:
     settings = WorkerSettings.model_validate({"redis_url": redis_url, **s3_settings})
     return Janitor(settings, redis=redis, blobs=blobs)
 
@@ -225,7 +225,7 @@ def blob_names(redis: Redis, an_id: str) -> list[str]:
 
 @pytest.mark.parametrize("harm", ["lost", "cut short"])
 def test_a14_a_picture_whose_object_was_lost_is_stored_again_when_it_is_sent_again(
-    api: httpx2.Client, redis: Redis, blobs: Blobs, harm: str
+    api: httpx2.Client, redis: Redis, blobs: S3Blobs, harm: str
 ):
     picture = a_picture(64, 64)
     view = sent(api, picture)
@@ -251,7 +251,7 @@ def end_upload(redis: Redis, an_id: str) -> None:
         redis.zadd("pw:inputs", {member: 1})
 
 
-def is_stored(blobs: Blobs, key: str) -> bool:
+def is_stored(blobs: S3Blobs, key: str) -> bool:
     try:
         blobs.open(key).close()
     except BlobMissing:
@@ -260,7 +260,7 @@ def is_stored(blobs: Blobs, key: str) -> bool:
 
 
 def test_an_upload_that_no_job_begins_with_is_erased(
-    api: httpx2.Client, redis: Redis, blobs: Blobs, janitor: Janitor
+    api: httpx2.Client, redis: Redis, blobs: S3Blobs, janitor: Janitor
 ):
     view = sent(api, a_picture(64, 64))
     (key,) = blob_names(redis, view["id"])
@@ -277,7 +277,7 @@ def test_an_upload_that_no_job_begins_with_is_erased(
 
 
 def test_a_job_holds_its_input_until_its_record_goes(
-    api: httpx2.Client, redis: Redis, blobs: Blobs, janitor: Janitor, worker: HandWorker
+    api: httpx2.Client, redis: Redis, blobs: S3Blobs, janitor: Janitor, worker: HandWorker
 ):
     view = sent(api, a_picture(64, 64))
     job = ask(api, image={"input": view["id"]}, retention_s=60).json()
@@ -298,7 +298,7 @@ def test_a_job_holds_its_input_until_its_record_goes(
 
 
 def test_deleting_a_job_erases_what_came_with_it_and_no_other_job_needs(
-    api: httpx2.Client, redis: Redis, blobs: Blobs, worker: HandWorker
+    api: httpx2.Client, redis: Redis, blobs: S3Blobs, worker: HandWorker
 ):
     jobs = [ask(api, image=uri(encoded(a_picture(64, 64)))).json() for _ in range(2)]
     an_id = jobs[0]["resolved"]["image"]["input"]
@@ -313,7 +313,7 @@ def test_deleting_a_job_erases_what_came_with_it_and_no_other_job_needs(
     assert not redis.exists(f"pw:input:default/{an_id}")
 
 
-def test_an_erased_input_is_gone_for_all(api: httpx2.Client, redis: Redis, blobs: Blobs):
+def test_an_erased_input_is_gone_for_all(api: httpx2.Client, redis: Redis, blobs: S3Blobs):
     view = sent(api, a_picture(64, 64))
     job = ask(api, image={"input": view["id"]}).json()
     (key,) = blob_names(redis, view["id"])
@@ -332,7 +332,9 @@ def test_an_erased_input_is_gone_for_all(api: httpx2.Client, redis: Redis, blobs
     assert blob_names(redis, view["id"])[-1] != key
 
 
-def test_bytes_that_were_never_registered_are_erased(redis: Redis, blobs: Blobs, janitor: Janitor):
+def test_bytes_that_were_never_registered_are_erased(
+    redis: Redis, blobs: S3Blobs, janitor: Janitor
+):
     member = "default/8x8-" + "1" * 64 + "/abcd"  # the API died between storing and registering
     blobs.put(f"inputs/{member}.png", b"x", "image/png")
     redis.zadd("pw:inputs", {member: 1})

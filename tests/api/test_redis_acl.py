@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from api.settings import ApiSettings
 from deploy import servers
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from tests.api.serving import as_operator, serving
 from tests.helpers import wait_until
 from tests.queue.making import QUICK
@@ -96,7 +96,7 @@ def test_t61_every_role_does_its_work_and_nothing_was_refused(
         assert worker.wait(20) == 0
     janitor = WorkerSettings.load(environ)
     with Redis.from_url(urls["printworks-worker"]) as as_worker:
-        Janitor(janitor, redis=as_worker, blobs=Blobs(janitor)).tick(time.monotonic())
+        Janitor(janitor, redis=as_worker, blobs=S3Blobs(janitor)).tick(time.monotonic())
 
     assert sent[0].json()["id"] == sent[1].json()["id"]
     assert (done["status"], picture.status_code, rated.status_code) == ("succeeded", 200, 200)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.record import FINAL, JobRecord, Status
 from jobs.errors import BlobsUnavailable
 from jobs.store.job_store import JobStore
@@ -33,7 +33,7 @@ class Books:
     ends: Counter[str] = field(default_factory=Counter)
     looked_at: int = 0
 
-    def wrong_with(self, store: JobStore, blobs: Blobs, ears: Ears) -> list[str]:
+    def wrong_with(self, store: JobStore, blobs: S3Blobs, ears: Ears) -> list[str]:
         """Every broken promise."""
         wrong = list(self._wrong_with_jobs(store, blobs))
         wrong += self._wrong_with_webhooks(store, ears)
@@ -43,7 +43,7 @@ class Books:
         left = [k.decode() for k in store.redis.scan_iter("rq:execution:*", count=1000)]
         return wrong + [f"{key} is left" for key in left]
 
-    def _wrong_with_jobs(self, store: JobStore, blobs: Blobs) -> Iterator[str]:
+    def _wrong_with_jobs(self, store: JobStore, blobs: S3Blobs) -> Iterator[str]:
         for job_id in self.accepted:
             try:
                 record = store.read(job_id, tenant=self.tenant)
@@ -69,7 +69,7 @@ class Books:
         elif record.id not in self.canceled:
             yield f"{record.id} is {record.status} {error}, and nobody asked for that"
 
-    def _wrong_with_pictures(self, record: JobRecord, blobs: Blobs) -> Iterator[str]:
+    def _wrong_with_pictures(self, record: JobRecord, blobs: S3Blobs) -> Iterator[str]:
         for image in record.images:
             self.looked_at += 1
             try:

@@ -30,7 +30,7 @@ import psutil
 from api.access.keyless import TENANT as ANONYMOUS
 from deploy import servers
 from deploy.service import free_port
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.settings import RoleSettings
 from jobs.store.job_store import JobStore
 from tests.api.serving import as_operator
@@ -74,7 +74,7 @@ class Chaos:
         for server in (self.valkey, self.s3):
             server.wait_ready()
         settings = self.settings()
-        self.blobs = Blobs(settings)
+        self.blobs = S3Blobs(settings)
         self.blobs.ensure_bucket()
         self.store = JobStore(self.valkey.url)
         self.workers: list[Worker] = []

@@ -15,7 +15,7 @@ from redis import Redis
 
 from deploy import servers
 from deploy.service import Service, ServiceError, free_port
-from jobs.blobs.s3 import Blobs, BlobsUnavailable
+from jobs.blobs.s3 import BlobsUnavailable, S3Blobs
 from jobs.settings import RoleSettings
 from tests.helpers import gone, wait_until
 
@@ -40,10 +40,10 @@ def test_valkey_refuses_a_stranger(valkey_server: servers.Valkey) -> None:
 
 
 def test_seaweedfs_stores_a_picture_and_refuses_a_wrong_secret(
-    blobs: Blobs, s3_settings: dict[str, str]
+    blobs: S3Blobs, s3_settings: dict[str, str]
 ) -> None:
     blobs.put("a/b.png", b"pixels", "image/png")
-    stranger = Blobs(RoleSettings.model_validate({**s3_settings, "s3_secret_key": "guess"}))
+    stranger = S3Blobs(RoleSettings.model_validate({**s3_settings, "s3_secret_key": "guess"}))
 
     stored = blobs.open("a/b.png")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from redis import Redis
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.settings import ROOT
 from jobs.store.scripts import load
 from tests.queue.worker_process import Worker, control_for, crash_at
@@ -30,7 +30,7 @@ SCRIPTS = {load(p.stem).sha: load(p.stem) for p in (ROOT / "jobs" / "scripts").g
 At = Callable[[str], None]
 
 
-class HookedBlobs(Blobs):
+class HookedBlobs(S3Blobs):
     """The picture store, with a point before and after each upload."""
 
     def __init__(self, settings: WorkerSettings, at: At) -> None:

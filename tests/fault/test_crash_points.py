@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 
 from deploy import servers
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.record import FINAL, Status
 from jobs.store import keys
 from jobs.store.job_store import JobStore
@@ -108,7 +108,7 @@ def events(redis: Redis) -> Counter[str]:
     return Counter(e["job"] for e in told if e["type"] in ENDS)
 
 
-def stored(blobs: Blobs, job_id: str) -> set[str]:
+def stored(blobs: S3Blobs, job_id: str) -> set[str]:
     """Every object of a job that lies in the picture store."""
     found = blobs._client.list_objects_v2(Bucket=blobs.bucket, Prefix=f"images/{TENANT}/{job_id}/")
     return {entry["Key"] for entry in found.get("Contents", ())}
@@ -131,7 +131,7 @@ def test_t04_killed_there_every_job_ends_once(
     store: JobStore,
     redis: Redis,
     environ: dict[str, str],
-    blobs: Blobs,
+    blobs: S3Blobs,
     heir: Worker,
     passed: list[tuple[str, int]],
     point: str,
@@ -159,7 +159,7 @@ def test_t04_killed_in_the_middle_of_an_upload_nothing_of_it_is_seen(
     store: JobStore,
     redis: Redis,
     environ: dict[str, str],
-    blobs: Blobs,
+    blobs: S3Blobs,
     heir: Worker,
     s3_settings: dict[str, str],
 ):
@@ -184,7 +184,7 @@ def test_t04_killed_in_the_middle_of_an_upload_nothing_of_it_is_seen(
 
 
 def test_t11_what_a_dead_worker_uploaded_of_a_canceled_job_is_never_seen_and_is_erased(
-    store: JobStore, redis: Redis, environ: dict[str, str], blobs: Blobs, heir: Worker
+    store: JobStore, redis: Redis, environ: dict[str, str], blobs: S3Blobs, heir: Worker
 ):
     ids = scene(store, redis)
     with mortal_worker(environ, crash=("put answered", 2)) as doomed:

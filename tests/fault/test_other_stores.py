@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from api.settings import ApiSettings
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.errors import BlobsUnavailable
 from jobs.settings import RoleSettings
 from jobs.store import keys
@@ -31,12 +31,12 @@ KEPT = KEYS[1]
 @contextmanager
 def standing_before(
     settings: dict[str, str], rule: Rule, *, tls: Path | None = None
-) -> Iterator[tuple[Blobs, S3Proxy]]:
+) -> Iterator[tuple[S3Blobs, S3Proxy]]:
     """The picture store behind one that refuses by `rule`."""
     context = self_signed(tls) if tls else None
     with S3Proxy(settings["s3_endpoint"], rule=rule, tls=context) as proxy:
         seen = RoleSettings.model_validate(settings | {"s3_endpoint": proxy.endpoint})
-        yield Blobs(seen), proxy
+        yield S3Blobs(seen), proxy
         proxy.shutdown()
 
 
@@ -119,7 +119,7 @@ def may_not_list(asked: Asked) -> Answer | None:
     ],
 )
 def test_f3_pictures_are_erased_whatever_the_store_makes_of_a_batch(
-    s3_settings: dict[str, str], blobs: Blobs, rule: Rule
+    s3_settings: dict[str, str], blobs: S3Blobs, rule: Rule
 ):
     for key in KEYS:
         blobs.put(key, b"x", "image/png")
@@ -137,7 +137,7 @@ def test_f3_pictures_are_erased_whatever_the_store_makes_of_a_batch(
     ("rule", "why"), [(keeps_one, "AccessDenied"), (keeps_one_alone, "InternalError")]
 )
 def test_f3_one_refused_picture_keeps_no_other(
-    s3_settings: dict[str, str], blobs: Blobs, rule: Rule, why: str
+    s3_settings: dict[str, str], blobs: S3Blobs, rule: Rule, why: str
 ):
     for key in KEYS:
         blobs.put(key, b"x", "image/png")
@@ -244,7 +244,7 @@ def test_f3_the_whole_path_from_prompt_to_erased_on_another_store(
 ):
     shared = {f"PRINTWORKS_{name.upper()}": value for name, value in moto_settings.items()}
     environ = {"PRINTWORKS_REDIS_URL": redis_url, **shared, **QUICK}
-    blobs = Blobs(RoleSettings.model_validate(moto_settings))
+    blobs = S3Blobs(RoleSettings.model_validate(moto_settings))
 
     with serving_on(redis_url, moto_settings) as api, running(environ):
         sent = api.post("/v1/jobs", json={"prompt": "a cat", "n": 3}, headers={"prefer": "wait=20"})
@@ -266,7 +266,7 @@ def test_f3_the_whole_path_from_prompt_to_erased_on_another_store(
 
 
 def test_f3_pictures_are_stored_where_trailers_are_unknown(
-    s3_settings: dict[str, str], blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_settings: dict[str, str], blobs: S3Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "cert.pem"))
 
@@ -289,7 +289,7 @@ def test_f3_a_store_that_is_not_trusted_says_what_to_set(
         other.check()
 
 
-def test_f3_an_etag_that_is_no_md5_is_looked_behind(s3_settings: dict[str, str], blobs: Blobs):
+def test_f3_an_etag_that_is_no_md5_is_looked_behind(s3_settings: dict[str, str], blobs: S3Blobs):
     with standing_before(s3_settings, lambda _: None) as (other, proxy):
         proxy.set("opaque_etag")
         other.put("other/kms.png", b"encrypted at rest", "image/png")
@@ -326,7 +326,7 @@ def test_f3_virtual_hosted_style_reaches_the_bucket_and_so_do_its_urls(
     monkeypatch.setenv("HTTP_PROXY", moto_settings["s3_endpoint"])
     monkeypatch.delenv("NO_PROXY", raising=False)
     named = {"s3_endpoint": "http://s3.eu-west-1.amazonaws.com", "s3_addressing": "virtual"}
-    blobs = Blobs(RoleSettings.model_validate(moto_settings | named))
+    blobs = S3Blobs(RoleSettings.model_validate(moto_settings | named))
 
     blobs.put("other/virtual.png", b"virtual", "image/png")
     url = blobs.presign("other/virtual.png", content_type="image/png", file_name="v.png")
@@ -335,7 +335,7 @@ def test_f3_virtual_hosted_style_reaches_the_bucket_and_so_do_its_urls(
 
     assert url.startswith("http://printworks.s3.eu-west-1.amazonaws.com/other/virtual.png?")
     assert fetched.content == b"virtual"
-    assert Blobs(RoleSettings.model_validate(moto_settings)).size("other/virtual.png") == 7
+    assert S3Blobs(RoleSettings.model_validate(moto_settings)).size("other/virtual.png") == 7
     assert blobs.delete(["other/virtual.png", "other/not.png"]) == {}
 
 
@@ -347,11 +347,11 @@ def test_f2_an_inherited_proxy_does_not_stand_before_this_machine(
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
 
-    Blobs(RoleSettings.model_validate(s3_settings)).check()
+    S3Blobs(RoleSettings.model_validate(s3_settings)).check()
 
 
 def test_f3_a_key_that_may_not_look_at_the_bucket_is_ready_if_it_can_store(
-    s3_settings: dict[str, str], blobs: Blobs
+    s3_settings: dict[str, str], blobs: S3Blobs
 ):
     with standing_before(s3_settings, may_not_list) as (other, _):
         other.check()

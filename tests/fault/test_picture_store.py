@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 from redis import Redis
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.input_images import input_id
 from jobs.contract.record import Image, Stage
 from jobs.errors import BlobsUnavailable
@@ -44,7 +44,7 @@ def test_t23_t24_jobs_park_in_uploading_and_end_when_the_store_is_back(
     redis: Redis,
     through: dict[str, str],
     proxy: S3Proxy,
-    blobs: Blobs,
+    blobs: S3Blobs,
     tmp_path: Path,
 ):
     ids: list[str] = []
@@ -79,7 +79,7 @@ def tries(folder: Path) -> int:
     return log.read_text().count("blobs.away") if log.exists() else 0
 
 
-def whole(blobs: Blobs, image: Image) -> bool:
+def whole(blobs: S3Blobs, image: Image) -> bool:
     """Whether what is stored shows the pixels that were made."""
     data = b"".join(blobs.open(image.key).chunks())
     with Pillow.open(io.BytesIO(data)) as picture:
@@ -185,7 +185,7 @@ def test_t23_an_input_whose_reading_is_cut_short_is_read_again(
     picture, into = Pillow.frombytes("RGB", (256, 384), pixels), io.BytesIO()
     picture.save(into, "PNG")
     settings = RoleSettings.model_validate(s3_settings | {"s3_endpoint": proxy.endpoint})
-    blobs, an_id = Blobs(settings), input_id(256, 384, pixels)
+    blobs, an_id = S3Blobs(settings), input_id(256, 384, pixels)
     blobs.put("inputs/t/x.png", into.getvalue(), "image/png")
     fetching = Fetching(blobs)
     proxy.set("cut")
@@ -208,7 +208,7 @@ def test_t24_the_reason_why_the_store_refuses_is_told(
     settings = RoleSettings.model_validate(s3_settings | {"s3_endpoint": proxy.endpoint})
 
     with pytest.raises(BlobsUnavailable) as told:
-        Blobs(settings).put("a", b"b", "image/png")
+        S3Blobs(settings).put("a", b"b", "image/png")
 
     assert ERRORS[mode][1] in str(told.value)
 

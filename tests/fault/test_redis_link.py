@@ -15,7 +15,7 @@ import pytest
 from redis import Redis
 
 from deploy import servers
-from jobs.blobs.s3 import BlobMissing, Blobs
+from jobs.blobs.s3 import BlobMissing, S3Blobs
 from jobs.errors import StoreUnavailable
 from jobs.ids import new_job_id
 from jobs.store.job_store import AsyncJobStore, JobStore
@@ -136,7 +136,7 @@ def test_a_worker_goes_on_stepping_and_writes_each_end_once_when_redis_is_back(
     through: str,
     proxy: TcpProxy,
     valkey_server: servers.Valkey,
-    blobs: Blobs,
+    blobs: S3Blobs,
     trouble: str,
 ):
     begin, end = TROUBLES[trouble]
@@ -174,7 +174,7 @@ def test_a_worker_goes_on_stepping_and_writes_each_end_once_when_redis_is_back(
     assert told == dict.fromkeys(running + waiting, 1)
 
 
-def is_stored(blobs: Blobs, job_id: str) -> bool:
+def is_stored(blobs: S3Blobs, job_id: str) -> bool:
     try:
         blobs.open(f"images/{TENANT}/{job_id}/0.png").close()
     except BlobMissing:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from jobs.blobs.s3 import BlobMissing, Blobs
+from jobs.blobs.s3 import BlobMissing, S3Blobs
 from jobs.contract.record import Status
 from jobs.errors import SettingsError
 from jobs.store import keys
@@ -33,7 +33,7 @@ def ended(store: JobStore, job_id: str) -> tuple[str, str | None]:
 
 
 def test_a_picture_is_stored_only_if_the_checker_allows_it(
-    store: JobStore, redis: Redis, environ: dict[str, str], blobs: Blobs, tmp_path: Path
+    store: JobStore, redis: Redis, environ: dict[str, str], blobs: S3Blobs, tmp_path: Path
 ):
     named = {"PRINTWORKS_WORKER_IMAGE_CHECKER": "tests.queue.checkers:no_green"}
     log = tmp_path / "log"

@@ -17,7 +17,7 @@ from rq.job import Job
 from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from jobs.blobs.s3 import BlobMissing, Blobs
+from jobs.blobs.s3 import BlobMissing, S3Blobs
 from jobs.contract.record import JobError, Status
 from jobs.contract.reports import WorkerReport
 from jobs.contract.submission import AdmitLimits
@@ -260,12 +260,12 @@ def test_rq_info_on_a_machine_with_a_wrong_clock_ends_no_job_twice(store: JobSto
 
 
 @pytest.fixture
-def janitor(redis: Redis, settings: RoleSettings, blobs: Blobs) -> Janitor:
+def janitor(redis: Redis, settings: RoleSettings, blobs: S3Blobs) -> Janitor:
     shared = settings.model_dump()
     return Janitor(WorkerSettings.model_validate(shared), redis=redis, blobs=blobs)
 
 
-def stored(blobs: Blobs, key: str) -> bool:
+def stored(blobs: S3Blobs, key: str) -> bool:
     try:
         blobs.open(key).close()
     except BlobMissing:
@@ -280,7 +280,7 @@ def due(redis: Redis) -> None:
 
 
 def test_pictures_and_listing_end_with_the_record(
-    store: JobStore, redis: Redis, janitor: Janitor, blobs: Blobs
+    store: JobStore, redis: Redis, janitor: Janitor, blobs: S3Blobs
 ):
     job_id = admit(store)
     key = keys.image_key(TENANT, job_id, 0, "png")
@@ -302,7 +302,7 @@ def test_pictures_and_listing_end_with_the_record(
 
 
 def test_t11_what_a_canceled_job_uploaded_is_erased(
-    store: JobStore, redis: Redis, janitor: Janitor, blobs: Blobs
+    store: JobStore, redis: Redis, janitor: Janitor, blobs: S3Blobs
 ):
     job_id = admit(store)
     claim(store)
@@ -318,7 +318,7 @@ def test_t11_what_a_canceled_job_uploaded_is_erased(
 
 
 def test_a_requeued_job_keeps_the_pictures_of_its_second_run(
-    store: JobStore, redis: Redis, janitor: Janitor, blobs: Blobs
+    store: JobStore, redis: Redis, janitor: Janitor, blobs: S3Blobs
 ):
     job_id = admit(store)
     claim(store)

@@ -19,7 +19,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.record import Stage, Status
 from jobs.store.job_store import JobStore
 from tests.helpers import wait_until
@@ -50,7 +50,7 @@ def all_are(store: JobStore, ids: list[str], status: Status) -> None:
 
 
 def test_eight_unlike_jobs_run_together_and_each_has_its_own_picture(
-    store: JobStore, environ: dict[str, str], blobs: Blobs
+    store: JobStore, environ: dict[str, str], blobs: S3Blobs
 ):
     ids = [admit(store, seed=k, steps=5 + 3 * k) for k in range(8)]
 
@@ -81,7 +81,7 @@ def test_a_job_of_three_images_succeeds_when_all_three_are_stored(
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
 def test_a_picture_carries_what_is_needed_to_make_it_again(
-    store: JobStore, environ: dict[str, str], blobs: Blobs, form: str
+    store: JobStore, environ: dict[str, str], blobs: S3Blobs, form: str
 ):
     job_id = admit(store, prompt="größer, 日本", output={"format": form})
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.input_images import input_blob_key, input_id
 from jobs.contract.record import Status
 from jobs.store import keys
@@ -25,7 +25,7 @@ from worker.control.progress_publisher import LONGEST_SIDE, MOST_BYTES, small_fi
 from worker.messages import Pixels
 
 
-def keep_input(store: JobStore, blobs: Blobs, *, stored: bool = True) -> str:
+def keep_input(store: JobStore, blobs: S3Blobs, *, stored: bool = True) -> str:
     """An input of 64 x 64, as the API keeps one; `stored`: whether its bytes are there."""
     picture = Image.effect_noise((64, 64), 80).convert("RGB")
     an_id = input_id(64, 64, picture.tobytes())
@@ -38,7 +38,7 @@ def keep_input(store: JobStore, blobs: Blobs, *, stored: bool = True) -> str:
 
 
 def test_jobs_with_a_picture_run_beside_those_without(
-    store: JobStore, environ: dict[str, str], blobs: Blobs
+    store: JobStore, environ: dict[str, str], blobs: S3Blobs
 ):
     an_id = keep_input(store, blobs)
     with_picture = [admit(store, seed=k, image={"input": an_id}, n=2) for k in range(3)]
@@ -55,7 +55,7 @@ def test_jobs_with_a_picture_run_beside_those_without(
 
 
 def test_a_job_whose_picture_was_erased_fails_alone(
-    store: JobStore, environ: dict[str, str], blobs: Blobs
+    store: JobStore, environ: dict[str, str], blobs: S3Blobs
 ):
     an_id = keep_input(store, blobs, stored=False)
     lost, good = admit(store, image={"input": an_id}), admit(store)
@@ -70,7 +70,7 @@ def test_a_job_whose_picture_was_erased_fails_alone(
 
 
 def test_a_job_waits_for_its_picture_while_the_store_is_away(
-    store: JobStore, environ: dict[str, str], blobs: Blobs
+    store: JobStore, environ: dict[str, str], blobs: S3Blobs
 ):
     an_id = keep_input(store, blobs)
     nowhere = {**environ, "PRINTWORKS_S3_ENDPOINT": "http://127.0.0.1:9"}

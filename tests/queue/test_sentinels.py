@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 from redis import Redis
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.parsing import parse_request
 from jobs.contract.record import Status
 from jobs.contract.submission import Idempotency
@@ -108,7 +108,7 @@ def test_a_demoted_primary_is_left_for_the_new_one(
     made, url = watched
     settings = WorkerSettings.model_validate({"redis_url": url, **s3_settings})
     with JobStore(url) as store, connect(url) as redis:
-        janitor = Janitor(settings, redis=redis, blobs=Blobs(settings))
+        janitor = Janitor(settings, redis=redis, blobs=S3Blobs(settings))
         store.check_server()
         janitor.sweep()
         (host, port), *_ = SentinelAddress.of(url).hosts

@@ -19,7 +19,7 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.parsing import parse_request
 from jobs.contract.record import Status
 from jobs.contract.request_parts import JobWebhook
@@ -295,7 +295,7 @@ def test_a_key_of_what_was_removed_is_answered_as_gone(
 
 
 def test_many_are_settled_in_steps_and_the_janitor_does_it(
-    redis_url: str, store: JobStore, redis: Redis, environ: dict[str, str], blobs: Blobs
+    redis_url: str, store: JobStore, redis: Redis, environ: dict[str, str], blobs: S3Blobs
 ):
     admit_group(store, 100, limits=FAIR)
     for k in range(5):
@@ -312,7 +312,7 @@ def test_a_damaged_job_keeps_no_other_from_its_end_and_is_named_once(
     store: JobStore,
     redis: Redis,
     environ: dict[str, str],
-    blobs: Blobs,
+    blobs: S3Blobs,
     caplog: pytest.LogCaptureFixture,
 ):
     damaged, deleted = admit(store), admit(store)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.contract.model_file import load_catalogue
 from jobs.logs import set_up
 from jobs.store import keys
@@ -53,7 +53,7 @@ def control_for(
         lease_s=settings.lease_s,
         replicas=settings.replicas,
     )
-    blobs = blobs or Blobs(settings)
+    blobs = blobs or S3Blobs(settings)
     return ControlLoop(
         settings,
         bridge=bridge,

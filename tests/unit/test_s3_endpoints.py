@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.blobs.endpoints import addressing_of, is_loopback
-from jobs.blobs.s3 import Blobs
+from jobs.blobs.s3 import S3Blobs
 from jobs.errors import SettingsError
 from jobs.settings import RoleSettings
 
@@ -18,7 +18,7 @@ def load(**s3: str) -> RoleSettings:
 
 def url_of(**s3: str) -> str:
     """A presigned URL of a.png, without its query."""
-    signed = Blobs(load(**s3)).presign("a.png", content_type="image/png", file_name="a.png")
+    signed = S3Blobs(load(**s3)).presign("a.png", content_type="image/png", file_name="a.png")
     return signed.partition("?")[0]
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs import BlobStore
 from jobs.contract.input_images import input_id
 from jobs.errors import BlobMissing, BlobsUnavailable
 from worker.daemon_threads import Threads
@@ -47,7 +47,7 @@ class _Wanted:
 class Fetching:
     """`fetch` gives the threads work, `done` says what is there since. Neither blocks."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._threads = Threads(THREADS, name="fetch")
         self._done: deque[Fetched] = deque()

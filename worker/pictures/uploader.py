@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from jobs.blobs.s3 import Blobs
+from jobs.blobs import BlobStore
 from jobs.contract.record import Image, JobError
 from jobs.contract.request_parts import FORMATS
 from jobs.contract.spec import JobSpec
@@ -88,7 +88,7 @@ class Finishing:
 
     def __init__(
         self,
-        blobs: Blobs,
+        blobs: BlobStore,
         *,
         threads: int,
         spool: Spool,
