@@ -1,8 +1,8 @@
 """From the bytes of a picture to plain pixels, in a process of its own that may be killed.
 
 Owns what is accepted and what each refusal says. Run as `python -m api.uploads.decoder PIXELS`; the
-API talks to it over its pipes (pool.py). Knows no HTTP and no store. Invariant: what comes out is
-8-bit RGB and nothing else of what came in: no profile, no EXIF, no text, no trailing bytes.
+API talks to it over its pipes (decoder_pool.py). Knows no HTTP and no store. Invariant: what comes
+out is 8-bit RGB and nothing else of what came in: no profile, no EXIF, no text, no trailing bytes.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ READ_ELSEWHERE = {
     "toml": "part of a model file",
     "yaml": "part of a configuration of another program",
     "nginx": "part of a configuration of another program",
-    "caddyfile": "part of a configuration of another program",
+    "caddy": "part of a configuration of another program",
 }
 # (page, the block's first line that is no comment): why it is not run, and what tries it instead.
 STARTS = "starts what the blocks after it need; they run on the same, from tests/docs/conftest.py"

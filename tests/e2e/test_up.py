@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 from collections.abc import Callable
@@ -162,7 +163,8 @@ def test_once_makes_one_picture_behind_a_proxy_that_reaches_nothing_and_leaves_n
 
 def test_a_model_file_without_a_usable_model_ends_up_at_once_in_words(tmp_path: Path) -> None:
     models = tmp_path / "models.toml"
-    models.write_text(MODELS.replace('source = "tiny"', 'source = "not-there"'))
+    (only,) = re.findall(r"\[\[model\]\]\nid = \"tiny\".*?(?=\n\[\[model)", MODELS, re.DOTALL)
+    models.write_text(only.replace('source = "tiny"', 'source = "not-there"'))
 
     broken = Up(tmp_path / "data", models, "--no-first-picture")
 

@@ -236,7 +236,7 @@ def serving_on(redis_url: str, s3_settings: dict[str, str]) -> Iterator[httpx2.C
 def overdue(api: httpx2.Client) -> dict[str, int]:
     """printworks_erase_overdue, by kind."""
     lines = [line for line in api.get("/metrics").text.splitlines() if "_erase_overdue{" in line]
-    return {line.split('"')[1]: int(line.rsplit(" ", 1)[1]) for line in lines}
+    return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
 def test_f3_the_whole_path_from_prompt_to_erased_on_another_store(

@@ -228,7 +228,9 @@ def test_t25_a_full_spool_holds_claims_and_no_picture_is_lost(
         wait_until(lambda: held(tmp_path) > 1_000_000, "the spool is full", 20)
         wait_until(lambda: ready(redis)[0].held_up, "it says why it takes no more", 20)
         assert "spool" in str(ready(redis)[0].held_up)
-        assert "SlowDown" in str(ready(redis)[0].uploads_fail)
+        wait_until(
+            lambda: "SlowDown" in str(ready(redis)[0].uploads_fail), "and that S3 refuses", 30
+        )
         assert statuses(store, ids).count("queued") >= 8  # back-pressure: they wait for others
         proxy.set("ok")
         all_succeed(store, redis, ids)

@@ -296,10 +296,11 @@ async def test_metrics_count_every_attempt_and_name_no_tenant(api: httpx2.AsyncC
         await ended(api)
         text = (await api.get("/metrics")).text
 
-    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if "webhook" in line)
-    assert found['printworks_webhook_attempts_total{outcome="delivered"}'] == "2"
-    assert found['printworks_webhook_attempts_total{outcome="refused"}'] == "1"
-    assert found["printworks_webhook_outbox"] == "1"
+    ours = (line for line in text.splitlines() if line.startswith("printworks_webhook"))
+    found = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in ours)}
+    assert found['printworks_webhook_attempts_total{outcome="delivered"}'] == 2
+    assert found['printworks_webhook_attempts_total{outcome="refused"}'] == 1
+    assert found["printworks_webhook_outbox"] == 1
     assert made["id"] not in text
 
 

@@ -23,7 +23,7 @@ from worker.messages import Pixels, Preview
 from worker.rq_bridge import BatchWorker
 
 TELL_S = 0.5  # progress is published this often
-SHOW_S = 0.2  # previews, those that there are; a job has at most 2.5 a second (held.py)
+SHOW_S = 0.2  # previews, those that there are; a job has at most 2.5 a second (held_job.py)
 LONGEST_SIDE, MOST_BYTES = 256, 16 * 1024  # of a preview
 MOST_WAITING = 64  # previews to be written to files; a machine that is so far behind drops them
 CONTENT_TYPE = "image/jpeg"

@@ -2,9 +2,9 @@
 
 Owns the making of such networks by diffusers' own loader, and which of them stay in memory. Knows
 no batch. Invariant: the model itself is never touched. A loader gets copies of the modules that
-adapters are for, and nothing else of the pipeline (`lent.py`); what it wrote to is the set's own,
-every other tensor is the model's. So an image without adapters runs the very code and numbers
-that it ran before, and images of one set meet at that set's own gates.
+adapters are for, and nothing else of the pipeline (`shared_network.py`); what it wrote to is the
+set's own, every other tensor is the model's. So an image without adapters runs the very code and
+numbers that it ran before, and images of one set meet at that set's own gates.
 
 A scale is a number in the forward: images that differ in scales alone share a network, which is
 set anew when their turn comes. Only files are loaded and tested, so a new scale costs nothing.

@@ -2,10 +2,10 @@
 
 Owns the loop that the project is about:
 
-    every live image is a pipeline call parked at a model call (gates, call)
-    a tick admits waiting images (admission), picks the parked calls that may meet (turns), runs
-    them as one (runner, packing, lanes), and hands each its own rows: it runs on to its next
-    model call; or it does one piece of what a newcomer needs first (preparing)
+    every live image is a pipeline call parked at a model call (gates, image_call)
+    a tick admits waiting images (admission), picks the parked calls that may meet (group_choice),
+    runs them as one (runner, signatures, lane_widths), and hands each its own rows: it runs on to
+    its next model call; or it does one piece of what a newcomer needs first (preparation)
 
 Knows no process, no file and no family. One thread, no locks. Invariant: whatever one image
 does (raise, turn to NaN, be canceled), its neighbours get the bits they would get alone.

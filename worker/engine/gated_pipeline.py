@@ -28,7 +28,7 @@ class Gated:
         steady_rows: bool = False,
         only: Container[str] | None = None,
     ) -> None:
-        """`controls`: ControlNets by name; `steady_rows`: see steady.py.
+        """`controls`: ControlNets by name; `steady_rows`: see batch_invariant.py.
 
         `only`: the names of the modules that are this pipeline's own, where it shares the others
         with one that has its gates already.

@@ -6,7 +6,7 @@ for exact work only if every row came out of it, next to other rows, with the bi
 every other allowed width.
 
 It is some sixty model calls. In a service they are run one by one, between those of pictures
-(`pieces`); what is timed or measured is one call, and runs unbroken.
+(`interruptible`); what is timed or measured is one call, and runs unbroken.
 """
 
 from __future__ import annotations

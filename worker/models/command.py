@@ -1,7 +1,7 @@
 """`python -m worker models list|check|add`: the model file from the command line.
 
 Owns what is printed and the exit status: 0 all well, 1 a model is not, 2 the command or the file
-is wrong. What an entry says is `model_entry.py`'s; torch is imported only where a model is loaded.
+is wrong. What an entry says is `entry.py`'s; torch is imported only where a model is loaded.
 """
 
 from __future__ import annotations
