@@ -186,7 +186,7 @@ class Model:
         return self._adapters.refused(loras) or (tested and self._adapters.loaded(loras))
 
     def prepare(self, request: ImageRequest) -> None:
-        """Load and test what such a picture needs, in pieces where that is asked for (`interruptible`).
+        """Load and test what such a picture needs; in pieces inside of `interruptible.Pieces`.
 
         Raises Unservable, DeviceMemoryFull.
         """
