@@ -17,7 +17,7 @@
 | pw:courier:leases | zset by lease end, s | an hour, renewed | all that is being tried |
 | pw:courier:counts | hash | none: counters | attempts by class, for metrics |
 
-Scripts name these by the same words (scripts/shelf.lua). Invariant: `due` and `flight` of an
+Scripts name these by the same words (scripts/endpoint_queue.lua). Invariant: `due` and `flight` of an
 endpoint never hold the same delivery.
 """
 

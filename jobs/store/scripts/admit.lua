@@ -1,7 +1,7 @@
 -- admit: accept what was sent together, or say why not: one job, or a group of up to 100. One step:
 --   replay, quota, depth, inputs, then each job's hash and its place in the line. All of it, or nothing:
 --   a refusal writes nothing, so there is never anything to take back. 100 jobs: see docs/queue.md.
--- uses: common, outbox, endings, viewing, returning, settling
+-- uses: common, job_queue, outbox, finish_common, snapshot, requeue_common, settling
 -- KEYS  1 tenant's open jobs  2 tenant's listing  3 RQ's set of queues
 --       4 idempotency entry, where there is one
 -- ARGV  1 tenant  2 most jobs  3 most cost of a model  4 most open jobs of the tenant (each '' : no

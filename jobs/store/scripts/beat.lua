@@ -1,5 +1,5 @@
 -- beat: a worker lives, and so do its leases. One step for the worker and all that it runs.
--- uses: common
+-- uses: common, job_queue
 -- KEYS  1 worker's RQ hash  2 worker's set of executions  3 worker's own report
 -- ARGV  1 worker_ttl_s  2 lease_s  3 report as JSON  4 report's TTL in s  5 worker's name
 --       6 number of models  then of each: model, megapixel-rows a second, work held

@@ -1,5 +1,5 @@
 -- cancel: end a job at once, whatever it is doing; a final one stays as it is.
--- uses: common, outbox, endings, viewing
+-- uses: common, job_queue, outbox, finish_common, snapshot
 -- KEYS  1 job hash  2 tombstone
 -- ARGV  1 job id  2 tenant
 -- returns {verdict, snapshot}: ok, gone, missing

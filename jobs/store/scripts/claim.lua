@@ -1,5 +1,5 @@
 -- claim: give a worker the next jobs to run: first come first served, with a bounded bypass.
--- uses: common, outbox, endings
+-- uses: common, job_queue, outbox, finish_common
 --   A window of each line is looked at. A job whose size class the worker runs already may pass
 --   others, until one of those has waited bypass_s: then that one goes first. What was passed is
 --   taken, too, where there is room left: a preference never leaves a place empty.

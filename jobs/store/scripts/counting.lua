@@ -1,5 +1,6 @@
 -- counting: what was done, counted in the step that does it, so it is true after any crash.
--- Included after common. Two counts of each end: `pw:counts`, for metrics of all processes together,
+-- uses: common, job_queue
+-- Included. Two counts of each end: `pw:counts`, for metrics of all processes together,
 -- by labels from closed sets; and what its tenant used, by day (UTC) and API key.
 -- Fields of pw:counts: name|label|... (jobs/store/counters.py reads them).
 

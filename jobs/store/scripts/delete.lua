@@ -1,5 +1,5 @@
 -- delete: cancel a job if need be and forget it: prompt, record and results; 410 from now on.
--- uses: common, outbox, endings
+-- uses: common, job_queue, outbox, finish_common
 -- KEYS  1 job hash  2 tombstone
 -- ARGV  1 job id  2 tenant
 -- returns {verdict, images, file extension, inputs that nobody holds now}: ok, gone, missing

@@ -1,5 +1,5 @@
 -- expire: end the jobs whose deadline is over, waiting or running.
--- uses: common, outbox, endings
+-- uses: common, job_queue, outbox, finish_common
 -- KEYS  1 jobs by deadline
 -- ARGV  1 most of them
 -- returns the IDs of the expired

@@ -1,6 +1,6 @@
 -- input_find: is this picture stored already? If so it is kept longer; if not, the bytes that are
 -- about to be stored under a new name have a date at which they are erased, should nobody register them.
--- uses: common, holding
+-- uses: common, job_queue, input_holds
 -- KEYS  1 the input's hash  2 its holds  3 zset of inputs, by when to look at them
 -- ARGV  1 tenant/id  2 new name  3 s that an upload holds it; 0: only look  4 s until an orphan goes
 --       5 s that both keys live

@@ -1,5 +1,5 @@
 -- list: some jobs of a tenant, newest first. Removes the entries of records that expired.
--- uses: common, viewing
+-- uses: common, job_queue, snapshot
 -- KEYS  1 tenant's listing
 -- ARGV  1 start: '+', or '(' and the last ID of the page before  2 most jobs
 --       3 most entries to look at  4 model, or ''  5... RQ statuses wanted, 'expired' being one

@@ -1,5 +1,5 @@
 -- pause: from this moment no worker is given a job (claim asks the same flag, RQ's), or again.
--- uses: common
+-- uses: common, job_queue
 -- ARGV  1 pause or resume  2... queues to count, besides those that RQ knows
 -- returns how many jobs run: those that somebody has the lease of, at this moment
 

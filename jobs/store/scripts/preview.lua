@@ -1,5 +1,5 @@
 -- preview: what some running jobs look like by now. Ignored for those that are held no more.
--- uses: common
+-- uses: common, job_queue
 -- ARGV  of each: queue, job:execution, index of the image, the preview as JSON
 -- returns how many were kept
 

@@ -1,6 +1,6 @@
 -- progress: where the running jobs of a worker are. Ignored for those that it holds no more,
 -- but that a canceled job says how much was spent on it.
--- uses: common, outbox
+-- uses: common, job_queue, outbox
 -- ARGV  of each job: queue, job:execution, stage, model calls done, model calls expected
 -- returns how many were still running
 

@@ -1,5 +1,5 @@
 -- purge: cancel some of the jobs that wait. Those that run go on.
--- uses: common, outbox, endings
+-- uses: common, job_queue, outbox, finish_common
 -- KEYS  1... lines of one model
 -- ARGV  1 most jobs  2 tenant, or '' for all of them
 -- returns {how many were canceled, how many more wait}

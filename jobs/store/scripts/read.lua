@@ -1,5 +1,5 @@
 -- read: one job, with its place in the queue. Writes nothing.
--- uses: common, viewing
+-- uses: common, job_queue, snapshot
 -- KEYS  1 job hash  2 tombstone
 -- ARGV  1 job id  2 tenant
 -- returns {verdict, snapshot}: ok, gone, missing (another tenant's job is missing, not forbidden)

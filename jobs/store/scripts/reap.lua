@@ -1,5 +1,5 @@
 -- reap: jobs whose lease is over go back to the head of their queue. Any number of reapers is safe.
--- uses: common, outbox, endings, returning
+-- uses: common, job_queue, outbox, finish_common, requeue_common
 --   While Redis was away (killed, frozen, cut off, its clock set) nobody could renew a lease. That
 --   shows by nobody having looked here either: then nothing is reaped for one lease more, so that
 --   the living renew first. Their first beat used to race with the first look, and lost now and then.

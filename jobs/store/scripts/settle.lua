@@ -1,5 +1,5 @@
 -- settle: look at some of a tenant's open jobs, and settle those that are open no more.
--- uses: common, outbox, endings, returning, settling
+-- uses: common, job_queue, outbox, finish_common, requeue_common, settling
 -- ARGV  1 tenant  2 cursor: 0, then what the look before returned  3 about how many to look at
 --       4 most to end: what is left comes with the same cursor again
 -- returns {cursor, or '': that was all; how many have ended; {job id, why it could not be read, ...}}

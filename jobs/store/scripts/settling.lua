@@ -1,5 +1,5 @@
 -- settling: open jobs that others than our scripts ended, deleted or displaced: RQ's tools, a hand.
--- uses: common, outbox, endings, returning
+-- uses: common, job_queue, outbox, finish_common, requeue_common
 -- Included. Invariant: a job that has a place of its tenant's quota waits in one line or is leased;
 -- any other has ended, and does so here with all that its end means.
 

@@ -1,4 +1,5 @@
 -- claim: give a courier the deliveries that are due, oldest first, of the endpoints with room.
+-- uses: common, endpoint_queue
 --   First, what a dead courier held comes back: its lease is over. One that came back too often is
 --   given up, since it may be what kills them.
 -- ARGV  1 now, or ''  2 proven wanted  3 probes wanted  4 lease_s  5 lapses that are too many

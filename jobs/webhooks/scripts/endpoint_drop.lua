@@ -1,4 +1,5 @@
 -- endpoint_drop: forget an endpoint and everything that it was to be sent.
+-- uses: common, endpoint_queue, subscriptions
 -- KEYS  1 endpoint  2 tenant's endpoints  3 event types that any of them wants
 -- ARGV  1 endpoint ID
 -- returns how many there were: 0 or 1

@@ -1,4 +1,5 @@
 -- endpoint_put: register an endpoint, or change some of its fields.
+-- uses: common, endpoint_queue, subscriptions
 -- KEYS  1 endpoint  2 tenant's endpoints  3 event types that any of them wants
 -- ARGV  1 endpoint ID  2 most endpoints of a tenant  3 sealed secrets as they were read, or ''
 --       4 new (1) or not (0)  5... fields, values ('' : remove the field)

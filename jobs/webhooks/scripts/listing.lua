@@ -1,4 +1,5 @@
 -- listing: deliveries of one endpoint, newest job first. Removes those that expired.
+-- uses: common, endpoint_queue
 -- ARGV  1 endpoint  2 start: '+', or '(' and the last ID of the page before  3 most deliveries
 --       4 most entries to look at  5 state wanted, or ''
 -- returns {cursor or '', {id, {field, value, ...}, due or '', id, ...}}; bodies are left out

@@ -1,4 +1,5 @@
 -- redeliver: send a delivery again from the first attempt on, same ID and same body.
+-- uses: common, endpoint_queue
 -- ARGV  1 now, or ''  2 endpoint  3 delivery
 -- returns ok, missing, or sending (one is under way this moment: that one counts)
 

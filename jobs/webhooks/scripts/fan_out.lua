@@ -1,4 +1,5 @@
 -- spread: make deliveries of one event, once.
+-- uses: common, endpoint_queue
 -- KEYS  1 outbox
 -- ARGV  1 now, or ''  2 the event as it stands in the outbox, or '' for one that was never there
 --       3 event ID  4 type  5 job ID, or ''  6 body  7 traceparent, or ''

@@ -1,4 +1,5 @@
 -- wants: what any of a tenant's endpoints asks for. Included after shelf.
+-- uses: common, endpoint_queue
 -- Ending a job looks here, and writes no event that nobody wants. A disabled endpoint counts: what
 -- it misses is kept for it.
 

@@ -1,5 +1,5 @@
 -- hand back: a worker returns jobs to the head of their queues, oldest first in line.
--- uses: common, outbox, endings, returning
+-- uses: common, job_queue, outbox, finish_common, requeue_common
 -- ARGV  1 why: drain (nothing is spent), retry (one of RQ's retries), crash (its engine died)
 --       2 crashes after which a job runs alone  3 crashes after which it has failed
 --       4 error as JSON  5 trace, as RQ keeps it  6... of each: queue, job:execution

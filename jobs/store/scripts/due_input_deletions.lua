@@ -1,6 +1,6 @@
 -- input_due: the inputs that nobody holds any more. What is handed out comes again after hide_s
 -- unless input_erased is told that it is done.
--- uses: common, holding
+-- uses: common, job_queue, input_holds
 -- KEYS  1 zset of inputs, by when to look at them: tenant/id/name
 -- ARGV  1 most of them  2 hide_s
 -- returns the members whose bytes are to be erased

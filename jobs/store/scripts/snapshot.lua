@@ -1,5 +1,6 @@
 -- viewing: what one read of a job returns: its fields, and its place while it waits.
--- Included after common.
+-- uses: common, job_queue
+-- Included.
 -- snapshot: {READ_FIELDS as text or nil, {} or {position, cost ahead, then pace}}
 -- pace: {megapixel-rows a second of all workers, work they hold, workers}; all as text
 

@@ -1,6 +1,6 @@
 -- erase: what is due to be erased from the picture store. What is handed out comes again after
 -- hide_s unless erased.lua is told that it is done.
--- uses: common
+-- uses: common, job_queue
 -- KEYS  1 zset of what to erase, by when: tenant/job/images.extension
 -- ARGV  1 most of them  2 hide_s
 -- returns the members whose blobs are to be erased

@@ -1,6 +1,6 @@
 -- erased: these blobs are gone. The entry of a record that still lives comes once more, to take
 -- it out of its tenant's listing.
--- uses: common
+-- uses: common, job_queue
 -- KEYS  1 zset of what to erase  2 zset of what the store refused
 -- ARGV  members
 

@@ -1,5 +1,5 @@
 -- endings: what every end of a job shares, and the two ends that need no worker.
--- uses: common, outbox, counting, holding
+-- uses: common, job_queue, outbox, counting, input_holds
 -- Included. Invariant: a job that is final has a TTL, a tombstone, no execution, and
 -- its pictures, if it can have any, have a date at which they are erased.
 

@@ -1,6 +1,6 @@
 -- holding: the pictures that jobs begin with, and who holds them. A hold is a member of a zset with
 -- the time at which it ends; the bytes of an input live while one has not ended.
--- uses: common
+-- uses: common, job_queue
 -- Included. x_inputs of a job: tenant/id/name of each, with a space between.
 
 local LOOK_S = 600  -- an input that jobs hold is looked at this often
