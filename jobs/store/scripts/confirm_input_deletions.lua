@@ -1,7 +1,7 @@
--- input_erased: these bytes are gone.
--- KEYS  1 zset of inputs, by when to look at them  2 zset of what the store refused
+-- confirm_input_deletions: remove input deletions that are done.
+-- KEYS  1 zset of inputs, by due time  2 zset of refused deletions
 -- ARGV  members
--- returns how many
+-- returns the number of removed members
 
 redis.call('ZREM', KEYS[2], unpack(ARGV))
 return redis.call('ZREM', KEYS[1], unpack(ARGV))

@@ -1,4 +1,4 @@
--- queue: how busy one model is. Writes nothing.
+-- queue: return the load of one model. Writes nothing.
 -- uses: common, job_queue, snapshot
 -- ARGV  1 model  2... its queues
 -- returns {queued, running, cost, megapixel-rows a second, work held, workers}

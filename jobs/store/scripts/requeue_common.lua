@@ -1,7 +1,7 @@
--- returning: how a running job goes back to the head of its queue, or fails for good.
+-- requeue_common: return a running job to the head of its queue, or fail it for good.
 -- uses: common, job_queue, finish_common
--- Included. Invariant: only the holder of the wip entry is sent back,
--- and a crash never costs a retry: crashes are counted apart.
+-- Included. Invariant: only a job with an entry in the wip registry is returned, and a crash never
+-- costs a retry: crashes are counted apart.
 
 local function fail_crashed(id, queue, worker, now, verdict)
   tally('poison')

@@ -1,10 +1,10 @@
--- sweep: hold a model's lines against RQ's lists. Places of jobs that do not wait are given on; jobs
--- that wait and lost their place (the list was deleted) get it again; what waits again with the TTL that
--- a failed one has would be gone before its turn (`rq requeue`); the backlog is counted anew where it
--- is wrong. Trims RQ's registries.
+-- sweep: reconcile a model's lines with RQ's lists. Places of jobs that do not wait are given to the
+--   next; waiting jobs that lost their place (the list was deleted) get it again; the TTL that a failed
+--   job has is removed where it waits again (`rq requeue`), or it would expire before its turn; the
+--   backlog is counted anew where it is wrong. Trims RQ's registries.
 -- uses: common, job_queue, outbox, finish_common, requeue_common, settling
--- ARGV  1 most jobs of a tenant in a line  2... queues of one model
--- returns how many jobs entered a line
+-- ARGV  1 maximum of jobs of a tenant in a line  2... queues of one model
+-- returns the number of jobs that entered a line
 
 local share, now, entered, waiting = tonumber(ARGV[1]), clock(), 0, 0
 
