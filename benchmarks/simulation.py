@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 from jobs.contract.reports import ModelPace, WorkerReport
 from jobs.store import keys
 from jobs.store.job_store import JobStore
-from jobs.store.scripts import Call, Script, client_calls, worker_calls
+from jobs.store.script_folder import Script
+from jobs.store.scripts import Call, client_calls, worker_calls
 from jobs.store.scripts.worker_calls import LEASE_S, Claimed, ClaimRules, Ending
 from worker.control.claims import AGED_EVERY, AGED_S, ASK_S, IDLE_ASK_S
 

@@ -17,8 +17,8 @@ from jobs.errors import DeliveryMissing
 from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import KeptSecret, secrets_in
-from jobs.webhooks.lua import script
 from jobs.webhooks.retry_schedule import DISABLE_AFTER_S
+from jobs.webhooks.scripts import load
 
 LEASE_S = 40.0  # > the 15 s that an attempt may take, and room for a slow courier
 MAX_LAPSES = 5  # leases lost in a row, after which a delivery is suspected of killing couriers
@@ -102,10 +102,10 @@ class Deliveries:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._claim = redis.register_script(script("claim"))
-        self._settle = redis.register_script(script("settle"))
-        self._redeliver = redis.register_script(script("redeliver"))
-        self._listing = redis.register_script(script("listing"))
+        self._claim = redis.register_script(load("claim").text)
+        self._settle = redis.register_script(load("record_attempt").text)
+        self._redeliver = redis.register_script(load("redeliver").text)
+        self._listing = redis.register_script(load("listing").text)
 
     async def claim(self, *, proven: int, probes: int, now: str = "") -> Claims:
         """At most so many due deliveries: to endpoints that answer, and to those that may not."""

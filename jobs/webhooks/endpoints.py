@@ -26,7 +26,7 @@ from jobs.ids import new_job_id
 from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.events import DEFAULT
-from jobs.webhooks.lua import script
+from jobs.webhooks.scripts import load
 from jobs.webhooks.secret_box import SecretBox
 from jobs.webhooks.signing import new_secret
 
@@ -101,8 +101,8 @@ class Endpoints:
         self._redis = redis
         self._sealing = sealing
         self._clock = clock
-        self._put = redis.register_script(script("endpoint_put", "wants"))
-        self._drop = redis.register_script(script("endpoint_drop", "wants"))
+        self._put = redis.register_script(load("endpoint_put").text)
+        self._drop = redis.register_script(load("endpoint_drop").text)
 
     async def add(
         self, tenant: str, url: str, *, events: Sequence[EventType], description: str = ""

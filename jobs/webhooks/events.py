@@ -22,7 +22,7 @@ DEFAULT = (*ENDINGS, EventType.GROUP_COMPLETED)  # of an endpoint that names non
 
 
 class Event(BaseModel):
-    """One entry of the outbox, as jobs/store/scripts/outbox.lua and settle.lua write it."""
+    """One entry of the outbox, as jobs/store/scripts/outbox.lua and record_attempt.lua write it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer script may say more
 

@@ -17,8 +17,8 @@
 | pw:courier:leases | zset by lease end, s | an hour, renewed | all that is being tried |
 | pw:courier:counts | hash | none: counters | attempts by class, for metrics |
 
-Scripts name these by the same words (scripts/shelf.lua). Invariant: `due` and `flight` of an
-endpoint never hold the same delivery.
+Scripts name these by the same words (scripts/endpoint_queue.lua). Invariant: `due` and `flight`
+of an endpoint never hold the same delivery.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from jobs.store.connection import translated
 from jobs.webhooks import keys
 from jobs.webhooks.endpoints import Endpoint, Endpoints
 from jobs.webhooks.events import Event, body_of
-from jobs.webhooks.lua import script
+from jobs.webhooks.scripts import load
 from jobs.webhooks.ssrf_guard import EgressRules, target_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Outbox:
         self._redis = redis
         self._endpoints = endpoints
         self._egress = egress
-        self._spread = redis.register_script(script("spread"))
+        self._spread = redis.register_script(load("fan_out").text)
 
     async def spread(self, *, now: str = "") -> int:
         """Make deliveries of what waits, oldest first; returns how many events were looked at."""

@@ -20,12 +20,11 @@ from typing import Any
 from redis import Redis
 
 from jobs.blobs.s3 import S3Blobs
-from jobs.settings import ROOT
-from jobs.store.scripts import load
+from jobs.store import scripts
 from tests.queue.worker_process import Worker, control_for, crash_at
 from worker.settings import WorkerSettings
 
-SCRIPTS = {load(p.stem).sha: load(p.stem) for p in (ROOT / "jobs" / "scripts").glob("*.lua")}
+SCRIPTS = {script.sha: script for script in map(scripts.load, scripts.SCRIPTS.names)}
 
 At = Callable[[str], None]
 

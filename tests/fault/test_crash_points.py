@@ -49,8 +49,8 @@ POINTS = {
     "put answered": (1, 2),
     "finish asked": (1, 2, 3),
     "finish answered": (1, 2, 3),
-    "hand_back asked": (1,),
-    "hand_back answered": (1,),
+    "requeue asked": (1,),
+    "requeue answered": (1,),
 }
 SAME = {"claimed", "stored", "ending", "ended", "returning", "reap asked", "expire asked"}
 ALL = [(point, nth) for point, times in POINTS.items() for nth in times]
@@ -200,7 +200,7 @@ def test_t11_what_a_dead_worker_uploaded_of_a_canceled_job_is_never_seen_and_is_
     print(f"T11: {len(orphans)} orphans of a killed worker, 0 seen, 0 left")
 
 
-@pytest.mark.parametrize("point", ["hand_back asked", "hand_back answered"])
+@pytest.mark.parametrize("point", ["requeue asked", "requeue answered"])
 def test_t15_killed_while_it_hands_back_on_sigterm_a_job_still_runs_once_more_only(
     store: JobStore, redis: Redis, environ: dict[str, str], heir: Worker, point: str
 ):

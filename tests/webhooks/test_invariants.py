@@ -14,7 +14,7 @@ from redis import Redis
 from jobs.errors import EndpointMissing
 from jobs.webhooks.deliveries import LEASE_S, Attempt, Claimed
 from jobs.webhooks.endpoints import Endpoint
-from jobs.webhooks.lua import AT_ONCE, AT_ONCE_PROBING
+from jobs.webhooks.scripts import AT_ONCE, AT_ONCE_PROBING
 from tests.webhooks.desk import Desk
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from jobs.contract.request_parts import EventType
-from jobs.webhooks.lua import AT_ONCE, AT_ONCE_PROBING
+from jobs.webhooks.scripts import AT_ONCE, AT_ONCE_PROBING
 from jobs.webhooks.ssrf_guard import EgressRules, resolver
 from tests.webhooks.desk import Desk
 from tests.webhooks.receivers import Receiver, Silent, Slow

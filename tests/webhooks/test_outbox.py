@@ -25,8 +25,8 @@ from jobs.webhooks import keys
 from jobs.webhooks.deliveries import LEASE_S, MAX_LAPSES
 from jobs.webhooks.endpoints import Endpoints
 from jobs.webhooks.events import Event, body_of
-from jobs.webhooks.lua import FOLDER, MOST_KEPT, script
 from jobs.webhooks.outbox import Outbox
+from jobs.webhooks.scripts import MOST_KEPT
 from jobs.webhooks.secret_box import SecretBox
 from jobs.webhooks.ssrf_guard import EgressRules
 from tests.helpers import wait_until
@@ -235,11 +235,6 @@ def _ended(desk: Desk) -> bool:
     except StoreUnavailable:
         return False
     return True
-
-
-def test_every_script_has_its_numbers():
-    for path in FOLDER.glob("*.lua"):
-        assert "@" not in re.sub(r"--.*", "", script(path.stem, "wants"))
 
 
 def test_the_wants_of_a_tenant_are_those_that_can_be_asked_for():

@@ -1,16 +1,16 @@
--- admit: accept what was sent together, or say why not: one job, or a group of up to 100. One step:
---   replay, quota, depth, inputs, then each job's hash and its place in the line. All of it, or nothing:
---   a refusal writes nothing, so there is never anything to take back. 100 jobs: see docs/queue.md.
--- uses: common, outbox, endings, viewing, returning, settling
+-- admit: accept one job, or a group of up to 100 jobs, or refuse with a reason. One atomic step:
+--   replay, quota, depth, inputs, then the hash of each job and its place in the line. All of it, or
+--   nothing: a refusal writes nothing. Duration for 100 jobs: docs/queue.md.
+-- uses: common, job_queue, outbox, finish_common, snapshot, requeue_common, settling
 -- KEYS  1 tenant's open jobs  2 tenant's listing  3 RQ's set of queues
 --       4 idempotency entry, where there is one
--- ARGV  1 tenant  2 most jobs  3 most cost of a model  4 most open jobs of the tenant (each '' : no
---       limit)  5 most jobs of the tenant in a line  6 fingerprint, or ''  7 group's ID, or ''
---       8 the group's own webhook as JSON, or ''
+-- ARGV  1 tenant  2 maximum of waiting jobs of a model  3 maximum of waiting cost of a model
+--       4 maximum of open jobs of the tenant (each '' : no limit)  5 maximum of jobs of the tenant in
+--       a line  6 fingerprint, or ''  7 group's ID, or ''  8 the group's own webhook as JSON, or ''
 --       then of each job: RQ's data, and a list of JSON: ID, queue, cost, deadline in s from now or '',
 --       tenant/id of each input with a space between, the hash's other fields and values in turn
 -- returns {ok or replay, job's ID or group's record as JSON, {{job id, snapshot or nothing}, ...}},
---       or {gone}, {mismatch}, {tenant, open, most}, {full, waiting}, {input, tenant/id}
+--       or {gone}, {mismatch}, {tenant, open, maximum}, {full, waiting}, {input, tenant/id}
 
 local LOOK = 100  -- open jobs that are looked at before a tenant is refused: 100 us
 local GROUP_TTL = @GROUP_TTL_S@

@@ -1,11 +1,11 @@
--- beat: a worker lives, and so do its leases. One step for the worker and all that it runs.
--- uses: common
+-- beat: renew a worker's heartbeat and the leases of all executions that it runs, in one step.
+-- uses: common, job_queue
 -- KEYS  1 worker's RQ hash  2 worker's set of executions  3 worker's own report
 -- ARGV  1 worker_ttl_s  2 lease_s  3 report as JSON  4 report's TTL in s  5 worker's name
 --       6 number of models  then of each: model, megapixel-rows a second, work held
 --       then of each execution: its queue, job:execution
--- returns {worker hash was there: 1 or 0, it is to end: 1 or 0, {job:execution whose lease is gone},
---         {queue, job:execution of what is leased to us and unknown to us}}
+-- returns {worker hash existed: 1 or 0, worker is to end: 1 or 0, {job:execution of each lost lease},
+--         {queue, job:execution of each lease of this worker that ARGV does not name}}
 
 local now, known = clock(), {}
 local ttl, lease, models = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[6])

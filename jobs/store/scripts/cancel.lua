@@ -1,8 +1,8 @@
--- cancel: end a job at once, whatever it is doing; a final one stays as it is.
--- uses: common, outbox, endings, viewing
+-- cancel: end a job at once, waiting or running; a final job stays as it is.
+-- uses: common, job_queue, outbox, finish_common, snapshot
 -- KEYS  1 job hash  2 tombstone
 -- ARGV  1 job id  2 tenant
--- returns {verdict, snapshot}: ok, gone, missing
+-- returns {verdict, snapshot}; verdict: ok, gone, missing
 
 local f = redis.call('HMGET', KEYS[1], 'x_tenant', 'status')
 if f[1] ~= ARGV[2] then

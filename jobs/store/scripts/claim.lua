@@ -1,12 +1,12 @@
 -- claim: give a worker the next jobs to run: first come first served, with a bounded bypass.
--- uses: common, outbox, endings
---   A window of each line is looked at. A job whose size class the worker runs already may pass
---   others, until one of those has waited bypass_s: then that one goes first. What was passed is
---   taken, too, where there is room left: a preference never leaves a place empty.
---   Nothing is given while the queue is paused or to a worker that is to end: asked here and not by
+--   A window of each line is read. A job whose size class the worker runs already may pass others,
+--   until one of those has waited bypass_s: then that job goes first. Jobs that were passed are taken,
+--   too, where there is room left: a preference never leaves a place empty.
+--   Nothing is given while the queue is paused or to a worker that is to end: checked here and not by
 --   the worker, whose last beat is up to 3 s old (36 of 36 jobs sent after a pause were run).
---   One whose deadline is over is expired here and never starts. A solo job (suspected of killing
+--   A job whose deadline is over is expired here and never starts. A solo job (suspected of killing
 --   workers) is given to an idle worker only, and nothing with it.
+-- uses: common, job_queue, outbox, finish_common
 -- KEYS  1 worker's hash  2 worker's set of executions  3... lines, in the order to serve them
 -- ARGV  1 images wanted  2 window  3 lease_s  4 worker's name  5 bypass_s  6 jobs running there
 --       7 '' or age_s: first take one job that is older than this, from the last line upwards

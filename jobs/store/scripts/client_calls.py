@@ -126,7 +126,7 @@ def _found(job_id: str, reply: Sequence[Any]) -> JobRecord:
 
 
 def record_in(job_id: str, snapshot: Sequence[Any]) -> JobRecord:
-    """The record in what `snapshot` of viewing.lua returns."""
+    """The record in what `snapshot` of snapshot.lua returns."""
     names: Sequence[str] = READ_FIELDS
     # here and not by `text`: sixteen calls are a hundredth of a read
     values = [v.decode() if isinstance(v, bytes) else v for v in snapshot[0]]

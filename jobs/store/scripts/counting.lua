@@ -1,7 +1,9 @@
--- counting: what was done, counted in the step that does it, so it is true after any crash.
--- Included after common. Two counts of each end: `pw:counts`, for metrics of all processes together,
--- by labels from closed sets; and what its tenant used, by day (UTC) and API key.
--- Fields of pw:counts: name|label|... (jobs/store/counters.py reads them).
+-- counting: count the ends of jobs in the step that writes them, so the counts are true after any
+--   crash. Each end is counted twice: in `pw:counts`, for metrics of all processes together, by labels
+--   from closed sets; and as use of the tenant, by day (UTC) and API key.
+--   Fields of pw:counts: name|label|... (jobs/store/counters.py reads them).
+-- uses: common, job_queue
+-- Included.
 
 local COUNTS, USAGE_TTL = PW .. 'counts', @USAGE_TTL_S@
 local REASONS, BUCKETS_S = {@REASONS@}, {@BUCKETS_S@}

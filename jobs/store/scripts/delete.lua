@@ -1,8 +1,8 @@
--- delete: cancel a job if need be and forget it: prompt, record and results; 410 from now on.
--- uses: common, outbox, endings
+-- delete: cancel a job if it is not final, and remove its prompt, record and results; 410 from now on.
+-- uses: common, job_queue, outbox, finish_common
 -- KEYS  1 job hash  2 tombstone
 -- ARGV  1 job id  2 tenant
--- returns {verdict, images, file extension, inputs that nobody holds now}: ok, gone, missing
+-- returns {verdict, images, file extension, inputs that no job holds now}; verdict: ok, gone, missing
 
 local owner = redis.call('HGET', KEYS[1], 'x_tenant')
 if owner ~= ARGV[2] then

@@ -1,10 +1,10 @@
--- erase_late: how much is due to be erased, and is not: what nobody took in time, since no janitor
--- lives or none keeps up, and what the picture store refused. Nothing is counted twice: what is
--- refused is due again hide_s after it was handed out, and late when as much has passed once more.
+-- erase_late: count overdue deletions: those that no janitor took in time, since none lives or none
+--   keeps up, and those that object storage refused. No member counts twice: a refused member is due
+--   again hide_s after it was listed, and overdue when as much has passed once more.
 -- uses: common
--- KEYS  1 zset of what is due, by when  2 zset of what was refused, by the last time  3 why
+-- KEYS  1 zset of deletions, by due time  2 zset of refused deletions, by last try  3 last reason
 -- ARGV  1 hide_s
--- returns {how many, why the last was refused or ''}
+-- returns {count, reason of the last refusal or ''}
 
 local now, hide_s = clock(), tonumber(ARGV[1])
 local late = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. exact(now - hide_s))

@@ -1,8 +1,10 @@
--- erase_left: what the picture store would not erase. An entry counts for a while (erase_late.lua)
--- and is written again at each try, so that what somebody erased by hand is forgotten by itself.
+-- erase_left: record deletions that object storage refused. An entry counts for a while
+--   (erase_late.lua) and is written again at each try, so that an object that an operator deleted by
+--   hand is forgotten without a step of its own.
 -- uses: common
--- KEYS  1 zset of what was refused, by the last time  2 why the last was
--- ARGV  1 s that both live  2 why  then members, as in the zset of what is due
+-- KEYS  1 zset of refused deletions, by last try  2 last reason
+-- ARGV  1 TTL of both in s  2 reason  then members, as in the zset of deletions
+-- returns the number of refused deletions
 
 local now = clock()
 for i = 3, #ARGV do redis.call('ZADD', KEYS[1], exact(now), ARGV[i]) end

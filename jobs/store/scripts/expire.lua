@@ -1,8 +1,8 @@
 -- expire: end the jobs whose deadline is over, waiting or running.
--- uses: common, outbox, endings
+-- uses: common, job_queue, outbox, finish_common
 -- KEYS  1 jobs by deadline
--- ARGV  1 most of them
--- returns the IDs of the expired
+-- ARGV  1 maximum of jobs
+-- returns the IDs of the expired jobs
 
 local now, out = clock(), {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', exact(now), 'LIMIT', 0, ARGV[1])) do

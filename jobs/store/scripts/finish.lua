@@ -1,6 +1,6 @@
--- finish: the end of a job, written by the holder of its lease or by nobody. RQ writes the same
--- fields in its handle_job_success and handle_job_failure (tests/contract compares them).
--- uses: common, outbox, endings
+-- finish: write the end of a job, if the caller holds its lease. RQ writes the same fields in its
+--   handle_job_success and handle_job_failure (tests/contract compares them).
+-- uses: common, job_queue, outbox, finish_common
 -- KEYS  1 job hash  2 worker's hash  3 RQ's results of the job  4 registry it ends in
 -- ARGV  1 job id  2 execution id  3 queue  4 worker's name
 --       5 word for followers: succeeded, failed, canceled  6 RQ status: finished, failed, stopped

@@ -44,13 +44,15 @@ def drop(tenant: str, an_id: str) -> Call[str | None]:
 
 def due(*, most: int, hide_s: float) -> Call[list[str]]:
     """What nobody holds any more: members, for `inputs.blob_of` and `erased`."""
-    return Call(load("input_due"), (keys.INPUTS,), (most, hide_s), lambda r: [text(m) for m in r])
+    return Call(
+        load("due_input_deletions"), (keys.INPUTS,), (most, hide_s), lambda r: [text(m) for m in r]
+    )
 
 
 def erased(members: Sequence[str]) -> Call[int]:
     """These bytes are gone."""
     where = (keys.INPUTS, keys.unerased("inputs")[0])
-    return Call(load("input_erased"), where, tuple(members), int)
+    return Call(load("confirm_input_deletions"), where, tuple(members), int)
 
 
 def _input(an_id: str, reply: Sequence[Any]) -> Input:

@@ -1,6 +1,6 @@
--- input_drop: forget an input at once, whoever holds it; its bytes go now, and by the janitor.
+-- input_drop: forget an input at once, whatever holds it; its bytes are due for deletion now.
 -- uses: common
--- KEYS  1 the input's hash  2 its holds  3 zset of inputs, by when to look at them
+-- KEYS  1 the input's hash  2 its holds  3 zset of inputs, by due time
 -- ARGV  1 tenant/id
 -- returns the name of its bytes, or nil: there is no such input
 

@@ -1,10 +1,10 @@
--- input_find: is this picture stored already? If so it is kept longer; if not, the bytes that are
--- about to be stored under a new name have a date at which they are erased, should nobody register them.
--- uses: common, holding
--- KEYS  1 the input's hash  2 its holds  3 zset of inputs, by when to look at them
--- ARGV  1 tenant/id  2 new name  3 s that an upload holds it; 0: only look  4 s until an orphan goes
---       5 s that both keys live
--- returns {} or {name, changes, when the upload's hold ends}
+-- input_find: look up an input image, and extend its hold. Where there is none, the bytes about to be
+--   stored under a new name get a date of deletion, in case no request registers them.
+-- uses: common, job_queue, input_holds
+-- KEYS  1 the input's hash  2 its holds  3 zset of inputs, by due time
+-- ARGV  1 tenant/id  2 new name, or ''  3 s that an upload holds the input; 0: only look
+--       4 s until unregistered bytes are deleted  5 TTL of both keys in s
+-- returns {} or {name, changes, end of the upload's hold}
 
 local now = clock()
 local known = redis.call('HMGET', KEYS[1], 'blob', 'changes')

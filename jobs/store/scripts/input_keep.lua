@@ -1,10 +1,10 @@
--- input_keep: the bytes are stored: from now on this is an input. Where another request was
--- quicker with the same picture, its bytes stay and ours go.
+-- input_keep: register stored bytes as an input. Where another request registered the same image
+--   before, the bytes of that request stay and these are due for deletion.
 -- uses: common
--- KEYS  1 the input's hash  2 its holds  3 zset of inputs, by when to look at them
--- ARGV  1 tenant/id  2 name of the bytes  3 s that an upload holds it  4 what decoding changed
---       5 s that both keys live
--- returns {name, changes, when the upload's hold ends}
+-- KEYS  1 the input's hash  2 its holds  3 zset of inputs, by due time
+-- ARGV  1 tenant/id  2 name of the bytes  3 s that an upload holds the input  4 changes by decoding
+--       5 TTL of both keys in s
+-- returns {name, changes, end of the upload's hold}
 
 local now = clock()
 if redis.call('HEXISTS', KEYS[1], 'blob') == 0 then

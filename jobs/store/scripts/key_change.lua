@@ -1,8 +1,8 @@
--- key_change: put API keys in the place of what was read of them, all or none. A revocation and a
--- rotation that read the same key cannot both write it: the second is told to read again.
+-- key_change: compare and set API keys, all or none. A revocation and a rotation that read the same
+--   key cannot both write it: the second has to read again.
 -- KEYS  1 hash of API keys
 -- ARGV  by threes: ID, text that was read ('': none), text to keep
--- returns 1 if all is kept, 0 if one of them is no longer what was read
+-- returns 1 if all are kept, 0 if one of them has changed since it was read
 
 for i = 1, #ARGV, 3 do
   local now = redis.call('HGET', KEYS[1], ARGV[i]) or ''

@@ -1,8 +1,8 @@
--- list: some jobs of a tenant, newest first. Removes the entries of records that expired.
--- uses: common, viewing
+-- list: return a page of a tenant's jobs, newest first. Removes the entries of expired records.
+-- uses: common, job_queue, snapshot
 -- KEYS  1 tenant's listing
--- ARGV  1 start: '+', or '(' and the last ID of the page before  2 most jobs
---       3 most entries to look at  4 model, or ''  5... RQ statuses wanted, 'expired' being one
+-- ARGV  1 start: '+', or '(' and the last ID of the page before  2 maximum of jobs
+--       3 maximum of entries to read  4 model, or ''  5... RQ statuses wanted, 'expired' being one
 -- returns {cursor or '', {id, snapshot, id, snapshot, ...}}
 
 local wanted, out, taken = {}, {}, 0

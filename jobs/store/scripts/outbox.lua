@@ -1,9 +1,9 @@
--- outbox: what webhooks tell of a job, written in the same step as the change itself.
--- Included after common. Invariant: the change and its event are there, or neither; no prompt goes in.
--- The courier makes deliveries of it (jobs/webhooks/outbox.py). Everything that it needs is copied,
--- since the record may be deleted before a courier comes.
+-- outbox: append webhook events of a job to pw:outbox, in the same step as the change itself. The
+--   courier makes deliveries of them (jobs/webhooks/outbox.py). All that an event needs is copied,
+--   since the record may be deleted before a courier comes.
+-- uses: common, job_queue
+-- Included. Invariant: the change and its event are there, or neither; no prompt goes in.
 
-local OUTBOX_TTL = @OUTBOX_TTL_S@
 local PROGRESS_MS = 500  -- at most one progress event of a job in this time
 
 local function wanted(id, kind)  -- whether anybody is; tenant; the job's own webhook if it asks

@@ -1,7 +1,7 @@
--- pause: from this moment no worker is given a job (claim asks the same flag, RQ's), or again.
--- uses: common
+-- pause: stop giving jobs to workers, or resume (claim reads the same flag, RQ's).
+-- uses: common, job_queue
 -- ARGV  1 pause or resume  2... queues to count, besides those that RQ knows
--- returns how many jobs run: those that somebody has the lease of, at this moment
+-- returns the number of running jobs: those with a lease at this moment
 
 if ARGV[1] == 'pause' then
   redis.call('SET', RQ .. 'suspended', 1)

@@ -1,7 +1,7 @@
--- preview: what some running jobs look like by now. Ignored for those that are held no more.
--- uses: common
+-- preview: store the latest previews of running jobs. Ignored for jobs whose lease is gone.
+-- uses: common, job_queue
 -- ARGV  of each: queue, job:execution, index of the image, the preview as JSON
--- returns how many were kept
+-- returns the number of stored previews
 
 local kept = 0
 for i = 1, #ARGV, 4 do

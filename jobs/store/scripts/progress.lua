@@ -1,8 +1,8 @@
--- progress: where the running jobs of a worker are. Ignored for those that it holds no more,
--- but that a canceled job says how much was spent on it.
--- uses: common, outbox
+-- progress: write the progress of a worker's running jobs. Ignored for jobs whose lease is gone,
+--   except that a canceled job records the steps that were spent on it.
+-- uses: common, job_queue, outbox
 -- ARGV  of each job: queue, job:execution, stage, model calls done, model calls expected
--- returns how many were still running
+-- returns the number of jobs still running
 
 local running, now = 0, clock()
 for i = 1, #ARGV, 5 do

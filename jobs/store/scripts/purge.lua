@@ -1,8 +1,8 @@
--- purge: cancel some of the jobs that wait. Those that run go on.
--- uses: common, outbox, endings
+-- purge: cancel some of the waiting jobs of a model. Running jobs go on.
+-- uses: common, job_queue, outbox, finish_common
 -- KEYS  1... lines of one model
--- ARGV  1 most jobs  2 tenant, or '' for all of them
--- returns {how many were canceled, how many more wait}
+-- ARGV  1 maximum of jobs  2 tenant, or '' for all tenants
+-- returns {number of canceled jobs, number of jobs that still wait}
 
 local now, most, tenant = clock(), tonumber(ARGV[1]), ARGV[2]
 local canceled, left = 0, 0

@@ -1,5 +1,5 @@
--- queue: how busy one model is. Writes nothing.
--- uses: common, viewing
+-- queue: return the load of one model. Writes nothing.
+-- uses: common, job_queue, snapshot
 -- ARGV  1 model  2... its queues
 -- returns {queued, running, cost, megapixel-rows a second, work held, workers}
 

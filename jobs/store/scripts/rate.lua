@@ -1,4 +1,4 @@
--- rate: count one request of a key in the current window. By Redis's clock only.
+-- rate: count one request of an API key in the current window, by Redis's clock only.
 -- uses: common
 -- KEYS  1 counter of the key
 -- ARGV  1 window in s

@@ -1,12 +1,12 @@
--- reap: jobs whose lease is over go back to the head of their queue. Any number of reapers is safe.
--- uses: common, outbox, endings, returning
---   While Redis was away (killed, frozen, cut off, its clock set) nobody could renew a lease. That
---   shows by nobody having looked here either: then nothing is reaped for one lease more, so that
---   the living renew first. Their first beat used to race with the first look, and lost now and then.
+-- reap: return jobs whose lease is over to the head of their queue. Any number of reapers is safe.
+--   While Redis was unavailable (killed, frozen, cut off, its clock set) no worker could renew a lease.
+--   That shows by no reaper having run either: then nothing is reaped for one lease more, so that
+--   living workers renew first. Their first beat used to race with the first reap, and lost at times.
+-- uses: common, job_queue, outbox, finish_common, requeue_common
 -- KEYS  1... started registries (rq:wip:...)
--- ARGV  1 lease_s; 0: nobody is waited for  2 most a registry  3 crashes after which a job runs
---       alone  4 crashes after which it has failed  5 error as JSON  6 trace, as RQ keeps it
--- returns {{job id, what became of it}, ...}
+-- ARGV  1 lease_s; 0: do not wait for renewals  2 maximum of jobs a registry  3 crashes after which a
+--       job runs alone  4 crashes after which a job has failed  5 error as JSON  6 trace, as RQ keeps it
+-- returns {{job id, queued, failed, expired, lost or its RQ status}, ...}
 
 local lease = tonumber(ARGV[1])
 local LOOKED, HELD = PW .. 'reap:looked', PW .. 'reap:held'

@@ -1,8 +1,9 @@
--- settle: look at some of a tenant's open jobs, and settle those that are open no more.
--- uses: common, outbox, endings, returning, settling
--- ARGV  1 tenant  2 cursor: 0, then what the look before returned  3 about how many to look at
---       4 most to end: what is left comes with the same cursor again
--- returns {cursor, or '': that was all; how many have ended; {job id, why it could not be read, ...}}
+-- settle: check some of a tenant's open jobs, and end those that RQ's tools or operators ended.
+-- uses: common, job_queue, outbox, finish_common, requeue_common, settling
+-- ARGV  1 tenant  2 cursor: 0, then the cursor of the call before  3 about how many jobs to check
+--       4 maximum of jobs to end: the rest comes with the same cursor again
+-- returns {cursor, or '' after the last job; number of ended jobs; {job id, reason it is unreadable,
+--   ...}}
 
 local tenant, now, ended, damaged = ARGV[1], clock(), 0, {}
 local found = redis.call('ZSCAN', open_key(tenant), ARGV[2], 'COUNT', ARGV[3])

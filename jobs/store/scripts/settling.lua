@@ -1,7 +1,7 @@
--- settling: open jobs that others than our scripts ended, deleted or displaced: RQ's tools, a hand.
--- uses: common, outbox, endings, returning
+-- settling: end or requeue open jobs that RQ's tools or operators ended, deleted or displaced.
+-- uses: common, job_queue, outbox, finish_common, requeue_common
 -- Included. Invariant: a job that has a place of its tenant's quota waits in one line or is leased;
--- any other has ended, and does so here with all that its end means.
+-- any other has ended, and is ended here with all that its end means.
 
 local ENDED_AS = {finished = 'succeeded', failed = 'failed', stopped = 'canceled', canceled = 'canceled'}
 local UNTOLD_SEQ = 65535  -- above the number of any event that a deleted job told

@@ -1,10 +1,10 @@
--- sweep: hold a model's lines against RQ's lists. Places of jobs that do not wait are given on; jobs
--- that wait and lost their place (the list was deleted) get it again; what waits again with the TTL that
--- a failed one has would be gone before its turn (`rq requeue`); the backlog is counted anew where it
--- is wrong. Trims RQ's registries.
--- uses: common, outbox, endings, returning, settling
--- ARGV  1 most jobs of a tenant in a line  2... queues of one model
--- returns how many jobs entered a line
+-- sweep: reconcile a model's lines with RQ's lists. Places of jobs that do not wait are given to the
+--   next; waiting jobs that lost their place (the list was deleted) get it again; the TTL that a failed
+--   job has is removed where it waits again (`rq requeue`), or it would expire before its turn; the
+--   backlog is counted anew where it is wrong. Trims RQ's registries.
+-- uses: common, job_queue, outbox, finish_common, requeue_common, settling
+-- ARGV  1 maximum of jobs of a tenant in a line  2... queues of one model
+-- returns the number of jobs that entered a line
 
 local share, now, entered, waiting = tonumber(ARGV[1]), clock(), 0, 0
 
@@ -26,11 +26,10 @@ end
 local function right_share(queue, tenant, standing)
   local lost = {}
   for _, id in ipairs(redis.call('SMEMBERS', line_key(queue, tenant))) do
-    if standing[id] then
-      -- its place is there; whether it still waits, settle looks
-    elseif status_of(id) == 'queued' then
+    local in_list = standing[id]  -- its place is there; whether it still waits, settle looks
+    if not in_list and status_of(id) == 'queued' then
       lost[#lost + 1] = {id = id, since = tonumber(redis.call('HGET', job_key(id), 'x_enq') or 0)}
-    else
+    elseif not in_list then
       if redis.call('ZSCORE', open_key(tenant), id) then settle(id, tenant, now) end
       redis.call('SREM', line_key(queue, tenant), id)
     end

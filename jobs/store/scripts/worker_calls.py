@@ -224,7 +224,7 @@ def finish(worker: str, lease: Lease, ending: Ending) -> Call[str]:
 def hand_back(leases: Sequence[Lease], why: HandBackReason) -> Call[dict[str, str]]:
     """Return jobs to the head of their queues; what became of each."""
     args = (why, SOLO_AFTER, FAIL_AFTER, *_crash(), *_named(leases))
-    return Call(load("hand_back"), (), args, _became)
+    return Call(load("requeue"), (), args, _became)
 
 
 def reap(queues: Sequence[str], *, lease_s: int = LEASE_S) -> Call[dict[str, str]]:
@@ -241,13 +241,15 @@ def expire(most: int = REAP_MOST) -> Call[list[str]]:
 
 def erase(*, most: int, hide_s: float) -> Call[list[str]]:
     """What is due to be erased: members, for `blobs_of` and `erased`."""
-    return Call(load("erase"), (keys.ERASE,), (most, hide_s), lambda r: [text(m) for m in r])
+    return Call(
+        load("due_deletions"), (keys.ERASE,), (most, hide_s), lambda r: [text(m) for m in r]
+    )
 
 
 def erased(members: Sequence[str]) -> Call[int]:
     """These blobs are gone."""
     where = (keys.ERASE, keys.unerased("pictures")[0])
-    return Call(load("erased"), where, tuple(members), int)
+    return Call(load("confirm_deletions"), where, tuple(members), int)
 
 
 def blobs_of(member: str) -> list[str]:

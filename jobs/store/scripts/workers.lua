@@ -1,7 +1,7 @@
--- workers: what each says of itself, and what is so at this moment: how many jobs it has the lease of,
--- and whether it is to end. Writes nothing.
+-- workers: list live workers: the report of each, its number of leases, and whether it is to end.
+--   Writes nothing.
 -- uses: common
--- returns {report as JSON, executions, it is to end: 1 or 0, ...} of those that spoke lately
+-- returns {report as JSON, executions, worker is to end: 1 or 0, ...} of workers with a live report
 
 local out, names = {}, redis.call('SMEMBERS', RQ .. 'workers')
 table.sort(names)

@@ -1,7 +1,9 @@
 -- claim: give a courier the deliveries that are due, oldest first, of the endpoints with room.
---   First, what a dead courier held comes back: its lease is over. One that came back too often is
---   given up, since it may be what kills them.
--- ARGV  1 now, or ''  2 proven wanted  3 probes wanted  4 lease_s  5 lapses that are too many
+--   First, deliveries of a dead courier are due again: their lease is over. A delivery whose lease ran
+--   out too often is given up, since it may be what kills couriers.
+-- uses: common, endpoint_queue
+-- ARGV  1 now, or ''  2 maximum of proven endpoints' deliveries  3 maximum of probes  4 lease_s
+--       5 lapses after which a delivery is given up
 -- returns {now, {{endpoint, delivery, claim, pool, attempts, event, type, body, own URL or ''
 --   , endpoint's URL, sealed secrets, traceparent or ''}, ...}}
 

@@ -1,7 +1,8 @@
--- endpoint_drop: forget an endpoint and everything that it was to be sent.
--- KEYS  1 endpoint  2 tenant's endpoints  3 event types that any of them wants
+-- endpoint_drop: delete an endpoint and all of its deliveries.
+-- uses: common, endpoint_queue, subscriptions
+-- KEYS  1 endpoint  2 tenant's endpoints  3 event types that the tenant's endpoints subscribe to
 -- ARGV  1 endpoint ID
--- returns how many there were: 0 or 1
+-- returns the number of deleted endpoints: 0 or 1
 
 local ep = ARGV[1]
 local known = redis.call('DEL', KEYS[1])

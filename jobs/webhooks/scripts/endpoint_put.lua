@@ -1,8 +1,9 @@
 -- endpoint_put: register an endpoint, or change some of its fields.
--- KEYS  1 endpoint  2 tenant's endpoints  3 event types that any of them wants
--- ARGV  1 endpoint ID  2 most endpoints of a tenant  3 sealed secrets as they were read, or ''
+-- uses: common, endpoint_queue, subscriptions
+-- KEYS  1 endpoint  2 tenant's endpoints  3 event types that the tenant's endpoints subscribe to
+-- ARGV  1 endpoint ID  2 maximum of endpoints of a tenant  3 sealed secrets as they were read, or ''
 --       4 new (1) or not (0)  5... fields, values ('' : remove the field)
--- returns ok; full (too many); missing (deleted meanwhile); changed (the secrets are others by now)
+-- returns ok; full (too many); missing (deleted meanwhile); changed (the secrets were changed meanwhile)
 
 local known = redis.call('EXISTS', KEYS[1]) == 1
 if ARGV[4] == '1' and not known and redis.call('SCARD', KEYS[2]) >= tonumber(ARGV[2]) then

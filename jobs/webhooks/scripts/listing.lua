@@ -1,6 +1,7 @@
--- listing: deliveries of one endpoint, newest job first. Removes those that expired.
--- ARGV  1 endpoint  2 start: '+', or '(' and the last ID of the page before  3 most deliveries
---       4 most entries to look at  5 state wanted, or ''
+-- listing: return a page of one endpoint's deliveries, newest job first. Removes expired entries.
+-- uses: common, endpoint_queue
+-- ARGV  1 endpoint  2 start: '+', or '(' and the last ID of the page before  3 maximum of deliveries
+--       4 maximum of entries to read  5 state wanted, or ''
 -- returns {cursor or '', {id, {field, value, ...}, due or '', id, ...}}; bodies are left out
 
 local FIELDS = {'event', 'type', 'job', 'state', 'attempts', 'made_at', 'ended_at', 'url'}

@@ -1,6 +1,7 @@
--- redeliver: send a delivery again from the first attempt on, same ID and same body.
+-- redeliver: send a delivery again from the first attempt on, with the same ID and the same body.
+-- uses: common, endpoint_queue
 -- ARGV  1 now, or ''  2 endpoint  3 delivery
--- returns ok, missing, or sending (one is under way this moment: that one counts)
+-- returns ok, missing, or sending (an attempt is under way: that attempt counts)
 
 local now, ep, id = clock(ARGV[1]), ARGV[2], ARGV[3]
 local key = delivery_key(ep, id)

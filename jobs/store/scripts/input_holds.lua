@@ -1,7 +1,8 @@
--- holding: the pictures that jobs begin with, and who holds them. A hold is a member of a zset with
--- the time at which it ends; the bytes of an input live while one has not ended.
--- uses: common
--- Included. x_inputs of a job: tenant/id/name of each, with a space between.
+-- input_holds: input images of jobs, and the jobs and uploads that hold them. A hold is a member of a
+--   zset with the time of its end; the bytes of an input live while one hold has not ended.
+--   x_inputs of a job: tenant/id/name of each input, with a space between.
+-- uses: common, job_queue
+-- Included.
 
 local LOOK_S = 600  -- an input that jobs hold is looked at this often
 

@@ -1,9 +1,9 @@
--- erase: what is due to be erased from the picture store. What is handed out comes again after
--- hide_s unless erased.lua is told that it is done.
--- uses: common
--- KEYS  1 zset of what to erase, by when: tenant/job/images.extension
--- ARGV  1 most of them  2 hide_s
--- returns the members whose blobs are to be erased
+-- due_deletions: list jobs whose images are due for deletion from object storage. A listed member is
+--   due again after hide_s unless confirm_deletions removes it.
+-- uses: common, job_queue
+-- KEYS  1 zset of deletions, by due time: tenant/job/images.extension
+-- ARGV  1 maximum of members  2 hide_s
+-- returns the members whose blobs are to be deleted
 
 local now, out = clock(), {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', exact(now), 'LIMIT', 0, ARGV[1])) do

@@ -1,7 +1,7 @@
--- endings: what every end of a job shares, and the two ends that need no worker.
--- uses: common, outbox, counting, holding
--- Included. Invariant: a job that is final has a TTL, a tombstone, no execution, and
--- its pictures, if it can have any, have a date at which they are erased.
+-- finish_common: the writes that every end of a job shares; cancel and expire, which need no worker.
+-- uses: common, job_queue, outbox, counting, input_holds
+-- Included. Invariant: a final job has a TTL, a tombstone and no execution, and its images, if it
+-- can have any, have a date of deletion.
 
 local ORPHAN_S = 120  -- an upload under way when its job ended is over by then (30 s at most)
 

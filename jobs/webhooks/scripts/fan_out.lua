@@ -1,10 +1,11 @@
--- spread: make deliveries of one event, once.
+-- fan_out: make the deliveries of one event, once.
+--   The events of a job's progress share one ID: the latest replaces one that waits.
+-- uses: common, endpoint_queue
 -- KEYS  1 outbox
 -- ARGV  1 now, or ''  2 the event as it stands in the outbox, or '' for one that was never there
 --       3 event ID  4 type  5 job ID, or ''  6 body  7 traceparent, or ''
 --       8... of each: endpoint, delivery ID, URL or ''
---   (a job's progress has one ID for all of it: the latest takes the place of one that waits)
--- returns how many were made; -1: another courier had made them
+-- returns the number of deliveries; -1: another courier had made them
 
 local now = clock(ARGV[1])
 if ARGV[2] ~= '' and redis.call('LREM', KEYS[1], 1, ARGV[2]) == 0 then return -1 end

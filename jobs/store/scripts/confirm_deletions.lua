@@ -1,8 +1,9 @@
--- erased: these blobs are gone. The entry of a record that still lives comes once more, to take
--- it out of its tenant's listing.
--- uses: common
--- KEYS  1 zset of what to erase  2 zset of what the store refused
+-- confirm_deletions: remove deletions that are done. The entry of a record that still lives is put
+--   back once more, due when the record expires, to take the job out of its tenant's listing.
+-- uses: common, job_queue
+-- KEYS  1 zset of deletions, by due time  2 zset of refused deletions
 -- ARGV  members
+-- returns the number of members
 
 local now = clock()
 for _, member in ipairs(ARGV) do

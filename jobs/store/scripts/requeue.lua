@@ -1,9 +1,9 @@
--- hand back: a worker returns jobs to the head of their queues, oldest first in line.
--- uses: common, outbox, endings, returning
--- ARGV  1 why: drain (nothing is spent), retry (one of RQ's retries), crash (its engine died)
---       2 crashes after which a job runs alone  3 crashes after which it has failed
+-- requeue: return a worker's running jobs to the head of their queues, oldest first in line.
+-- uses: common, job_queue, outbox, finish_common, requeue_common
+-- ARGV  1 reason: drain (costs nothing), retry (costs one of RQ's retries), crash (its engine died)
+--       2 crashes after which a job runs alone  3 crashes after which a job has failed
 --       4 error as JSON  5 trace, as RQ keeps it  6... of each: queue, job:execution
--- returns {{job id, what became of it}, ...}
+-- returns {{job id, queued, failed, expired, lost or its RQ status}, ...}
 
 local now, held = clock(), {}
 local verdict = {why = ARGV[1], crash = ARGV[1] == 'crash', retry = ARGV[1] == 'retry',

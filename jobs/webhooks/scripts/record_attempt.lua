@@ -1,4 +1,5 @@
--- settle: what came of one attempt. Only the holder of the lease may say so.
+-- record_attempt: record the result of one attempt, if the caller holds the delivery's lease.
+-- uses: common, endpoint_queue
 -- KEYS  1 outbox
 -- ARGV  1 now, or ''  2 endpoint  3 delivery  4 claim  5 verdict: delivered, failed, gone
 --       6 s until the next attempt, or '' for none  7 the attempt as JSON  8 its class, for metrics

@@ -1,10 +1,11 @@
--- shelf: the clock, the keys, and which endpoints have something due and room to take it.
--- Included first in every script. Keys hang together by the endpoint's ID (no Redis Cluster).
--- Invariant: an endpoint stands in `proven` or `probes` only if it is enabled, has a delivery that
--- is not under way, and fewer under way than it may; its score is when the first of them is due.
+-- endpoint_queue: the keys of endpoints and deliveries, and which endpoints have a delivery due and
+--   room for an attempt. Keys hang together by the endpoint's ID (no Redis Cluster).
+-- uses: common
+-- Included in every script. Invariant: an endpoint stands in `proven` or `probes` only if it is
+-- enabled, has a delivery that is not under way, and fewer under way than it may; its score is when
+-- the first of them is due.
 
-local PW = 'pw:'
-local PENDING_TTL, DELIVERED_TTL, OUTBOX_TTL = @PENDING_TTL_S@, @DELIVERED_TTL_S@, @OUTBOX_TTL_S@
+local PENDING_TTL, DELIVERED_TTL = @PENDING_TTL_S@, @DELIVERED_TTL_S@
 local AT_ONCE, AT_ONCE_PROBING = @AT_ONCE@, @AT_ONCE_PROBING@
 local HOUR = 3600
 local MOST_DUE = 1000  -- of one endpoint, beyond which progress is not added
@@ -13,13 +14,6 @@ local MOST_DUE = 1000  -- of one endpoint, beyond which progress is not added
 local MOST_KEPT = @MOST_KEPT@
 local PROVEN, PROBES, LEASES = PW .. 'courier:proven', PW .. 'courier:probes', PW .. 'courier:leases'
 
-local function clock(given)  -- Unix time in s; tests give their own
-  if given ~= '' then return tonumber(given) end
-  local t = redis.call('TIME')
-  return tonumber(t[1]) + tonumber(t[2]) / 1e6
-end
-
-local function exact(seconds) return string.format('%.6f', seconds) end
 local function endpoint_key(ep) return PW .. 'endpoint:' .. ep end
 local function due_key(ep) return PW .. 'due:' .. ep end
 local function flight_key(ep) return PW .. 'flight:' .. ep end

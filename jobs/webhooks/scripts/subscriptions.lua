@@ -1,6 +1,8 @@
--- wants: what any of a tenant's endpoints asks for. Included after shelf.
--- Ending a job looks here, and writes no event that nobody wants. A disabled endpoint counts: what
--- it misses is kept for it.
+-- subscriptions: keep the set of event types that a tenant's endpoints subscribe to. The end of a job
+--   reads the set, and writes no event without a subscriber. A disabled endpoint counts: the events
+--   that it misses are kept for it.
+-- uses: common, endpoint_queue
+-- Included.
 
 local function recount(endpoints, wanted)
   redis.call('DEL', wanted)

@@ -1,7 +1,8 @@
--- viewing: what one read of a job returns: its fields, and its place while it waits.
--- Included after common.
--- snapshot: {READ_FIELDS as text or nil, {} or {position, cost ahead, then pace}}
--- pace: {megapixel-rows a second of all workers, work they hold, workers}; all as text
+-- snapshot: read a job: its fields, and its place while it waits.
+--   snapshot: {READ_FIELDS as text or nil, {} or {position, cost ahead, then pace}}
+--   pace: {megapixel-rows a second of all workers, work they hold, workers}; all as text
+-- uses: common, job_queue
+-- Included.
 
 local READ_FIELDS = {@READ_FIELDS@}
 local HIGHER = {high = {}, normal = {'high'}, low = {'high', 'normal'}}

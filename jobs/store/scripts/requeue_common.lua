@@ -1,8 +1,9 @@
--- returning: how a running job goes back to the head of its queue, or fails for good.
--- Included after common and endings. Invariant: only the holder of the wip entry is sent back,
--- and a crash never costs a retry: crashes are counted apart.
+-- requeue_common: return a running job to the head of its queue, or fail it for good.
+-- uses: common, job_queue, finish_common
+-- Included. Invariant: only a job with an entry in the wip registry is returned, and a crash never
+-- costs a retry: crashes are counted apart.
 
-local function fail_crashed(id, queue, worker, now, crashes, verdict)
+local function fail_crashed(id, queue, worker, now, verdict)
   tally('poison')
   redis.call('HSET', job_key(id), 'status', 'failed', 'x_error', verdict.error)
   local ttl = close(id, 'failed', now)
@@ -38,7 +39,7 @@ local function send_back(id, eid, queue, now, verdict)
     local crashes = redis.call('HINCRBY', job_key(id), 'x_crashes', 1)
     if crashes >= verdict.solo_after then redis.call('HSET', job_key(id), 'x_solo', '1') end
     if crashes >= verdict.fail_after then
-      fail_crashed(id, queue, f[2] or '', now, crashes, verdict)
+      fail_crashed(id, queue, f[2] or '', now, verdict)
       return 'failed'
     end
   elseif verdict.retry then

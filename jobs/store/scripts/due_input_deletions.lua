@@ -1,9 +1,9 @@
--- input_due: the inputs that nobody holds any more. What is handed out comes again after hide_s
--- unless input_erased is told that it is done.
--- uses: common, holding
--- KEYS  1 zset of inputs, by when to look at them: tenant/id/name
--- ARGV  1 most of them  2 hide_s
--- returns the members whose bytes are to be erased
+-- due_input_deletions: list inputs that nothing holds any more. A listed member is due again after
+--   hide_s unless confirm_input_deletions removes it.
+-- uses: common, job_queue, input_holds
+-- KEYS  1 zset of inputs, by due time: tenant/id/name
+-- ARGV  1 maximum of members  2 hide_s
+-- returns the members whose bytes are to be deleted
 
 local now, out = clock(), {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', exact(now), 'LIMIT', 0, ARGV[1])) do
