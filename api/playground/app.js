@@ -1,5 +1,5 @@
-// The page: reads the levers, sends a job, shows its life and its pictures.
-// Everything from outside goes through textContent: a prompt is never markup.
+// The page: reads the settings, sends a job, shows its progress and its images.
+// All text from outside goes through textContent: a prompt is never markup.
 
 import * as service from "./service.js";
 
@@ -12,7 +12,7 @@ function node(tag, attributes = {}, ...children) {
   return made;
 }
 
-// --- levers
+// --- settings
 
 function fillModel() {
   const model = state.models.find((m) => m.id === $("model").value) ?? state.models[0];
@@ -62,7 +62,7 @@ function request() {
   return asked;
 }
 
-function useLevers(job) {
+function useSettings(job) {
   const r = job.resolved;
   $("model").value = r.model;
   fillModel();
@@ -77,11 +77,11 @@ function useLevers(job) {
   $("prompt").focus();
 }
 
-// --- the press
+// --- the result
 
 const STAGES = {
-  waiting: "waiting", encoding: "reading the prompt", denoising: "printing",
-  decoding: "developing", uploading: "hanging up to dry",
+  waiting: "queued", encoding: "encoding the prompt", denoising: "denoising",
+  decoding: "decoding", uploading: "saving",
 };
 
 function showProgress(progress, stage, queue) {
@@ -93,7 +93,7 @@ function showProgress(progress, stage, queue) {
   $("stage").textContent = (STAGES[stage] ?? stage ?? "") + steps + place + wait;
 }
 
-// What the picture would be by now: small, so it is drawn soft.
+// The preview of an image under way: small, so the page shows it blurred.
 function showPreview({ index, content_type: type, data }) {
   if (!$("sheet").classList.contains("printing")) return;
   const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
@@ -123,9 +123,9 @@ async function showPictures(job) {
 }
 
 const ENDS = {
-  failed: (job) => job.error?.message ?? "It failed.",
+  failed: (job) => job.error?.message ?? "The job failed. Try again.",
   canceled: (job) => `Canceled after ${job.progress.step} model calls.`,
-  expired: () => "It was not done by its deadline.",
+  expired: () => "The deadline passed before the job was done.",
 };
 
 function shownSeeds(seeds) {
@@ -139,8 +139,8 @@ function showFacts(job) {
   const facts = {
     Size: `${r.width} × ${r.height}`, Steps: r.steps, Guidance: r.guidance_scale,
     Sampler: state.samplers.get(r.sampler)?.title ?? r.sampler, Seed: shownSeeds(r.seed),
-    "In company of": m.batch_size_mean ? `${m.batch_size_mean.toFixed(1)} a step` : null,
-    Bits: job.reproducibility,
+    "Average batch size": m.batch_size_mean ? m.batch_size_mean.toFixed(1) : null,
+    Reproducibility: job.reproducibility,
   };
   const shown = Object.entries(facts).filter(([, value]) => value !== null && value !== undefined);
   $("facts").replaceChildren(...shown.map(([name, value]) =>
@@ -171,7 +171,7 @@ async function follow(job) {
   const follow = (state.follow = new AbortController());
   delete $("sheet").dataset.count;
   $("sheet").replaceChildren();
-  // under a form as tall as the window, what happens next would happen out of sight
+  // the form may be as tall as the window: scroll to the result, so that progress is visible
   $("press").scrollIntoView({ block: "nearest", behavior: "smooth" });
   await showJob(job);
   for (let tries = 0; !follow.signal.aborted; tries += 1) {
@@ -198,7 +198,7 @@ function idle() {
   $("run").hidden = $("stop").hidden = $("facts").hidden = $("after").hidden = true;
   $("go").disabled = false;
   $("sheet").classList.remove("printing");
-  $("sheet").replaceChildren(node("p", { className: "hint", textContent: "Gone." }));
+  $("sheet").replaceChildren(node("p", { className: "hint", textContent: "The job was deleted." }));
   list();
 }
 
@@ -236,11 +236,11 @@ async function busy() {
   const { queued, running, models } = await service.queue();
   const workers = models.reduce((sum, m) => Math.max(sum, m.workers), 0);
   $("service").textContent = workers
-    ? `${workers} worker${workers > 1 ? "s" : ""} · ${running} running · ${queued} waiting`
-    : "no worker is there: jobs will wait";
+    ? `${workers} worker${workers > 1 ? "s" : ""} · ${running} running · ${queued} queued`
+    : "no worker is running: jobs stay in the queue";
 }
 
-// --- troubles
+// --- errors
 
 function complain(error) {
   if (error.status === 401) {
@@ -266,7 +266,7 @@ async function print(sending) {
 
 function curl() {
   const asked = request();
-  if (asked.image) asked.image = { input: "its ID, from POST /v1/inputs" };
+  if (asked.image) asked.image = { input: "the ID that POST /v1/inputs returns" };
   const body = JSON.stringify(asked).replaceAll("'", "'\\''");
   const header = service.key.get() ? " -H 'authorization: Bearer $PRINTWORKS_KEY'" : "";
   const line = `curl -s ${location.origin}/v1/jobs -H 'content-type: application/json'${header} -d '${body}'`;
@@ -302,7 +302,7 @@ for (const idea of $("ideas").children) {
 $("forget").addEventListener("click", () => { $("seed").value = ""; });
 $("curl").addEventListener("click", curl);
 $("stop").addEventListener("click", () => service.cancel(state.job.id).catch(complain));
-$("reuse").addEventListener("click", () => useLevers(state.job));
+$("reuse").addEventListener("click", () => useSettings(state.job));
 $("again").addEventListener("click", () => print(() => service.rerun(state.job.id)));
 $("erase").addEventListener("click", () => service.erase(state.job.id).then(idle).catch(complain));
 $("door").addEventListener("close", () => {

@@ -63,7 +63,7 @@ function operationPage(path, verb, operation) {
       row(`${p.in}: ${p.name}`, p.required, p.schema, p.description))),
     body ? fields(body.schema) : null,
     example ? text("pre", JSON.stringify(example, null, 2)) : null,
-    text("h2", "Answers"), answers(operation)));
+    text("h2", "Responses"), answers(operation)));
 }
 
 const page = document.getElementById("page");
@@ -76,7 +76,7 @@ for (const tag of document_.tags) {
     }
   }
 }
-page.append(text("h2", "shapes"));
+page.append(text("h2", "Schemas"));
 for (const [name, schema] of Object.entries(document_.components.schemas)) {
   page.append(node("article", {}, node("details", {}, text("summary", name),
     prose("p", schema.description), schema.properties ? fields(schema) : text("code", kind(schema)))));

@@ -1,4 +1,4 @@
-// The service as the page sees it: requests with the tab's key, events, pictures as blobs.
+// The API client of the page: requests with the tab's key, events, images as blobs.
 // Knows no element of the page.
 
 const KEY = "printworks-key";
@@ -35,7 +35,7 @@ export const job = (id) => json(`/v1/jobs/${id}`);
 export const cancel = (id) => json(`/v1/jobs/${id}/cancel`, { method: "POST" });
 export const erase = (id) => ask(`/v1/jobs/${id}`, { method: "DELETE" });
 
-// A key of its own for each press of the button: a request lost on the way is sent again safely.
+// A new idempotency key for each press of the button: a request lost on the way can be sent again.
 const once = () => ({ "idempotency-key": crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}` });
 
 const upload = (file) =>
@@ -51,9 +51,9 @@ export async function send(request) {
 }
 export const rerun = (id) => json(`/v1/jobs/${id}/rerun`, { method: "POST", headers: once() });
 
-const kept = new Map(); // picture URL -> blob URL: the list is drawn again and again
+const kept = new Map(); // picture URL -> blob URL: the list is redrawn often
 export async function picture(image) {
-  const path = new URL(image.url).pathname; // our own origin, whatever the service calls itself
+  const path = new URL(image.url).pathname; // always this page's origin
   if (!kept.has(path)) {
     const blob = await ask(path).then((a) => a.blob());
     kept.set(path, URL.createObjectURL(blob));

@@ -24,7 +24,7 @@ def no_complaints(complaints: list[str]):
 
 
 def opened(page: Page, served: Served) -> Page:
-    """The page, with its levers filled from the service."""
+    """The page, with its settings filled from the service."""
     page.goto(served.url)
     expect(page.locator("#sampler option").first).to_be_attached()
     return page
@@ -79,7 +79,7 @@ def test_a_prompt_is_typed_its_progress_is_seen_and_then_the_picture(
     expect(page.locator("#service")).to_contain_text("1 worker")
 
 
-def test_the_same_levers_again_are_the_same_picture(page: Page, served: Served, pressman: None):
+def test_the_same_settings_again_are_the_same_picture(page: Page, served: Served, pressman: None):
     opened(page, served)
     page.fill("#prompt", PROMPT)
     page.click("#go")
@@ -144,7 +144,7 @@ def test_escape_cancels_what_is_being_printed(page: Page, served: Served, pressm
     page.locator("#steps").fill("100")
     page.locator("#n").fill("4")
     page.click("#go")
-    expect(page.locator("#stage")).to_contain_text("printing")
+    expect(page.locator("#stage")).to_contain_text("denoising")
 
     page.keyboard.press("Escape")
 

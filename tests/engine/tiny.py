@@ -1,7 +1,7 @@
 """A tiny random Stable Diffusion: real classes, a few hundred thousand weights, no file needed.
 
 Channel sizes are multiples of 64: below that an elementwise kernel's SIMD tail makes a value
-depend on its position in the batch, which no real model's does (facts/engine.md section 4).
+depend on its position in the batch. Channel sizes of real models do not show this.
 """
 
 from __future__ import annotations

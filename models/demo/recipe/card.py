@@ -58,10 +58,10 @@ def _bars(figures: Figures) -> str:
     vae, both = figures["vae"]["psnr_db"], pairs["both_objects"]
     judge = {kind: _share(value) for kind, value in figures["judge"]["accuracy"].items()}
     return (
-        f"Default settings, {held['prompts']} prompts of held-out triples; "
-        f"{seen['prompts']} of seen ones beside them.\n"
+        f"Share of images that are right: default settings, {held['prompts']} prompts of held-out "
+        f"triples and {seen['prompts']} of seen ones.\n"
         + _table(("right", "held out", "seen", "bar"), rows)
-        + f"\n- Two things ({pairs['prompts']} prompts): both objects {_share(both)}"
+        + f"\n- Two objects ({pairs['prompts']} prompts): both objects {_share(both)}"
         f" (bar {_share(PAIR_BAR)}: {_met(both, PAIR_BAR)}), with both colours"
         f" {_share(pairs['both_objects_and_colors'])}, from left to right as they were named"
         f" {_share(pairs['in_order'])}, ground {_share(pairs['ground'])}.\n"
@@ -69,7 +69,7 @@ def _bars(figures: Figures) -> str:
         f" {_met(vae, PSNR_BAR)}).\n"
         f"- The judge, on {figures['judge']['scenes']} fresh rendered scenes: object"
         f" {judge['object']}, colour {judge['color']}, ground {judge['ground']}, size"
-        f" {judge['size']}; of two things, objects {judge['left_object']} and"
+        f" {judge['size']}; of two objects, {judge['left_object']} and"
         f" {judge['right_object']}. Its errors count as the model's.\n"
     )
 
@@ -79,12 +79,13 @@ def _levers(figures: Figures) -> str:
     missing = [row[0].lower() for row in LEVERS if row[1] not in figures]
     few = figures["guidance"][0]["prompts"]
     return (
-        f"\n## The levers\nEach row: {few} held-out prompts, all else at its default.\n"
+        f"\n## Settings\nEach row: {few} held-out prompts; "
+        "the other settings have their defaults.\n"
         + "".join(
             f"\n### {title}\n" + _table((lever, *KINDS), _rows(figures[name], lever))
             for title, name, lever in measured
         )
-        + "\n![Levers](levers.png)\n\n"
+        + "\n![Quality by guidance, steps and sampler](levers.png)\n\n"
         + (f"- Not measured for these weights: {', '.join(missing)}.\n" if missing else "")
         + _negative(figures["negative"])
         + _diversity(figures["diversity"])
@@ -94,14 +95,14 @@ def _levers(figures: Figures) -> str:
 def _negative(row: Figures) -> str:
     return (
         f"- Negative prompt: with no colour asked for, {_share(row['share'])} of"
-        f" {row['prompts']} pictures were {row['color']}; with the negative prompt"
+        f" {row['prompts']} images were {row['color']}; with the negative prompt"
         f' "{row["color"]}", {_share(row["share_when_negative"])}.\n'
     )
 
 
 def _diversity(row: Figures) -> str:
     return (
-        f"- Seeds: {row['seeds']} pictures of each of {row['prompts']} prompts are"
+        f"- Seeds: {row['seeds']} images of each of {row['prompts']} prompts are"
         f" {row['rms_distance_mean']} grey levels (of 255) apart on average, the nearest two"
         f" {row['rms_distance_least']} (root mean square of 32x32 thumbnails).\n"
     )
