@@ -163,14 +163,14 @@ class BatchWorker(BaseWorker):
             worker_calls.claim(self.name, rules, queues=queues, execution_ids=execution_ids)
         )
 
-    def any_waits(self, lines: Sequence[str]) -> bool:
+    def any_waits(self, queues: Sequence[str]) -> bool:
         """Return True if any of these queues has a job.
 
         An idle worker calls this twelve times a second; the claim script costs Redis ten times as
         much.
         """
         with translated():
-            return bool(self.connection.exists(*(keys.rq_key("queue", line) for line in lines)))
+            return bool(self.connection.exists(*(keys.rq_key("queue", queue) for queue in queues)))
 
     def beat(self, report: WorkerReport, leases: Sequence[Lease]) -> BeatReply:
         """Renew the leases and store the report. Return which leases were lost."""

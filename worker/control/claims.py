@@ -40,8 +40,8 @@ class Claiming:
         now_s = time.monotonic()
         if room <= 0 or now_s < self._ask_at_s or any(job.solo for job in held):
             return []
-        lines = self._lines()
-        if self._quiet and not bridge.any_waits(lines):
+        queues = self._queues()
+        if self._quiet and not bridge.any_waits(queues):
             self._ask_at_s = now_s + IDLE_ASK_S
             return []
         aged = self._since_aged >= AGED_EVERY - 1
@@ -52,13 +52,13 @@ class Claiming:
             aged_first_s=AGED_S if aged else None,
             lease_s=self._lease_s,
         )
-        claimed = bridge.claim(rules, lines)
+        claimed = bridge.claim(rules, queues)
         self._since_aged = 0 if aged and claimed else self._since_aged + len(claimed)
         self._quiet = not claimed
         self._ask_at_s = now_s + (ASK_S if claimed else IDLE_ASK_S)
         return claimed
 
-    def _lines(self) -> list[str]:
+    def _queues(self) -> list[str]:
         """Return all queue names in serving order: by priority, with the models in rotation."""
         self._turn += 1
         first = self._turn % len(self._models)

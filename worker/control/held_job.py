@@ -99,15 +99,15 @@ class HeldJob:
 
     @property
     def _control(self) -> Control | None:
-        asked = self.spec.control
-        if asked is None:
+        control = self.spec.control
+        if control is None:
             return None
         return Control(
-            name=asked.name,
-            picture=self.pictures[asked.image],
-            scale=asked.scale,
-            start=asked.start,
-            end=asked.end,
+            name=control.name,
+            picture=self.pictures[control.image],
+            scale=control.scale,
+            start=control.start,
+            end=control.end,
         )
 
     @property

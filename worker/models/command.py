@@ -26,14 +26,14 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str]) -> int:
     """Run one command. Return the exit status."""
-    asked = _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
         settings = WorkerSettings.load()
-        if asked.command == "list":
+        if arguments.command == "list":
             return _list(load_catalogue(settings.models_file))
-        if asked.command == "check":
-            return _check(settings, asked.ids, asked.size)
-        return _add(settings, asked)
+        if arguments.command == "check":
+            return _check(settings, arguments.ids, arguments.size)
+        return _add(settings, arguments)
     except SettingsError as error:
         sys.stderr.write(f"models: {error}\n")
         return 2
@@ -90,8 +90,8 @@ def _list(catalogue: Catalogue) -> int:
     for entry in catalogue.models:
         marks = ["default"] * (entry is catalogue.default) + ["on demand"] * (not entry.resident)
         where = catalogue.path_of(entry) or f"{entry.source}@{entry.revision or 'not pinned'}"
-        says = f"  ({', '.join(marks)})" if marks else ""
-        _say(f"{entry.id}{says}", f"{where}, {entry.family}, {entry.dtype}")
+        suffix = f"  ({', '.join(marks)})" if marks else ""
+        _say(f"{entry.id}{suffix}", f"{where}, {entry.family}, {entry.dtype}")
     return 0
 
 
@@ -106,19 +106,19 @@ def _check(settings: WorkerSettings, ids: Sequence[str], sizes: Sequence[tuple[i
     return 0 if all(good) else 1
 
 
-def _add(settings: WorkerSettings, asked: argparse.Namespace) -> int:
+def _add(settings: WorkerSettings, arguments: argparse.Namespace) -> int:
     path = settings.models_file
-    wish = NewModelOptions(
-        source=asked.source,
-        id=asked.id,
-        title=asked.title,
-        revision=asked.revision,
-        variant=asked.variant,
-        dtype=asked.dtype,
-        resident=not asked.on_demand,
+    options = NewModelOptions(
+        source=arguments.source,
+        id=arguments.id,
+        title=arguments.title,
+        revision=arguments.revision,
+        variant=arguments.variant,
+        dtype=arguments.dtype,
+        resident=not arguments.on_demand,
     )
-    folder, wish = fetch_model(wish, path)
-    text = draft_entry(wish, folder)
+    folder, options = fetch_model(options, path)
+    text = draft_entry(options, folder)
     new = append_entry(path, text)
     entry = new.models[-1]
     if not _passes(settings, new, entry, ()):
@@ -186,8 +186,8 @@ def _misfits(entry: ModelEntry, unfit: Sequence[str]) -> str:
 
 
 def _extras(catalogue: Catalogue, entry: ModelEntry) -> Iterator[tuple[str, str]]:
-    if (shelf := catalogue.loras_of(entry)) is not None:
-        named = [f"{file.name}@{file.digest[:12]}" for file in shelf.files()]
+    if (lora_folder := catalogue.loras_of(entry)) is not None:
+        named = [f"{file.name}@{file.digest[:12]}" for file in lora_folder.files()]
         yield "  LoRAs", ", ".join(named) or f"none in {Path(entry.loras or '')}"
     if entry.controls:
         yield "  controls", ", ".join(entry.controls)

@@ -33,39 +33,39 @@ class NewModelOptions:
     resident: bool = True
 
 
-def fetch_model(wish: NewModelOptions, model_file: Path) -> tuple[Path, NewModelOptions]:
+def fetch_model(options: NewModelOptions, model_file: Path) -> tuple[Path, NewModelOptions]:
     """Return the model's folder on this machine, and the options with source and revision pinned.
 
     Raises SettingsError if there is no such folder and the Hugging Face Hub has no such model or
     is unreachable.
     """
-    for folder in (Path(wish.source), model_file.parent / wish.source):
+    for folder in (Path(options.source), model_file.parent / options.source):
         if (folder / "model_index.json").is_file():
-            return folder, replace(wish, source=_relative(folder, model_file), revision=None)
-    if Path(wish.source).exists():
+            return folder, replace(options, source=_relative(folder, model_file), revision=None)
+    if Path(options.source).exists():
         raise SettingsError(
-            f"{wish.source} has no model_index.json: it is not a diffusers model; give the folder"
-            " of one"
+            f"{options.source} has no model_index.json: it is not a diffusers model; give the"
+            " folder of one"
         )
-    return _downloaded(wish)
+    return _downloaded(options)
 
 
-def draft_entry(wish: NewModelOptions, folder: Path) -> str:
+def draft_entry(options: NewModelOptions, folder: Path) -> str:
     """Return the entry as TOML, with defaults and limits from the model's own configuration."""
     prediction = _prediction(_read(folder / "scheduler" / "scheduler_config.json"))
     side, multiple = _sides(folder)
     sampler = samplers_for(prediction)[0]
     facts: dict[str, Any] = {
-        "id": wish.id,
-        "title": wish.title,
-        "source": wish.source,
-        "revision": wish.revision,
+        "id": options.id,
+        "title": options.title,
+        "source": options.source,
+        "revision": options.revision,
         "prediction": prediction,
-        "dtype": wish.dtype,
-        "variant": wish.variant,
+        "dtype": options.dtype,
+        "variant": options.variant,
     }
     lines = ["[[model]]", *(_line(k, v) for k, v in facts.items() if v)]
-    if not wish.resident:
+    if not options.resident:
         lines.append("resident = false")
     lines += ["", "[model.defaults]", f"width = {side}", f"height = {side}"]
     lines += [f"steps = {min(25, SAMPLERS[sampler].max_steps)}", _line("sampler", sampler)]
@@ -91,31 +91,31 @@ def _relative(folder: Path, model_file: Path) -> str:
     return str(there.relative_to(home) if there.is_relative_to(home) else there)
 
 
-def _downloaded(wish: NewModelOptions) -> tuple[Path, NewModelOptions]:
+def _downloaded(options: NewModelOptions) -> tuple[Path, NewModelOptions]:
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - the worker's extra
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
-        info = HfApi().model_info(wish.source, revision=wish.revision, timeout=20)
+        info = HfApi().model_info(options.source, revision=options.revision, timeout=20)
         names = [file.rfilename for file in info.siblings or []]
         if "model_index.json" not in names:
-            raise SettingsError(f"{wish.source} has no model_index.json: not a diffusers model")
+            raise SettingsError(f"{options.source} has no model_index.json: not a diffusers model")
         if not any(name.endswith(".safetensors") for name in names):
-            raise SettingsError(f"{wish.source} has no safetensors files; no other kind is read")
-        where = snapshot_download(wish.source, revision=info.sha, allow_patterns=PATTERNS)
+            raise SettingsError(f"{options.source} has no safetensors files; no other kind is read")
+        where = snapshot_download(options.source, revision=info.sha, allow_patterns=PATTERNS)
     except SettingsError:
         raise
     except HfHubHTTPError as error:
         raise SettingsError(
-            f"the Hugging Face Hub refuses {wish.source!r}: {error}; check the name, the revision"
-            " and HF_TOKEN"
+            f"the Hugging Face Hub refuses {options.source!r}: {error}; check the name, the"
+            " revision and HF_TOKEN"
         ) from error
     except Exception as error:  # the hub's clients raise their own errors without a connection
         raise SettingsError(
-            f"{wish.source!r} is not a folder, and the Hugging Face Hub is unreachable "
+            f"{options.source!r} is not a folder, and the Hugging Face Hub is unreachable "
             f"({type(error).__name__}). Give a folder with a model_index.json"
         ) from error
-    return Path(where), replace(wish, revision=info.sha)
+    return Path(where), replace(options, revision=info.sha)
 
 
 def _prediction(sampler: dict[str, Any]) -> Prediction:
