@@ -1,4 +1,4 @@
-"""`python -m worker [gpu|courier|janitor]`: one role, until SIGTERM."""
+"""Entry point of `python -m worker [gpu|courier|janitor]`: run one role until SIGTERM."""
 
 from worker.main import main
 

@@ -1,8 +1,8 @@
-"""A few threads that do what they are given, and that a process does not wait for at its end.
+"""A pool of daemon threads, which a process does not join at its exit.
 
-The standard pool joins its threads at exit, however long an upload hangs: 36 s against a store
-that never answers, and the worker is killed in mid-drain. Knows no work. Invariant: work begins in
-the order in which it came.
+The standard pool joins its threads at exit, however long an upload hangs: 36 s against object
+storage that never answers, and the worker is killed in mid-drain. Owns the threads and their queue.
+Knows nothing of the work. Invariant: work begins in the order in which it was submitted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Threads:
-    """`count` of them, until `close`."""
+    """Pool of `count` daemon threads, which run until `close`."""
 
     def __init__(self, count: int, *, name: str) -> None:
         self._work: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = SimpleQueue()
@@ -31,11 +31,11 @@ class Threads:
             thread.start()
 
     def submit(self, do: Callable[..., None], *arguments: Any) -> None:
-        """Have `do(*arguments)` called by one of them. What it raises is logged."""
+        """Call `do(*arguments)` in one of the threads. Exceptions are logged."""
         self._work.put((do, arguments))
 
     def close(self, timeout_s: float) -> bool:
-        """Begin nothing more; True: all that was begun has ended in that time."""
+        """Begin no more work. Return True if all work under way ended within `timeout_s`."""
         self._closed = True
         for _ in self._threads:
             self._work.put(None)
@@ -49,5 +49,5 @@ class Threads:
             do, arguments = work
             try:
                 do(*arguments)
-            except Exception:  # the edge of a thread: the next work is not to suffer
+            except Exception:  # top of the thread: later work must still run
                 log.exception("thread.failed")

@@ -1,8 +1,8 @@
-"""The environment of the engine process: what torch, diffusers and a hub need, and no secret.
+"""Environment of the engine process: variables of torch, diffusers and the hub, and no secrets.
 
-Owns the list of what is let through. It runs model code and reads every model's files, so it is
-told neither Redis's URL, S3's keys nor the webhook key, and of the terminal's other variables
-(a cloud's keys, a database's URL) only those named here. Invariant: a list of what may pass.
+Owns the allowlist. The engine process runs model code and reads every model's files, so it gets
+neither Redis's URL, S3's keys nor the webhook key, and of the terminal's other variables (a cloud's
+keys, a database's URL) only those named here. Invariant: an allowlist, never a denylist.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ NEEDED = re.compile(
     """,
     re.VERBOSE,
 )
-HUB = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_")  # weights may lie where only a token reads them
+HUB = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_")  # private repositories need a token
 SECRET = re.compile(r"(^|_)(API_?KEY|KEY|SECRET|TOKEN|PASS(WORD|WD)?|CREDENTIALS?|AUTH)(_|$)")
 
 
 def engine_environ(
     environ: Mapping[str, str] = os.environ, also: Collection[str] = ()
 ) -> dict[str, str]:
-    """Return what of `environ` an engine process gets; `also`: names that the operator adds.
+    """Return the engine process's part of `environ`; `also`: names that the operator adds.
 
-    PYTHONPATH begins with our own folder, so that it finds our packages, installed or not.
+    PYTHONPATH begins with this project's folder, so that its packages are found uninstalled, too.
     """
     # libgomp's threads spin while they wait for each other. Where anything else wants the cores, a
     # model call then took 12 to 30 times as long (measured: 2 threads, load 10); sleeping, 1 to 2.
@@ -49,6 +49,6 @@ def engine_environ(
 
 
 def _needed(name: str) -> bool:
-    """Whether it is of the libraries below the engine, and names no secret but a hub's own."""
+    """Return True for a variable of the engine's libraries that is no secret, the hub's apart."""
     of_libraries = NEEDED.fullmatch(name) is not None
     return of_libraries and (name.startswith(HUB) or not SECRET.search(name.upper()))

@@ -1,8 +1,8 @@
-"""The control process's end of the engine process: spawn, talk, watch, respawn.
+"""Supervises the engine process: spawn, send and receive messages, detect hangs, respawn.
 
-Owns the child process, its socket and the list of images it was given. Knows no torch, no
-Redis and no job. One thread calls it; a second, private one only reads the socket, so that a
-child stopped in mid-message can never stop its parent. Invariant: every image submitted ends
+Owns the child process, its socket and the set of images submitted to the child. Knows no torch, no
+Redis and no job. One thread calls EngineLink; a second, private thread only reads the socket, so
+that a child stopped in mid-message can never stop its parent. Invariant: every image submitted ends
 in one event, if need be as a lost ID of EngineDied.
 """
 
@@ -43,21 +43,21 @@ from worker.messages import (
 
 log = logging.getLogger(__name__)
 
-QUIET_S = 30.0  # no word for this long, and for ten steps: the child hangs in a kernel or a loop
+QUIET_S = 30.0  # no message for so long, and for ten steps: the child hangs in a kernel or a loop
 QUIET_STEPS = 10
-LOOK_S = 3.0  # between two looks; a loop that waits for Redis takes about two
+LOOK_S = 3.0  # longest time one check counts; a loop that waits for Redis takes about two
 LOADING_QUIET_S = 600.0  # weights from a slow disk, a self-test at a new size: no beats meanwhile
-SEND_TIMEOUT_S = 10  # a child that does not read its commands for this long hangs, too
-ENGINE = (sys.executable, "-m", "worker.engine")  # told its socket and its parent
+SEND_TIMEOUT_S = 10  # a child that reads no commands for this long hangs, too
+ENGINE = (sys.executable, "-m", "worker.engine")  # arguments: socket, parent's PID
 FIRST_RESPAWN_S, LAST_RESPAWN_S = 0.1, 30.0
 
 
 class EngineAway(RuntimeError):
-    """There is no engine to submit to just now: look at `ready` first."""
+    """The engine is not ready to take images; check `ready` first."""
 
 
 class EngineLink:
-    """One engine process, kept alive. `poll` and `wait` drive everything, `stop` ends it."""
+    """One engine process, respawned when it dies; call `poll` and `wait` in turn, `stop` to end."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class EngineLink:
         self._wake = threading.Event()
 
     def start(self) -> None:
-        """Spawn the engine process; `ready` turns true some seconds later."""
+        """Spawn the engine process; `ready` becomes true some seconds later."""
         self._child = _Child(
             self._program, self._config, self._environ, self._wake, self._silence()
         )
@@ -88,7 +88,7 @@ class EngineLink:
 
     @property
     def ready(self) -> bool:
-        """Whether models are loaded and requests may be submitted."""
+        """True while models are loaded and images may be submitted."""
         return self._child is not None and self._child.ready
 
     @property
@@ -97,19 +97,19 @@ class EngineLink:
         return self._child.pid if self._child else None
 
     def submit(self, request: ImageRequest) -> None:
-        """Give one image to the engine. Raises EngineAway unless `ready`."""
+        """Submit one image to the engine. Raises EngineAway unless `ready`."""
         if self._child is None or not self._child.ready:
-            raise EngineAway("the engine is loading or being respawned")
+            raise EngineAway("the engine is loading or being respawned; submit once it is ready")
         self._given.add(request.id)
         self._child.send(Submit(request))
 
     def cancel(self, request_id: str) -> None:
-        """Ask for one image to be dropped; it ends as Canceled, or as whatever came first."""
+        """Cancel one image, which then ends as Canceled, or as Finished or Failed before that."""
         if self._child is not None:
             self._child.send(Cancel(request_id))
 
     def poll(self) -> list[Event]:
-        """All that happened since the last call. Never blocks."""
+        """Return the engine's events since the last call. Never blocks."""
         self._wake.clear()
         events: list[Event] = []
         if self._child is not None:
@@ -121,11 +121,11 @@ class EngineLink:
         return events
 
     def wait(self, timeout_s: float) -> bool:
-        """Sleep until something happened or the time is over; True: something happened."""
+        """Sleep up to `timeout_s`, or until an event came. Return True if an event came."""
         return self._wake.wait(timeout_s)
 
     def stop(self, grace_s: float) -> None:
-        """End the engine: asked first, killed after `grace_s`. Lost images are not reported."""
+        """Stop the engine process and kill it after `grace_s`. Lost images are not reported."""
         self._respawn_at_s = None
         if self._child is not None:
             self._child.end(grace_s)
@@ -153,10 +153,10 @@ class EngineLink:
 
 
 class HangDetector:
-    """How long a child has said nothing, while somebody listened.
+    """Measures how long a child has sent no message while the control process was reading.
 
-    A worker that was frozen for an hour (SIGSTOP, a host at its limit) has an hour of messages
-    to read yet when it wakes: one look adds LOOK_S at most, however long ago the last one was.
+    A worker that was frozen for an hour (SIGSTOP, a host at its limit) wakes with an hour of
+    messages to read: one check adds LOOK_S at most, however long ago the last check was.
     """
 
     def __init__(self, limit_s: float, clock: Callable[[], float]) -> None:
@@ -169,7 +169,7 @@ class HangDetector:
         self._silent_s = 0.0
 
     def too_long(self, *, loading: bool) -> bool:
-        """Look once: whether it is taken for hung. Ten steps of its own are never too long."""
+        """Return True if the child counts as hung; ten of the child's steps are never too long."""
         now_s, heard = self._clock(), self.heard
         self._silent_s += min(LOOK_S, now_s - self._looked_s)
         self._looked_s = now_s
@@ -180,7 +180,7 @@ class HangDetector:
 
 
 class _Child:
-    """One incarnation of the engine process: its socket, its inbox, its signs of life."""
+    """One incarnation of the engine process: its socket, its inbox, its hang detector."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class _Child:
         silence: HangDetector,
     ) -> None:
         ours, theirs = socket.socketpair()
-        # Raw timeval (s, us): a child that hangs must not block our writes for ever.
+        # Raw timeval (s, us): a child that hangs must not block our writes without end.
         timeout = SEND_TIMEOUT_S.to_bytes(8, sys.byteorder) + bytes(8)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
         with theirs:
@@ -219,13 +219,13 @@ class _Child:
         return self._process.pid
 
     def send(self, message: Command | EngineConfig) -> None:
-        """Write one message; a dead child shows as EOF, one that does not read as hung."""
+        """Send one message; a dead child shows as EOF, a child that does not read as hung."""
         try:
             self._pipe.send(message)
         except BlockingIOError:
             self._stuck = True
         except OSError:
-            pass  # it died: the reader meets the EOF and `dead_or_hung` tells
+            pass  # the child died: the reader meets the EOF and `dead_or_hung` reports the death
 
     def received(self) -> list[Event]:
         events: list[Event] = []
@@ -261,7 +261,7 @@ class _Child:
         return None
 
     def kill(self) -> int | None:
-        """Make sure that it is gone; its exit code."""
+        """Kill the child if it still runs. Return its exit code."""
         with suppress(ProcessLookupError):
             self._process.kill()
         code = self._reap(timeout_s=5.0)

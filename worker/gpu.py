@@ -1,7 +1,7 @@
-"""The role `gpu`: one engine process, and the control loop that feeds it.
+"""The role `gpu`: one engine process, and the control loop that feeds the engine.
 
-Owns the wiring only. Whether there is a GPU is the engine's business: on a CPU the role is the
-same. Invariant: no job is taken before Redis keeps what it is given and the engine is ready.
+Owns the wiring only. The engine chooses the device: on a CPU the role is the same. Invariant: no
+job is taken before Redis is durable as configured and the engine is ready.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MB = 1024 * 1024
 
 
 def run(settings: WorkerSettings, stop: Stop) -> None:
-    """Work until stopped."""
+    """Run the worker until stopped. Raises SettingsError."""
     catalogue = load_catalogue(settings.models_file)
     checker = checker_of(settings.image_checker, timeout_s=settings.image_checker_timeout_s)
     tracing = open_tracing(settings, "worker")
@@ -47,7 +47,7 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
         quiet_s=settings.hang_s,
         environ=engine_environ(also=settings.engine_passes),
     )
-    link.start()  # it imports torch for seconds: meanwhile we look for Redis
+    link.start()  # the engine imports torch for seconds: meanwhile wait for Redis
     if not wait_for_redis(settings, stop):
         link.stop(grace_s=0)
         return
@@ -91,16 +91,16 @@ def _engine_config(settings: WorkerSettings, catalogue: Catalogue) -> EngineConf
 
 
 def wait_for_redis(settings: WorkerSettings, stop: Stop) -> bool:
-    """Wait until Redis is there and as it must be; False: told to stop. Raises SettingsError."""
-    said = ""
+    """Wait for a usable Redis. Return False if asked to stop. Raises SettingsError if unfit."""
+    last_reason = ""
     with JobStore(settings.redis_url) as store:
         while not stop.asked:
             try:
                 store.check_server(waived=settings.waived)
             except StoreUnavailable as error:
-                if str(error) != said:  # a file of 20 GB is read back for minutes: once is enough
-                    said = str(error)
-                    log.warning("redis.awaited", extra={"reason": said})
+                if str(error) != last_reason:  # loading a 20 GB file takes minutes: log once
+                    last_reason = str(error)
+                    log.warning("redis.awaited", extra={"reason": last_reason})
                 stop.wait(WAIT_FOR_REDIS_S)
             else:
                 return True
@@ -108,5 +108,5 @@ def wait_for_redis(settings: WorkerSettings, stop: Stop) -> bool:
 
 
 def new_name() -> str:
-    """Never used before: RQ refuses a name whose last bearer was killed less than a TTL ago."""
+    """Return an unused worker name: RQ refuses a name whose worker was killed within the TTL."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"

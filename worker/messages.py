@@ -1,14 +1,14 @@
-"""The words between the control process and its engine process, whole.
+"""Messages between the control process and its engine process.
 
-Owns one frozen dataclass a message; both sides import it, so it knows neither torch nor Redis.
-One image is the unit: a job of n images is n requests, made by the control process.
+Owns one frozen dataclass per message; both processes import this module, so it knows neither torch
+nor Redis. One image is the unit: the control process turns a job of n images into n requests.
 Invariant: every submitted request ends in exactly one of Finished, Failed, Canceled, or in the
 `lost_ids` of one EngineDied.
 
     control -> engine      Submit  Cancel  Stop
     engine -> control      about one image:   Started  Progress  Preview  Finished  Failed  Canceled
                            about the process: Loading  Unloadable  Ready  Beat  Fatal
-    the link itself says   EngineDied
+    engine_link itself     EngineDied
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DeathCause = Literal["exited", "killed", "hung", "failed_to_start"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """An RGB picture, 8 bits a channel; `data` is height x width x 3 bytes, row by row."""
+    """An RGB image, 8 bits per channel; `data` is height x width x 3 bytes, row by row."""
 
     width: int
     height: int
@@ -35,18 +35,18 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """A picture that steers the layout (edges, depth, a pose), for one of a model's ControlNets."""
+    """A control image (edges, depth, a pose) for one of a model's ControlNets."""
 
-    name: str  # as the model entry's `controls` says
+    name: str  # one of the model entry's `controls`
     picture: Pixels
-    scale: float = 1.0  # how much it is heeded; 0: not at all
-    start: float = 0.0  # from which share of the steps on
-    end: float = 1.0  # and until which
+    scale: float = 1.0  # strength of the control; 0: none
+    start: float = 0.0  # first share of the steps that it applies to, 0 to 1
+    end: float = 1.0  # last share of the steps, 0 to 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """One adapter of the model entry's `loras` folder, and how strongly it acts."""
+    """A LoRA of the model entry's `loras` folder, and its scale."""
 
     name: str
     scale: float = 1.0
@@ -54,7 +54,7 @@ class Lora:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """One image to make. Every value is final: the engine fills in nothing."""
+    """One image to generate. Every value is final: the engine fills in nothing."""
 
     id: str
     model: str
@@ -66,29 +66,29 @@ class ImageRequest:
     guidance_scale: float
     seed: int
     sampler: str
-    exact: bool = True  # False: any batch size may be used, bits may differ by company
-    key: str = ""  # whose turn it is: fairness is between keys
+    exact: bool = True  # False: any batch size may be used, bits may differ by batch peers
+    key: str = ""  # the tenant: scheduling is fair between keys
     priority: int = 0  # larger goes first
     deadline_s: float | None = None  # on the system-wide monotonic clock; later: Failed
-    image: Pixels | None = None  # start from this picture
-    mask: Pixels | None = None  # repaint where this is white
-    strength: float = 0.8  # with `image`: how much of it is let go of, 0 to 1
+    image: Pixels | None = None  # input image of image-to-image
+    mask: Pixels | None = None  # inpaint where the mask is white
+    strength: float = 0.8  # image strength, 0 to 1; 1 ignores the input image
     control: Control | None = None
     loras: tuple[Lora, ...] = ()
-    preview_every_s: float | None = None  # how often to send a Preview at most; None: never
+    preview_every_s: float | None = None  # shortest time between Previews; None: no previews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """All that an engine process is told; the first message it gets."""
+    """Configuration of an engine process; the first message sent to the process."""
 
     catalogue: Catalogue
     threads: int = 2  # torch's thread count: part of the fingerprint, never changed in flight
-    max_live: int = 32  # pipeline calls under way at once
-    memory_bytes: int | None = None  # budget; None: what the device has, less a tenth
-    state_dir: Path | None = None  # measured caps and self-test verdicts are kept here
+    max_live: int = 32  # most pipeline calls under way at once
+    memory_bytes: int | None = None  # budget; None: 90 % of the device's memory
+    state_dir: Path | None = None  # folder for measured batch sizes and self-test results
     device: str = "auto"  # auto, cpu, cuda, cuda:1 ...
-    self_test: bool = True  # False promises nothing: every picture is reported "unpacked"
+    self_test: bool = True  # False: every image is reported "unpacked"
 
 
 # --- control -> engine
@@ -96,7 +96,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Make this image."""
+    """Generate this image."""
 
     request: ImageRequest
 
@@ -110,7 +110,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Exit now; what is under way is dropped. To drain first, stop submitting and wait."""
+    """Exit now and drop images under way. To drain first, stop submitting and wait."""
 
 
 Command = Submit | Cancel | Stop
@@ -120,14 +120,14 @@ Command = Submit | Cancel | Stop
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The image left the engine's own waiting line."""
+    """The image left the engine's own queue and its work began."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where the image is: `calls` of `expected_calls` model calls are done."""
+    """Progress of the image: stage, and `calls` of `expected_calls` model calls done."""
 
     id: str
     calls: int
@@ -138,7 +138,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """About what the picture will be, small; `calls` model calls are done."""
+    """A small approximation of the image after `calls` model calls."""
 
     id: str
     calls: int
@@ -147,11 +147,11 @@ class Preview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The picture, and all that is needed to know how it was made."""
+    """The generated image, with timings, fingerprint and reproducibility."""
 
     id: str
     pixels: Pixels
-    encode_ms: float  # wall time of each stage, waiting for company included
+    encode_ms: float  # wall time of each stage, waiting for batch peers included
     denoise_ms: float
     decode_ms: float
     batch_size_mean: float  # images sharing a model call, averaged over this image's calls
@@ -162,7 +162,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """This image cannot be made; its neighbours are not touched."""
+    """The image cannot be generated; other images of the batch are unaffected."""
 
     id: str
     code: str
@@ -185,7 +185,7 @@ ImageEvent = Started | Progress | Preview | Finished | Failed | Canceled
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loading:
-    """A model is being loaded, or tested at a new size: be patient until `fraction` is 1."""
+    """A model is loading, or under test at a new size; no heartbeats until `fraction` is 1."""
 
     model: str
     fraction: float
@@ -193,7 +193,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unloadable:
-    """This model cannot be loaded, and why; the others are served."""
+    """A model cannot be loaded; `message` is the reason. Other models are served."""
 
     model: str
     message: str
@@ -201,12 +201,12 @@ class Unloadable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReport:
-    """What one model promises on this machine."""
+    """Reproducibility, batch sizes and speed of one model on this machine."""
 
     model: str
     load_s: float
     reproducibility: Reproducibility
-    lane_widths: tuple[int, ...]  # row counts whose bits agree
+    lane_widths: tuple[int, ...]  # row counts whose results are bit-equal
     samplers: tuple[str, ...]
     fingerprint: str
     image_steps_per_s: float | None  # at the default size, best batch; None: not measured yet
@@ -214,14 +214,14 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """All resident models are loaded: requests are taken from here on."""
+    """All resident models are loaded and the engine accepts requests."""
 
     models: tuple[ModelReport, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
-    """The engine's loop still turns; sent at least once a second."""
+    """Heartbeat of the engine's loop; sent at least once a second."""
 
     step_ms: float | None  # median time of the last model calls
     live: int
@@ -230,7 +230,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fatal:
-    """The engine process cannot go on and exits; the reason in words."""
+    """The engine process cannot continue and exits; `message` is the reason."""
 
     code: str
     message: str
@@ -238,7 +238,7 @@ class Fatal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineDied:
-    """The engine process is gone; `lost_ids` were submitted to it and have no other ending."""
+    """The engine process ended; its images `lost_ids` end with this message and no other."""
 
     cause: DeathCause
     exitcode: int | None  # negative: the signal that killed it

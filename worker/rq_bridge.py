@@ -1,9 +1,9 @@
-"""The worker as RQ sees it: the only room that knows RQ.
+"""An RQ worker that holds many jobs: the only module of the worker that knows RQ.
 
-Owns registration, RQ's command channel, and the calls that take, renew and end executions. Stock
-RQ runs one job a worker and loses some when it dies (facts: docs/queue.md); this one holds many
-and moves each with one script. Knows no engine and no pictures. Invariant: the hashes, registries
-and results it leaves are RQ's own, so that `rq info`, `rq requeue` and the rest stay true.
+Owns registration, RQ's command channel, and the calls that claim, renew and end executions. Stock
+RQ runs one job per worker and loses some when a worker dies (facts: docs/queue.md); BatchWorker
+holds many jobs and moves each with one script. Knows no engine and no images. Invariant: the
+hashes, registries and results in Redis are RQ's own, so `rq info`, `rq requeue` and the rest work.
 """
 
 from __future__ import annotations
@@ -51,18 +51,20 @@ RESUBSCRIBE_S = 1.0
 
 
 def generate(job_id: str) -> None:
-    """The function that every job names. It is a name only: no worker of RQ's own can run it."""
-    raise NotImplementedError(f"job {job_id} is for `python -m worker`, not for `rq worker`")
+    """Refuse to run: every job names this function, and only `python -m worker` runs jobs."""
+    raise NotImplementedError(
+        f"job {job_id} needs `python -m worker`; stop `rq worker` on this queue and requeue the job"
+    )
 
 
 class NoDeathPenalty(BaseDeathPenalty):
-    """No SIGALRM: there is one a process, and many jobs. The control loop watches the time."""
+    """No SIGALRM: a process has one, and many jobs. The control loop enforces job timeouts."""
 
     def setup_death_penalty(self) -> None:
-        """Nothing to set up."""
+        """Do nothing."""
 
     def cancel_death_penalty(self) -> None:
-        """Nothing to take back."""
+        """Do nothing."""
 
 
 class BatchWorker(BaseWorker):
@@ -93,18 +95,18 @@ class BatchWorker(BaseWorker):
         self._store = JobStore(connection, replicas=replicas)
         self._gone = threading.Event()
 
-    # --- what RQ asks of a worker, answered so that many jobs can run and nothing blocks
+    # --- RQ's hooks, overridden so that many jobs can run and nothing blocks
 
     def _set_connection(self, connection: Redis) -> Redis:
         """Keep our short timeouts: RQ would raise them to 415 s."""
         return connection
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002
-        """Our lease."""
+        """Return the lease in seconds."""
         return self.lease_s
 
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """Called in RQ's listener thread: only note it down for the loop."""
+        """Queue a command for the main loop; RQ calls this in its listener thread."""
         try:
             self.commands.append(json.loads(message["data"]))
         except ValueError:
@@ -116,28 +118,30 @@ class BatchWorker(BaseWorker):
         pubsub: Any,  # noqa: ARG002 - RQ's signature
         pubsub_thread: Any,  # noqa: ARG002
     ) -> None:
-        """Redis is away: RQ's own handler lets the listener die of a timeout."""
+        """Retry while Redis is unavailable: RQ's own handler lets the listener die of a timeout."""
         if not self._gone.wait(RESUBSCRIBE_S):
             log.debug("commands.away", extra={"reason": type(exc).__name__})
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Who this is, in a WorkerReport's words."""
+        """Name, host and process ID, as a WorkerReport's fields."""
         return {"name": self.name, "host": self.hostname or "", "pid": self.pid or 0}
 
     # --- the life of the worker
 
     def enter(self) -> None:
-        """Register with RQ and listen for commands. May be called again where it failed."""
+        """Register with RQ and subscribe to commands. May be repeated after StoreUnavailable."""
         with translated():
             if self.birth_date is not None:
-                self.connection.delete(self.key)  # our own first try: RQ takes it for a namesake
+                self.connection.delete(
+                    self.key
+                )  # left by a failed first try; RQ would refuse the name
             self.register_birth()
             self.set_state("started")
             self.subscribe()
 
     def leave(self) -> None:
-        """Deregister; where Redis is away our keys run out by themselves."""
+        """Deregister; while Redis is unavailable, this worker's keys expire by themselves."""
         self._gone.set()
         try:
             with translated():
@@ -147,59 +151,62 @@ class BatchWorker(BaseWorker):
             log.warning("worker.left_unregistered")
 
     def take_commands(self) -> list[dict[str, Any]]:
-        """What operators and canceled jobs have sent since the last call."""
+        """Return the commands of operators and canceled jobs since the last call."""
         return [self.commands.popleft() for _ in range(len(self.commands))]
 
     # --- executions
 
     def claim(self, rules: ClaimRules, queues: Sequence[str]) -> list[Claimed]:
-        """Take jobs; each is ours until finished, handed back or lost."""
+        """Claim jobs; this worker holds each until the job is finished, handed back or lost."""
         execution_ids = [uuid4().hex for _ in range(rules.images)]
         return self._store.run(
             worker_calls.claim(self.name, rules, queues=queues, execution_ids=execution_ids)
         )
 
-    def any_waits(self, lines: Sequence[str]) -> bool:
-        """Whether a job stands in any of these lines: what an idle worker asks, twelve times a
-        second. The script would cost Redis ten times as much."""
+    def any_waits(self, queues: Sequence[str]) -> bool:
+        """Return True if any of these queues has a job.
+
+        An idle worker calls this twelve times a second; the claim script costs Redis ten times as
+        much.
+        """
         with translated():
-            return bool(self.connection.exists(*(keys.rq_key("queue", line) for line in lines)))
+            return bool(self.connection.exists(*(keys.rq_key("queue", queue) for queue in queues)))
 
     def beat(self, report: WorkerReport, leases: Sequence[Lease]) -> BeatReply:
-        """Renew everything, and learn what is ours no more."""
-        heard = self._store.run(
+        """Renew the leases and store the report. Return which leases were lost."""
+        reply = self._store.run(
             worker_calls.beat(report, leases, worker_ttl_s=WORKER_TTL_S, lease_s=self.lease_s)
         )
-        if not heard.registered:
+        if not reply.registered:
             self._register_again()
-        if heard.strangers:
-            self.hand_back(heard.strangers, "drain")
-        return heard
+        if reply.strangers:
+            self.hand_back(reply.strangers, "drain")
+        return reply
 
     def tell(self, tally: PendingCounts) -> None:
-        """Add what this process did to what all did."""
-        told = tally.take()
-        if not told:
+        """Add this process's counts to the fleet's. Raises StoreUnavailable; counts are kept."""
+        counts = tally.take()
+        if not counts:
             return
         try:
             with translated(), self.connection.pipeline(transaction=True) as pipeline:
-                for name, by in told.items():
+                for name, by in counts.items():
                     pipeline.hincrby(COUNTS, name, by)
                 pipeline.execute()
         except StoreUnavailable:
-            tally.put_back(told)
+            tally.put_back(counts)
             raise
 
     def progress(self, now_at: Sequence[tuple[Lease, str, int, int]]) -> None:
-        """Tell followers where jobs are."""
+        """Publish jobs' progress: lease, stage, model calls done and expected."""
         self._store.run(worker_calls.progress(now_at))
 
     def previews(self, shown: Sequence[tuple[Lease, int, str]]) -> None:
-        """Show followers what jobs look like by now."""
+        """Publish previews: lease, image index, JSON text."""
         self._store.run(worker_calls.previews(shown))
 
     def finish(self, lease: Lease, ending: Ending) -> bool:
-        """Write the end of a job. False: it was not ours any more, and nothing is written."""
+        """Write the end of a job. Return False if the lease was lost; then nothing is written."""
         result = {**self._result(lease, ending), **ending.result}
         complete = Ending(
             word=ending.word, rq_status=ending.rq_status, result=result, fields=ending.fields
@@ -207,30 +214,30 @@ class BatchWorker(BaseWorker):
         return self._store.run(worker_calls.finish(self.name, lease, complete)) != "lost"
 
     def fail(self, lease: Lease, error: JobError) -> bool:
-        """Write a failure."""
+        """Write the failure of a job. Return False if the lease was lost."""
         fields: dict[str, str] = {HashField.ERROR: error.model_dump_json()}
         ending = Ending(word="failed", rq_status="failed", result={}, fields=fields)
         return self.finish(lease, ending)
 
     def stop(self, lease: Lease) -> bool:
-        """End a job on an operator's `stop-job`: RQ's own word for it is `stopped`."""
+        """End a job on an operator's `stop-job` as canceled; RQ's status is `stopped`."""
         ending = Ending(word="canceled", rq_status="stopped", result={}, fields={})
         return self.finish(lease, ending)
 
     def hand_back(self, leases: Sequence[Lease], why: HandBackReason) -> dict[str, str]:
-        """Return jobs to the head of their queues; what became of each."""
+        """Return jobs to the head of their queues. Return each job's new state by job ID."""
         return self._store.run(worker_calls.hand_back(leases, why))
 
     def reap(self) -> dict[str, str]:
-        """Return what dead workers held to the queues."""
+        """Requeue the jobs of dead workers. Return each job's new state by job ID."""
         return self._store.run(worker_calls.reap(self.queue_names(), lease_s=self.lease_s))
 
     def expire(self) -> list[str]:
-        """End the jobs whose deadline is over."""
+        """End the jobs that are past their deadline. Return their IDs."""
         return self._store.run(worker_calls.expire())
 
     def _register_again(self) -> None:
-        """Redis forgot us (a restart without our keys, or a beat that came too late)."""
+        """Register anew after Redis lost this worker (restart without its keys, late heartbeat)."""
         with translated(), self.connection.pipeline() as pipeline:
             pipeline.hset(self.key, mapping=self.serialize())
             pipeline.expire(self.key, WORKER_TTL_S)
@@ -238,13 +245,13 @@ class BatchWorker(BaseWorker):
             pipeline.execute()
 
     def _result(self, lease: Lease, ending: Ending) -> dict[str, Any]:
-        """The entry that RQ keeps of an execution, in RQ's own form."""
+        """Return RQ's result entry of an execution, serialized."""
         good = ending.rq_status == "finished"
         result = Result(
             job_id=lease.job_id,
             type=Result.Type.SUCCESSFUL if good else Result.Type.FAILED,
             connection=self.connection,
-            exc_string=None if good else _said(ending),
+            exc_string=None if good else _failure_text(ending),
             worker_name=self.name,
             serializer=JSONSerializer,
             execution_id=lease.execution_id,
@@ -252,35 +259,35 @@ class BatchWorker(BaseWorker):
         return result.serialize()
 
 
-def _said(ending: Ending) -> str:
-    """What `rq` shows of a failure: code and message, never a trace with a prompt in it."""
-    said = ending.fields.get(HashField.ERROR)
-    error = JobError.model_validate_json(said) if said else None
+def _failure_text(ending: Ending) -> str:
+    """Return the failure that `rq` shows: code and message, never a trace with a prompt in it."""
+    error_json = ending.fields.get(HashField.ERROR)
+    error = JobError.model_validate_json(error_json) if error_json else None
     return f"{error.code}: {error.message}" if error else ending.rq_status
 
 
 def spec_in(claimed: Claimed, connection: Redis) -> JobSpec | None:
-    """The spec of a claimed job, or None where the hash is not one that we wrote.
+    """Return the spec of a claimed job, or None if this service did not write the job's hash.
 
-    Whoever writes to Redis can name any function: so none is imported, and anything but our one
-    name with the job's own ID is refused. Callbacks and webhooks in the hash are never looked at.
+    Anyone with write access to Redis can name any function: so none is imported, and anything but
+    `generate` with the job's own ID is refused. Callbacks and webhooks in the hash are never read.
     """
     job_id = claimed.lease.job_id
     job = Job(job_id, connection=connection, serializer=JSONSerializer)
     try:
         job.restore({name.encode(): value for name, value in claimed.fields.items()})
-        asked = (job.func_name, job.instance, list(job.args), job.kwargs)
+        call = (job.func_name, job.instance, list(job.args), job.kwargs)
         spec = JobSpec.model_validate_json(claimed.fields[HashField.SPEC])
     except Exception as error:  # noqa: BLE001 - RQ raises anything on what it cannot read
         log.warning("job.forged", extra={"job_id": job_id, "reason": type(error).__name__})
         return None
-    if asked != (job_hash.FUNCTION, None, [job_id], {}):
-        log.warning("job.forged", extra={"job_id": job_id, "reason": "not our function"})
+    if call != (job_hash.FUNCTION, None, [job_id], {}):
+        log.warning("job.forged", extra={"job_id": job_id, "reason": "another function"})
         return None
     return spec
 
 
 def forget_dead_workers(redis: Redis, queue: str) -> None:
-    """Take workers that are gone out of RQ's registry of a queue."""
-    found = Queue(queue, connection=redis, serializer=JSONSerializer)
-    worker_registration.clean_worker_registry(found)
+    """Remove dead workers from RQ's registry of a queue."""
+    rq_queue = Queue(queue, connection=redis, serializer=JSONSerializer)
+    worker_registration.clean_worker_registry(rq_queue)

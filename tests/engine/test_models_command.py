@@ -86,8 +86,8 @@ def test_check_names_samplers_that_are_offered_and_do_not_fit(folder: Path, caps
     assert command.main(["check", "first"]) == 1
 
     said = capsys.readouterr().err
-    assert "models: first: it offers samplers that do not fit it (flow_euler" in said
-    assert "is `prediction` what it was trained for?" in said
+    assert "models: first: the entry offers samplers that do not fit the model (flow_euler" in said
+    assert "check the entry's `prediction`" in said
 
 
 def test_an_unknown_id_or_a_size_that_is_none_is_refused(folder: Path, capsys):
@@ -116,7 +116,7 @@ def test_add_writes_an_entry_that_passed_its_check(folder: Path, capsys):
     assert (first.id, second.id, second.source) == ("first", "second", "other")
     assert (second.title, second.resident) == ('It\'s "new"', False)
     assert (second.defaults.width, second.limits.side_multiple) == (16, 4)
-    assert "second is in" in capsys.readouterr().out
+    assert "second added to" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_model_that_fails_its_check_is_not_added(folder: Path, capsys):
 
     assert command.main(["add", str(folder / "torn"), "--id", "torn"]) == 1
 
-    assert "is left as it was" in capsys.readouterr().err
+    assert "is unchanged" in capsys.readouterr().err
     assert (folder / "models.toml").read_text() == before
 
 
@@ -163,7 +163,8 @@ def test_without_a_hub_a_repository_is_refused_in_words(folder: Path):
     )
 
     assert told.returncode == 2
-    assert "'someone/some-model' is no folder here, and the hub cannot be reached" in told.stderr
+    advice = "'someone/some-model' is not a folder, and the Hugging Face Hub is unreachable"
+    assert advice in told.stderr
 
 
 def test_the_draft_of_the_demo_is_what_its_entry_says():

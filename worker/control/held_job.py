@@ -1,7 +1,7 @@
-"""One claimed job while this worker holds it: its images, how far each is, how it will end.
+"""One claimed job while this worker holds it: its images, their progress, its result.
 
-Owns the bookkeeping from n image events to one job. Knows no Redis, no RQ and no engine process;
-it speaks in their messages. Invariant: a job is complete only when every image is stored.
+Owns the bookkeeping from n image events to one job. Knows no Redis, no RQ and no engine process,
+only the types of their messages. Invariant: a job is complete only when every image is stored.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from jobs.tracing.spans import NO_SPAN, Span
 from worker.messages import Control, Finished, ImageRequest, Lora, Pixels, Progress, Started
 
 PRIORITIES = {Priority.HIGH: 1, Priority.NORMAL: 0, Priority.LOW: -1}
-# Fields of a spec that no picture depends on and the engine need not know.
+# Fields of a spec that no image's pixels depend on and the engine need not know.
 NOT_FOR_THE_ENGINE = frozenset({"output", "resize", "retention_s", "metadata", "webhook"})
-PREVIEW_S = 0.4  # between two previews of one job, of whichever of its images
+PREVIEW_S = 0.4  # between two previews of one job, of any of its images
 _ORDER = (Stage.WAITING, Stage.ENCODING, Stage.DENOISING, Stage.DECODING, Stage.UPLOADING)
-# What several images kept together is what the weakest of them kept.
+# A job's reproducibility is the weakest of its images'.
 _WEAKEST = ("free", "unpacked", "tolerance", "exact")
 
 
@@ -44,35 +44,35 @@ class HeldImage:
 
     @property
     def share_done(self) -> float:
-        """From 0 to 1."""
+        """Share of the model calls that are done, 0 to 1."""
         return self.calls / self.expected_calls if self.expected_calls else 0.0
 
 
 @dataclass(slots=True, kw_only=True)
 class HeldJob:
-    """A job under way here."""
+    """A job that this worker holds: lease, spec, limits and the state of its images."""
 
     lease: Lease
     spec: JobSpec
     tenant: str
     solo: bool
     attempts: int
-    retries_left: int  # RQ's, for failures that are worth another try
+    retries_left: int  # RQ's count, for retryable failures
     queue_ms: float
     stop_at_s: float  # on the monotonic clock: RQ's job timeout
     deadline_s: float | None  # on the monotonic clock
     images: list[HeldImage] = field(default_factory=list[HeldImage])
-    trace: str | None = None  # W3C traceparent of its sending
+    trace: str | None = None  # W3C traceparent of the submission
     span: Span = NO_SPAN
     told: tuple[str, int, int] | None = None  # the progress last published
     input_keys: Mapping[str, str] = field(default_factory=dict[str, str])  # by input ID
-    pictures: Mapping[str, Pixels] = field(default_factory=dict[str, Pixels])  # the same, read
+    pictures: Mapping[str, Pixels] = field(default_factory=dict[str, Pixels])  # by input ID
 
     def __post_init__(self) -> None:
         self.images = [HeldImage(index=k, seed=seed) for k, seed in enumerate(self.spec.seeds)]
 
     def request(self, image: HeldImage) -> ImageRequest:
-        """What the engine is asked for one image."""
+        """Return the engine's request for one image."""
         spec = self.spec
         return ImageRequest(
             id=self.image_id(image),
@@ -99,28 +99,28 @@ class HeldJob:
 
     @property
     def _control(self) -> Control | None:
-        asked = self.spec.control
-        if asked is None:
+        control = self.spec.control
+        if control is None:
             return None
         return Control(
-            name=asked.name,
-            picture=self.pictures[asked.image],
-            scale=asked.scale,
-            start=asked.start,
-            end=asked.end,
+            name=control.name,
+            picture=self.pictures[control.image],
+            scale=control.scale,
+            start=control.start,
+            end=control.end,
         )
 
     @property
     def waits(self) -> bool:
-        """Whether its pictures are still to be read."""
+        """True while input images of the job are still to be read."""
         return len(self.pictures) < len(self.input_keys)
 
     def image_id(self, image: HeldImage) -> str:
-        """The engine's name of one image: unique to this attempt."""
+        """Return the engine's ID of one image, unique to this attempt."""
         return f"{self.lease.execution_id}/{image.index}"
 
     def note(self, image: HeldImage, event: Started | Progress | Finished) -> float:
-        """Take in what the engine says of one image; the work done since, in megapixel-rows."""
+        """Apply an engine event to one image. Return the work done since, in megapixel-rows."""
         before = image.share_done
         match event:
             case Started():
@@ -135,22 +135,22 @@ class HeldJob:
 
     @property
     def live(self) -> bool:
-        """Whether the engine is working on it: then the job is a suspect if the engine dies."""
+        """True while the engine works on the job: then an engine crash counts as an attempt."""
         return any(i.started and i.finished is None for i in self.images)
 
     @property
     def in_engine(self) -> int:
-        """Images that the engine still has."""
+        """Number of images that the engine still has."""
         return sum(i.finished is None for i in self.images)
 
     @property
     def complete(self) -> bool:
-        """Whether every image is stored."""
+        """True when every image is stored."""
         return all(i.stored is not None for i in self.images)
 
     @property
     def progress(self) -> tuple[str, int, int]:
-        """Stage of the image that is least far, model calls done and expected over all."""
+        """Stage of the least advanced image, and model calls done and expected over all images."""
         stage = min((i.stage for i in self.images), key=_ORDER.index)
         known = [i.expected_calls for i in self.images if i.expected_calls]
         # images still waiting are expected to take as many calls as those that began
@@ -159,12 +159,12 @@ class HeldJob:
 
     @property
     def cost_left(self) -> float:
-        """Megapixel-rows still to do."""
+        """Work still to do, in megapixel-rows."""
         return self.spec.cost / len(self.images) * sum(1 - i.share_done for i in self.images)
 
     def success(self) -> Ending:
-        """The end of a job whose images are all stored."""
-        made = [i.finished for i in self.images if i.finished]
+        """Return the ending of a job whose images are all stored."""
+        finished = [i.finished for i in self.images if i.finished]
         stage, step, steps = self.progress
         return Ending(
             word="succeeded",
@@ -172,9 +172,9 @@ class HeldJob:
             result={},
             fields={
                 "x_images": as_json([i.stored.model_dump() for i in self.images if i.stored]),
-                "x_metrics": as_json(self._metrics(made)),
-                "x_fingerprint": as_json(fingerprint_fields(made[0].fingerprint)),
-                "x_repro": min((f.reproducibility for f in made), key=_WEAKEST.index),
+                "x_metrics": as_json(self._metrics(finished)),
+                "x_fingerprint": as_json(fingerprint_fields(finished[0].fingerprint)),
+                "x_repro": min((f.reproducibility for f in finished), key=_WEAKEST.index),
                 "x_stage": stage,
                 "x_step": step,
                 "x_steps": steps,
@@ -182,7 +182,7 @@ class HeldJob:
         )
 
     def _metrics(self, made: list[Finished]) -> dict[str, float]:
-        """Images run side by side: the longest counts, not the sum."""
+        """Return the metrics; images run side by side, so a stage's longest time counts."""
         calls = sum(f.calls for f in made)
         mean = sum(f.batch_size_mean * f.calls for f in made) / calls if calls else 0.0
         return {
@@ -197,9 +197,9 @@ class HeldJob:
 
 
 def held_from(claimed: Claimed, spec: JobSpec, *, now_s: float) -> HeldJob | None:
-    """A claimed job, held from `now_s` on (monotonic; Redis's own clock is in `claimed`).
+    """Return a claimed job as held from `now_s` on (monotonic; Redis's clock is in `claimed`).
 
-    None: a field of its hash is not the number that we wrote.
+    None: a field of the job's hash is not a number, so this service did not write the hash.
     """
 
     def number(name: str, default: float) -> float:
@@ -225,15 +225,15 @@ def held_from(claimed: Claimed, spec: JobSpec, *, now_s: float) -> HeldJob | Non
 
 
 def _input_keys(members: str, spec: JobSpec) -> dict[str, str]:
-    """Where the pictures of a job are, by input ID. Raises ValueError if they are not its own."""
+    """Return the input images' storage keys by input ID. Raises ValueError on other IDs."""
     keys = {member.split("/")[-2]: input_blob_key(member) for member in members.split()}
     if set(keys) != set(spec.inputs):
-        raise ValueError("the inputs held are not those of the spec")
+        raise ValueError("the input images held are not those of the spec")
     return keys
 
 
 def fingerprint_fields(fingerprint: str) -> dict[str, str]:
-    """The engine's fingerprint, words of name=value, as the record shows it."""
+    """Return the engine's fingerprint (words of name=value) as the fields of the job record."""
     words = fingerprint.split()
     named = dict(word.split("=", 1) for word in words if "=" in word)
     return named or {"id": fingerprint}

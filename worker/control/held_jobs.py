@@ -1,8 +1,8 @@
-"""The jobs that this worker holds: each from its claim to its end here, or its return.
+"""The jobs that this worker holds, each from its claim to its end or its return to the queue.
 
-Owns them, and which of their images the engine has. What comes of a job goes to `settling`, which
-writes it; nothing here waits for Redis, the engine or the picture store. Invariant: a job leaves
-with exactly one settlement, or, once its lease is lost, with none.
+Owns these jobs, and the map of their images in the engine. A job's outcome goes to
+`pending_writes`, which writes it; nothing here waits for Redis, the engine or object storage.
+Invariant: a job leaves with exactly one settlement, or, once its lease is lost, with none.
 """
 
 from __future__ import annotations
@@ -35,17 +35,26 @@ from worker.pictures.uploader import Finishing, Stored, ToStore
 
 log = logging.getLogger(__name__)
 
-FORGED = JobError(code="invalid_job", message="this is no job of the service", retryable=False)
+FORGED = JobError(
+    code="invalid_job",
+    message="the job was not made by this service; submit jobs to its API",
+    retryable=False,
+)
 TOO_LONG = JobError(
-    code="timeout", message="it ran longer than one job may; ask for less", retryable=False
+    code="timeout",
+    message="the job ran longer than one job may; ask for fewer steps, a smaller size or fewer"
+    " images",
+    retryable=False,
 )
 INPUT_GONE = JobError(
-    code="input_missing", message="the picture that it begins with was erased", retryable=False
+    code="input_missing",
+    message="an input image of the job was deleted; upload the image again and resubmit",
+    retryable=False,
 )
 
 
 class Holding(Collection[HeldJob]):
-    """Iterating yields the jobs; `len` counts them."""
+    """Collection of the held jobs; changes with claims, engine events and stored images."""
 
     def __init__(
         self,
@@ -65,9 +74,9 @@ class Holding(Collection[HeldJob]):
         self._telling = telling
         self._traces = traces
         self._at = at
-        self.pace = Throughput()  # how fast they go
+        self.pace = Throughput()  # work done per second, by model
         self._jobs: dict[str, HeldJob] = {}  # by execution ID
-        self._images: dict[str, tuple[HeldJob, HeldImage]] = {}  # all that the engine has of us
+        self._images: dict[str, tuple[HeldJob, HeldImage]] = {}  # by image ID: all in the engine
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -81,7 +90,7 @@ class Holding(Collection[HeldJob]):
     # --- in
 
     def take(self, claimed: Claimed, spec: JobSpec | None, *, now_s: float) -> None:
-        """Hold a job; no spec: it was forged, and fails."""
+        """Hold a claimed job; one without a spec was not made by this service and fails."""
         job = held_from(claimed, spec, now_s=now_s) if spec else None
         if job is None:
             self._settling.fail(claimed.lease, FORGED)
@@ -94,7 +103,7 @@ class Holding(Collection[HeldJob]):
             self._submit(job)
 
     def collect_inputs(self) -> None:
-        """Pictures to begin with that have come: their jobs may run."""
+        """Submit the jobs whose input images have been read; fail those with a missing one."""
         for fetched in self._fetching.done():
             job = self._jobs.get(fetched.execution_id)
             if job is None:
@@ -110,7 +119,7 @@ class Holding(Collection[HeldJob]):
             for image in job.images:
                 self._images[job.image_id(image)] = (job, image)
                 self._link.submit(job.request(image))
-        except EngineAway:  # it died just now, and says so at the next poll
+        except EngineAway:  # the engine died just now; the next poll reports EngineDied
             self._drop(job)
             self._settling.hand_back(job.lease, "drain")
         self._at("submitted")
@@ -118,7 +127,7 @@ class Holding(Collection[HeldJob]):
     # --- under way
 
     def hear(self, event: ImageEvent) -> None:
-        """What the engine says of an image."""
+        """Apply one engine event to its image and job; events of unknown images are ignored."""
         job, image = self._images.get(event.id, (None, None))
         if job is None or image is None:
             return
@@ -166,12 +175,14 @@ class Holding(Collection[HeldJob]):
         error = JobError(code=event.code, message=event.message, retryable=event.retryable)
         if event.code == "deadline_exceeded":
             self._drop(job, event.code)
-            self._settling.hand_back(job.lease, "drain")  # which expires it: its time is over
+            self._settling.hand_back(
+                job.lease, "drain"
+            )  # the script expires the job: past deadline
         else:
             self._retry_or_fail(job, error, again=event.retryable)
 
     def engine_died(self, event: EngineDied) -> None:
-        """Its jobs go back at once; those that it was working on are suspected of it."""
+        """Requeue the dead engine's jobs; those it was working on count a crash attempt."""
         lost = [self._images.pop(i) for i in event.lost_ids if i in self._images]
         hit = {job.lease: job for job, _ in lost}
         suspects = {lease for lease, job in hit.items() if job.live}
@@ -183,7 +194,7 @@ class Holding(Collection[HeldJob]):
     # --- out
 
     def collect_stored(self) -> None:
-        """Pictures that are stored, or could not be: a job whose last one this was is done."""
+        """Finish jobs whose last image is stored; retry or fail those with an unstorable one."""
         for ended in self._finishing.done():
             job, image = self._images.pop(ended.image_id, (None, None))
             if job is None or image is None or job not in self:
@@ -199,25 +210,25 @@ class Holding(Collection[HeldJob]):
                 self._retry_or_fail(job, ended.error, again=ended.again)
 
     def stop(self, job: HeldJob) -> None:
-        """An operator or a client ended it."""
+        """Stop a job that an operator or a client ended."""
         self._drop(job, "canceled")
-        self._settling.stop(job.lease)  # written only if cancel.lua has not been there
+        self._settling.stop(job.lease)  # a no-op in Redis if cancel.lua already ended the job
 
     def lose(self, lost: Container[str]) -> None:
-        """These leases are somebody else's by now: nothing is ours to write."""
+        """Drop the jobs whose leases were lost; another worker runs them, so nothing is written."""
         for job in self:
             if job.lease.both in lost:
                 log.info("lease.lost", extra={"job_id": job.lease.job_id})
                 self._drop(job, "lease_lost")
 
     def fail_those_too_long(self, now_s: float) -> None:
-        """RQ's job timeout."""
+        """Fail the jobs that are past RQ's job timeout; `now_s` is monotonic."""
         for job in self:
             if job.stop_at_s < now_s:
                 self._fail(job, TOO_LONG)
 
     def hand_back_all(self) -> None:
-        """The worker ends; others shall do them."""
+        """Return all held jobs to their queues, because this worker ends."""
         for job in self:
             self._drop(job)
             self._settling.hand_back(job.lease, "drain")
@@ -234,7 +245,7 @@ class Holding(Collection[HeldJob]):
         self._settling.fail(job.lease, error)
 
     def _drop(self, job: HeldJob, became: str = "handed_back") -> None:
-        """Forget it and stop the work on it; who calls says what is to be written, if anything."""
+        """Forget a job and stop the work on its images; the caller writes the outcome, if any."""
         self._jobs.pop(job.lease.execution_id, None)
         self._traces.ended(job, became)
         if job.waits:

@@ -1,10 +1,10 @@
-"""The control process's loop, read aloud in `_turn`.
+"""The main loop of the worker's control process; `_turn` is one iteration.
 
-Owns the rhythm between engine, Redis and picture store: what is asked and told when, and what
-happens while one of them is away. Knows no RQ detail (rq_bridge), no torch (engine_link), no
-encoding (finishing) and not how a job ends (holding). Nothing here waits: the engine steps on
-whatever Redis or the picture store do. Invariant: a job held is renewed at every beat until its
-end or its return is written.
+Owns the timing of calls to engine, Redis and object storage, and the response when one of them is
+unavailable. Knows no RQ detail (rq_bridge), no torch (engine_link), no encoding (pictures/uploader)
+and no rule of how a job ends (held_jobs). Nothing here blocks: the engine keeps running whatever
+Redis or object storage do. Invariant: the lease of a held job is renewed at every heartbeat until
+the job's end or return is written.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 TURN_S = 0.02  # the longest sleep; engine events end it at once
-AWAY_S = 0.25  # pause before Redis is tried again
-SPOOL_FULL = "the picture store is away, and the pictures that wait for it fill the spool"
+AWAY_S = 0.25  # pause before the next call to Redis after a failure
+SPOOL_FULL = "object storage is unavailable and the spool is full of images that wait for upload"
 IDLE = Beat(step_ms=None, live=0, waiting=0)
 
 
 class ControlLoop:
-    """The loop. `run` ends when `stop` was called and everything held is settled."""
+    """The worker's main loop. `run` returns once `stop` was called and all jobs are settled."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ControlLoop:
         self._fetching = fetching
         self._traces = Traces(finishing.tracing, bridge.name)
         self._claiming = Claiming(tuple(models), settings)
-        self._at = at  # tests kill the process at the points named here
+        self._at = at  # called with each crash point's name, where tests kill the process
         self._settling = Settling(bridge, at)
         self._telling = Telling(bridge)
         self._holding = Holding(
@@ -76,7 +76,7 @@ class ControlLoop:
         self._stop_at_s: float | None = None
 
     def run(self) -> None:
-        """Work until stopped."""
+        """Run jobs until stopped. Raises SettingsError if no model can be loaded."""
         if self._link.pid is None:
             self._link.start()
         try:
@@ -88,16 +88,16 @@ class ControlLoop:
             self._end()
 
     def stop(self) -> None:
-        """Take no more jobs, finish what fits into the grace time; called again: do not wait.
+        """Take no more jobs and finish held ones within `grace_s`; at the second call, end at once.
 
-        Safe in a signal handler: it only notes the time.
+        Safe in a signal handler: only a time is recorded.
         """
         now_s = time.monotonic()
         grace_s = self._settings.grace_s if self._stop_at_s is None else 0.0
         self._stop_at_s = now_s + grace_s
 
     def _enter(self) -> None:
-        """Register, however long Redis takes to be there."""
+        """Register with RQ, retrying until Redis is available or the worker is stopped."""
         while self._stop_at_s is None:
             try:
                 return self._bridge.enter()
@@ -121,7 +121,7 @@ class ControlLoop:
             self._claim()
         except StoreUnavailable as error:
             self._away_until_s = time.monotonic() + AWAY_S
-            self._due.pop("beat", None)  # the leases first, as soon as it is back
+            self._due.pop("beat", None)  # renew the leases first, as soon as Redis is back
             log.warning("redis.away", extra={"reason": str(error), "held": len(self._holding)})
 
     def _over(self) -> bool:
@@ -142,7 +142,7 @@ class ControlLoop:
         self._fetching.close()
         self._telling.close()
 
-    # --- what the engine says
+    # --- events of the engine
 
     def _hear_engine(self) -> None:
         for event in self._link.poll():
@@ -151,7 +151,7 @@ class ControlLoop:
                     self._engine_died(event)
                 case Ready() | Loading() | Unloadable() | Fatal():
                     self._news.hear(event)
-                    self._due.pop("beat", None)  # say so at once: somebody waits for it
+                    self._due.pop("beat", None)  # report at once: clients wait for the model
                 case Beat():
                     self._engine = event
                 case _:
@@ -164,18 +164,18 @@ class ControlLoop:
         self._due.pop("beat", None)
         self._news.hear(event)
 
-    # --- what Redis is asked and told
+    # --- calls to Redis
 
     def _obey_commands(self) -> None:
         for command in self._bridge.take_commands():
-            what, job_id = command.get("command"), command.get("job_id")
-            log.info("command", extra={"command": what, "job_id": job_id})
-            if what == "shutdown":
+            name, job_id = command.get("command"), command.get("job_id")
+            log.info("command", extra={"command": name, "job_id": job_id})
+            if name == "shutdown":
                 self.stop()
             for job in self._holding:
-                named = what == "stop-job" and job.lease.job_id == job_id
-                execution = what == "stop-execution" and command.get("execution_id")
-                if named or execution == job.lease.execution_id:
+                stop_job = name == "stop-job" and job.lease.job_id == job_id
+                execution = name == "stop-execution" and command.get("execution_id")
+                if stop_job or execution == job.lease.execution_id:
                     self._holding.stop(job)
 
     def _beat(self) -> None:
@@ -185,36 +185,36 @@ class ControlLoop:
         self._holding.fail_those_too_long(now_s)
         self._holding.pace.tick(now_s, {job.spec.model for job in self._holding if job.in_engine})
         leases = [job.lease for job in self._holding] + self._settling.leases
-        heard = self._bridge.beat(self._report(), leases)
+        reply = self._bridge.beat(self._report(), leases)
         self._bridge.tell(self._finishing.tally)
-        if heard.draining and self._stop_at_s is None:
-            self.stop()  # the command got lost: no job is given to us any more
-        self._holding.lose(heard.lost)
-        self._settling.forget(heard.lost)
+        if reply.draining and self._stop_at_s is None:
+            self.stop()  # the shutdown command got lost; Redis gives this worker no more jobs
+        self._holding.lose(reply.lost)
+        self._settling.forget(reply.lost)
 
     def _reap(self) -> None:
         if self._is_due("reap", self._settings.reap_s):
-            for job_id, what in self._bridge.reap().items():
-                log.warning("job.reaped", extra={"job_id": job_id, "became": what})
+            for job_id, state in self._bridge.reap().items():
+                log.warning("job.reaped", extra={"job_id": job_id, "became": state})
             for job_id in self._bridge.expire():
                 log.info("job.expired", extra={"job_id": job_id})
 
     def _claim(self) -> None:
-        open_ = self._stop_at_s is None and not self._finishing.full
-        if not (open_ and self._link.ready):
+        accepting = self._stop_at_s is None and not self._finishing.full
+        if not (accepting and self._link.ready):
             return
         for claimed in self._claiming.ask(self._bridge, self._holding):
             self._at("claimed")
             spec = spec_in(claimed, self._bridge.connection)
             self._holding.take(claimed, spec, now_s=time.monotonic())
 
-    # --- small things
+    # --- timing and report
 
-    def _is_due(self, what: str, period_s: float) -> bool:
+    def _is_due(self, task: str, period_s: float) -> bool:
         now_s = time.monotonic()
-        if now_s < self._due.get(what, 0.0):
+        if now_s < self._due.get(task, 0.0):
             return False
-        self._due[what] = now_s + period_s
+        self._due[task] = now_s + period_s
         return True
 
     def _report(self) -> WorkerReport:

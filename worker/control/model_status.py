@@ -1,7 +1,7 @@
-"""What the engine process says of its models: loading, loaded, or not to be had.
+"""Status of the engine's models: loading, loaded or broken.
 
-Owns these three facts for the worker's report. Knows no job. Invariant: a model is in one of them
-at a time.
+Owns these three states for the worker's report. Knows no rule of jobs. Invariant: a model is in one
+state at a time.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class ModelNews:
-    """Filled by the engine's events, read at every beat."""
+    """Status of the models, updated by the engine's events and read at every heartbeat."""
 
     def __init__(self, models_file: Path) -> None:
         self._file = models_file
         self._hopeless: str | None = None
         self.ready = Ready(models=())
-        self.loading: dict[str, float] = {}  # the share that is done, 0 to 1
-        self.broken: dict[str, str] = {}  # why
+        self.loading: dict[str, float] = {}  # share loaded, 0 to 1
+        self.broken: dict[str, str] = {}  # the reason
 
     def hear(self, event: Ready | Loading | Unloadable | Fatal | EngineDied) -> None:
-        """Take in one event. Raises SettingsError if no start of the engine can ever succeed."""
+        """Apply one event. Raises SettingsError if no start of the engine can ever succeed."""
         log.info("engine.said", extra={"said": repr(event)})
         match event:
             case Ready():
@@ -51,7 +51,7 @@ class ModelNews:
                     raise SettingsError(self._advice(self._hopeless))
 
     def report(self, jobs: Sequence[HeldJob], pace: Throughput) -> dict[str, Any]:
-        """These facts as fields of the worker's report."""
+        """Return the models' status as fields of the worker's report."""
         return {
             "models": paces(self.ready, jobs, pace),
             "loading": dict(self.loading),
@@ -61,6 +61,6 @@ class ModelNews:
     def _advice(self, why: str) -> str:
         ids = " ".join(self.broken)
         return (
-            f"no model of {self._file} can be loaded. {why}. Mend the entry or take it out; "
-            f"`python -m worker models check {ids}` tries it again"
+            f"no model of {self._file} can be loaded. {why}. Correct or remove the entry, then "
+            f"run `python -m worker models check {ids}`"
         )

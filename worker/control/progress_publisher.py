@@ -1,7 +1,7 @@
-"""What followers are told while jobs run: progress twice a second, previews to those who asked.
+"""Publishes jobs' progress twice a second, and previews of the jobs that asked for them.
 
-Owns the rhythm, and the thread that makes small files of previews. Knows RQ only as the bridge and
-no engine. Invariant: nothing told here is needed by anybody: it may be late or lost, and a preview
+Owns the publishing interval, and the thread that encodes previews. Knows RQ only through rq_bridge
+and no engine. Invariant: nothing depends on these messages: each may be late or lost, and a preview
 is in Redis for a minute at most, and not after its job's end.
 """
 
@@ -23,32 +23,32 @@ from worker.messages import Pixels, Preview
 from worker.rq_bridge import BatchWorker
 
 TELL_S = 0.5  # progress is published this often
-SHOW_S = 0.2  # previews, those that there are; a job has at most 2.5 a second (held_job.py)
+SHOW_S = 0.2  # previews are published this often; a job has at most 2.5 a second (held_job.py)
 LONGEST_SIDE, MOST_BYTES = 256, 16 * 1024  # of a preview
-MOST_WAITING = 64  # previews to be written to files; a machine that is so far behind drops them
+MOST_WAITING = 64  # encoded previews to publish; beyond that the oldest are dropped
 CONTENT_TYPE = "image/jpeg"
 
 
 class Telling:
-    """`tell` is called every turn of the loop, `show` for each preview that comes."""
+    """Publisher of progress (`tell`, every loop iteration) and previews (`show`, for each one)."""
 
     def __init__(self, bridge: BatchWorker) -> None:
         self._bridge = bridge
-        self._spent: list[HeldJob] = []  # dropped jobs whose last count is to be told
+        self._spent: list[HeldJob] = []  # dropped jobs whose last count is unpublished
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="preview")
         self._shown: deque[tuple[Lease, int, str]] = deque(maxlen=MOST_WAITING)
         self._tell_at_s = self._show_at_s = 0.0
 
     def spend(self, job: HeldJob) -> None:
-        """Its work here is over before its time: what it took is told once more."""
+        """Publish the progress of a job that was dropped once more, for its final count."""
         self._spent.append(job)
 
     def show(self, job: HeldJob, index: int, preview: Preview) -> None:
-        """Have followers of the job see what its image looks like by now."""
+        """Encode a preview of one image, for the next publication."""
         self._pool.submit(self._write, job.lease, index, preview)
 
     def tell(self, jobs: Iterable[HeldJob]) -> None:
-        """Publish what is due. Raises StoreUnavailable; progress is then told the next time."""
+        """Publish what is due. Raises StoreUnavailable; progress is then published next time."""
         now_s = time.monotonic()
         if now_s >= self._tell_at_s:
             self._tell_at_s = now_s + TELL_S
@@ -58,7 +58,7 @@ class Telling:
             self._bridge.previews([self._shown.popleft() for _ in range(len(self._shown))])
 
     def close(self) -> None:
-        """Show no more."""
+        """Stop encoding previews."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _tell_progress(self, jobs: Iterable[HeldJob]) -> None:
@@ -71,7 +71,7 @@ class Telling:
 
     def _write(self, lease: Lease, index: int, preview: Preview) -> None:
         data, (width, height) = small_file(preview.pixels)
-        shown = {
+        message = {
             "index": index,
             "step": preview.calls,
             "width": width,
@@ -79,11 +79,11 @@ class Telling:
             "content_type": CONTENT_TYPE,
             "data": base64.b64encode(data).decode(),
         }
-        self._shown.append((lease, index, json.dumps(shown, separators=(",", ":"))))
+        self._shown.append((lease, index, json.dumps(message, separators=(",", ":"))))
 
 
 def small_file(pixels: Pixels) -> tuple[bytes, tuple[int, int]]:
-    """A JPEG of at most MOST_BYTES, and its sides: LONGEST_SIDE px at most."""
+    """Return a JPEG of at most MOST_BYTES, and its width and height: LONGEST_SIDE px at most."""
     picture = Image.frombytes("RGB", (pixels.width, pixels.height), pixels.data)
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     into = io.BytesIO()

@@ -1,8 +1,8 @@
-"""What a worker's control process tells of its jobs as spans; made from the engine's messages.
+"""Trace spans of a worker's jobs and batches, made from the engine's messages.
 
-Owns the spans under way: one a job, and one a batch, which is linked to every job that joins it: a
+Owns the open spans: one per job, and one per batch, which is linked to every job in the batch: a
 batch has many parents. Knows no Redis and no OpenTelemetry. Invariant: each job's span ends once,
-with what became of it here; the engine process knows nothing of all this.
+with the job's outcome on this worker; the engine process knows nothing of spans.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jobs.tracing.spans import Span, Tracing
 from worker.control.held_job import HeldJob
 from worker.messages import Finished, ImageEvent, Started
 
-BATCH_S = 60.0  # an engine that is never idle would else have one batch for ever
+BATCH_S = 60.0  # longest batch span: else an engine that is never idle had one without end
 
 
 class Traces:
@@ -28,7 +28,7 @@ class Traces:
         self._in_batch: set[str] = set()
 
     def claimed(self, job: HeldJob) -> None:
-        """A job is ours: continue the trace in which it was sent."""
+        """Start the span of a claimed job, in the trace of the job's submission."""
         if not self._tracing.on:
             return
         queue = job.lease.queue
@@ -52,14 +52,14 @@ class Traces:
         job.span = span
 
     def heard(self, job: HeldJob, event: ImageEvent) -> None:
-        """What the engine said of an image."""
+        """Apply an engine event: Started joins the batch span, Finished adds the stage spans."""
         if isinstance(event, Started):
             self._joined(job)
         elif isinstance(event, Finished) and self._tracing.on:
             self._made(job, event)
 
     def _joined(self, job: HeldJob) -> None:
-        """It is in the batch from now on."""
+        """Link the job to the batch span, which starts if there is none or it is too old."""
         span = self._jobs.get(job.lease.execution_id)
         if span is None:
             return
@@ -80,7 +80,7 @@ class Traces:
             self._batch.link(job.trace or span.traceparent)
 
     def _made(self, job: HeldJob, done: Finished) -> None:
-        """An image is done: its stages, which the engine timed, one behind the other."""
+        """Add a finished image's stage spans, one after the other, from the engine's timings."""
         ago_s = (done.encode_ms + done.denoise_ms + done.decode_ms) / 1000
         for stage in ("encode", "denoise", "decode"):
             ended_s = ago_s - getattr(done, f"{stage}_ms") / 1000
@@ -88,18 +88,18 @@ class Traces:
                 stage, parent=job.span.traceparent, began_ago_s=ago_s, ended_ago_s=ended_s
             )
             ago_s = ended_s
-        if job.in_engine == 1:  # this one, which the job does not know of yet
+        if job.in_engine == 1:  # this image, not yet counted as finished in the job
             self._left(job)
 
     def ended(self, job: HeldJob, became: str) -> None:
-        """It is ours no more: succeeded, an error's code, or why it went back or was dropped."""
+        """End the job's span. `became`: succeeded, an error's code, or why the job was dropped."""
         self._left(job)
         span = self._jobs.pop(job.lease.execution_id, None)
         if span:
             span.end(error=None if became == "succeeded" else became)
 
     def close(self) -> None:
-        """End what is still open, and send it all."""
+        """End the open spans and flush the exporter."""
         for span in self._jobs.values():
             span.end(error="worker_ended")
         self._end_batch()

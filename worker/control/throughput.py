@@ -1,4 +1,4 @@
-"""How fast this worker is at each model, for the ETA of those who wait.
+"""Throughput of this worker by model, from which the ETA of queued jobs is computed.
 
 Owns a moving average per model. Pure arithmetic; time is an argument. Invariant: only busy time
 counts, so that an idle hour does not make a worker slow.
@@ -17,7 +17,7 @@ NEW_SHARE = 0.3  # of the latest interval in the average: settles in about ten b
 
 
 class Throughput:
-    """Megapixel-rows a second, by model."""
+    """Moving averages of megapixel-rows per second, by model."""
 
     def __init__(self) -> None:
         self._per_s: dict[str, float] = {}
@@ -25,11 +25,11 @@ class Throughput:
         self._since_s: dict[str, float] = {}
 
     def did(self, model: str, cost: float) -> None:
-        """So much work was done just now."""
+        """Add work just done; `cost` in megapixel-rows."""
         self._done[model] += cost
 
     def tick(self, now_s: float, busy: Collection[str]) -> None:
-        """An interval is over; `busy`: the models that have work at its end."""
+        """Close an interval at `now_s` (monotonic); `busy`: the models with work at its end."""
         for model, since_s in list(self._since_s.items()):
             done, elapsed_s = self._done.pop(model, 0.0), now_s - since_s
             if done > 0 and elapsed_s > 0:
@@ -39,12 +39,12 @@ class Throughput:
         self._since_s = dict.fromkeys(busy, now_s)
 
     def per_s(self, model: str) -> float | None:
-        """The average; None: nothing done yet."""
+        """Return the average in megapixel-rows per second; None: nothing done yet."""
         return self._per_s.get(model)
 
 
 def paces(ready: Ready, jobs: Sequence[HeldJob], pace: Throughput) -> tuple[ModelPace, ...]:
-    """What a worker's report says of each model that it has loaded."""
+    """Return the entry of each loaded model in the worker's report."""
     return tuple(
         ModelPace(
             model=model.model,

@@ -1,5 +1,6 @@
-"""The courier: takes what webhooks are due from Redis and posts it. `python -m worker courier`.
+"""Webhook delivery: claims due deliveries in Redis and POSTs them. `python -m worker courier`.
 
-`network` connects, only where it may; `sending` makes one attempt; `courier` is the loop; `process`
-wires it. Must not know jobs' engine or RQ. Any number of couriers may run, and may die.
+`guarded_backend` connects, to permitted addresses only; `http_sender` makes one attempt; `courier`
+is the loop; `process` wires them. Must not know the engine or RQ. Any number of couriers may run,
+and may die.
 """

@@ -1,8 +1,8 @@
-"""The courier's loop: spread what happened, claim what is due, post it, note what came of it.
+"""The courier's loop: fan out events, claim due deliveries, POST them, record each attempt.
 
-Owns how much is under way at once. Must not know HTTP (sending) or Lua (jobs/webhooks). Invariant:
-endpoints that do not answer never hold more than half of the slots, so the others never wait for
-them; a fault in one delivery touches no other.
+Owns the number of attempts under way. Must not know HTTP (http_sender) or Lua (jobs/webhooks).
+Invariant: endpoints that do not answer never hold more than half of the slots, so other endpoints
+never wait for them; a fault in one delivery affects no other.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from jobs.webhooks.retry_schedule import retry_after_s, wait_s
 from worker.courier.http_sender import Outcome, WebhookRequest, WebhookResponse, WebhookSender
 
 log = logging.getLogger(__name__)
-IDLE_S = 0.2  # between looks when nothing is due: a first attempt starts well within 2 s
-AWAY_S = 1.0  # between looks while Redis is away
+IDLE_S = 0.2  # between rounds when nothing is due: a first attempt starts well within 2 s
+AWAY_S = 1.0  # between rounds while Redis is unavailable
 SLOTS = 128  # attempts under way, of each pool: sockets, each up to 15 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """Where the courier finds its work."""
+    """The courier's stores in Redis: outbox, endpoints, deliveries."""
 
     outbox: Outbox
     endpoints: Endpoints
@@ -39,7 +39,7 @@ class Stores:
 
 
 class Courier:
-    """One courier. `now`: '' for Redis's clock, or what tests say the time is."""
+    """One courier. `now`: returns '' for Redis's clock, or a time that tests set."""
 
     def __init__(
         self,
@@ -61,24 +61,24 @@ class Courier:
         self._landed = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until `stopping`; then let what is under way end."""
-        said = ""
+        """Deliver webhooks until `stopping`; then wait for the attempts under way."""
+        last_reason = ""
         while not stopping.is_set():
             try:
                 busy = await self.round()
             except StoreUnavailable as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.warning("courier.store_away", extra={"reason": said})
+                if str(error) != last_reason:
+                    last_reason = str(error)
+                    log.warning("courier.store_away", extra={"reason": last_reason})
                 await _first_of(stopping, within_s=AWAY_S)
                 continue
-            said = ""
+            last_reason = ""
             if not busy:
                 await _first_of(stopping, self._landed, within_s=IDLE_S)
         await self.landed()
 
     async def round(self) -> bool:
-        """Spread and claim once, and start what was claimed; whether there is likely more."""
+        """Fan out and claim once, and start the attempts. Return True if more is likely due."""
         self._landed.clear()
         spread = await self._stores.outbox.spread(now=self._now())
         free = dict(self._free)
@@ -93,12 +93,12 @@ class Courier:
         return spread == MOST_AT_ONCE
 
     async def landed(self) -> None:
-        """Wait for everything that is under way."""
+        """Wait for all attempts under way."""
         while self._under_way:
             await asyncio.wait(self._under_way)
 
     async def _deliver(self, claimed: Claimed, now_s: float) -> None:
-        """The fence around one delivery: what could not be noted is tried again after its lease."""
+        """Attempt one delivery. A delivery without a recorded result is due after its lease."""
         try:
             await self._attempt(claimed, now_s)
         except Exception:
@@ -113,17 +113,17 @@ class Courier:
         try:
             answer = await self._post(claimed, now_s)
         except Exception:
-            # what a receiver can make a library raise is not known in full; it is a failed attempt
+            # a receiver can make the library raise unknown errors: count them as a failed attempt
             log.exception("webhook.attempt_broken", extra=_words(claimed))
             answer = WebhookResponse(outcome=Outcome.BROKEN)
         span.note({"printworks.delivery": claimed.id, "printworks.attempt": claimed.attempts + 1})
         span.note({"http.response.status_code": answer.status} if answer.status else {})
         span.end(error=None if answer.outcome is Outcome.DELIVERED else answer.outcome.value)
         took_s = time.monotonic() - started
-        asked = retry_after_s(answer.status or 0, answer.retry_after, now_s=now_s)
-        wait = wait_s(claimed.attempts + 1, chance=self._chance(), retry_after_s=asked)
+        retry_after = retry_after_s(answer.status or 0, answer.retry_after, now_s=now_s)
+        wait = wait_s(claimed.attempts + 1, chance=self._chance(), retry_after_s=retry_after)
         if claimed.type == EventType.PROGRESS:
-            wait = None  # by the next attempt it would be wrong
+            wait = None  # by the next attempt the progress would be out of date
         attempt = Attempt(
             at=now_s,
             took_ms=round(took_s * 1000),
@@ -157,7 +157,7 @@ class Courier:
         *,
         until: float,
     ) -> None:
-        """Note it, and insist while the lease is ours: what is not noted is sent again."""
+        """Record an attempt, retrying during the lease: an unrecorded delivery is sent again."""
         while True:
             try:
                 settled = await self._stores.deliveries.settle(
@@ -176,7 +176,7 @@ class Courier:
 
 
 def verdict_of(answer: WebhookResponse) -> Verdict:
-    """What an answer means for the delivery."""
+    """Return the delivery's verdict for an attempt's response."""
     if answer.outcome is Outcome.DELIVERED:
         return "delivered"
     return "gone" if answer.outcome is Outcome.GONE else "failed"
@@ -187,7 +187,7 @@ def _words(claimed: Claimed) -> dict[str, str | int]:
 
 
 async def _first_of(*events: asyncio.Event, within_s: float) -> None:
-    """Until one of `events` is set, or the time is over."""
+    """Wait until one of `events` is set, `within_s` at most."""
     waits = [asyncio.create_task(event.wait()) for event in events]
     await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:

@@ -1,8 +1,8 @@
-"""The way out: TCP connections to permitted addresses, and to nothing else.
+"""SSRF guard of outgoing connections: TCP to permitted addresses only.
 
-Owns the network backend that every attempt goes through. Invariant: what is connected to is one of
-the numeric addresses that were judged a moment before: no second look-up comes between (that is how
-DNS rebinding works), and TLS and the Host header still say the name.
+Owns the network backend that every attempt uses. Invariant: a connection goes to one of the numeric
+addresses checked just before, without a second DNS look-up (which DNS rebinding exploits), and TLS
+and the Host header still name the host.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import httpcore2
 from jobs.errors import TargetRefused
 from jobs.webhooks.ssrf_guard import EgressRules, Resolve, permitted_addresses
 
-MOST_ADDRESSES = 4  # tried in turn; a name with a hundred answers must not buy a hundred connects
+MOST_ADDRESSES = (
+    4  # tried in turn; a name with a hundred addresses must not cause a hundred connects
+)
 
 
 class GuardedBackend(httpcore2.AsyncNetworkBackend):
-    """Resolves, judges every answer, connects by number."""
+    """Network backend that resolves a host, checks every address, connects by IP address."""
 
     def __init__(self, egress: EgressRules, resolve: Resolve) -> None:
         self._egress = egress
@@ -34,7 +36,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """A stream to `host`. Raises TargetRefused, or httpcore2's own errors."""
+        """Connect to `host`. Raises TargetRefused, or httpcore2's own errors."""
         addresses = await permitted_addresses(host, port, self._egress, self._resolve)
         failure: Exception = TargetRefused("no address")
         for address in addresses[:MOST_ADDRESSES]:
@@ -47,9 +49,9 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         raise failure
 
     async def connect_unix_socket(self, *_: Any, **__: Any) -> NoReturn:
-        """Never: a webhook goes over the network."""
+        """Refuse: a webhook goes over the network. Raises TargetRefused."""
         raise TargetRefused("webhooks do not go to sockets of this machine")
 
     async def sleep(self, seconds: float) -> None:
-        """As httpcore2 asks; it does so only between retries of its own, which are off."""
+        """Sleep; httpcore2 calls this only between its own retries, which are off."""
         await self._tcp.sleep(seconds)

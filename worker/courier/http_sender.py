@@ -1,8 +1,8 @@
-"""One attempt: a signed POST, and what the receiver made of it.
+"""Sends one webhook attempt: a signed POST, and the outcome from the receiver's response.
 
-Owns the limits of an attempt and the classes of outcome. Must not know Redis or the table of waits.
-Invariant: whatever is at the other end, an attempt ends within `total_s`, has read `most_bytes` at
-the most, follows no redirect and unpacks nothing.
+Owns the limits of an attempt and the outcomes. Must not know Redis or the retry schedule.
+Invariant: whatever the receiver does, an attempt ends within `total_s`, reads `most_bytes` at most,
+follows no redirect and decompresses nothing.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from jobs.webhooks.signing import signed_headers
 from jobs.webhooks.ssrf_guard import EgressRules, Resolve, Target, target_of
 from worker.courier.guarded_backend import GuardedBackend
 
-SHOWN_BYTES = 1024  # of an answer, in the delivery log
+SHOWN_BYTES = 1024  # of a response body, in the delivery log
 
 
 class Outcome(StrEnum):
-    """What came of an attempt; a closed set, since it labels a metric."""
+    """Outcome of an attempt; a closed set, since outcomes label a metric."""
 
     DELIVERED = "delivered"
-    REFUSED = "refused"  # an HTTP status that is not a success
-    REDIRECTED = "redirected"  # never followed: where to is not what was registered
+    REFUSED = "refused"  # an HTTP status other than 2xx, 3xx and 410
+    REDIRECTED = "redirected"  # 3xx, never followed: the new URL was not registered
     GONE = "gone"  # 410: the receiver wants no more
     TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"  # no connection, no TLS, or it broke
-    NOT_HTTP = "not_http"
-    BLOCKED = "blocked"  # not somewhere we may call
-    BROKEN = "broken"  # our own fault; the log says which
-    UNSIGNED = "unsigned"  # its secret does not open with the key of the settings
+    UNREACHABLE = "unreachable"  # no connection, no TLS, or the connection broke
+    NOT_HTTP = "not_http"  # the response is not HTTP
+    BLOCKED = "blocked"  # the address is not permitted (SSRF guard)
+    BROKEN = "broken"  # an internal error; the log has the details
+    UNSIGNED = "unsigned"  # PRINTWORKS_WEBHOOK_KEY does not decrypt the endpoint's secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one attempt may take."""
+    """Limits of one attempt: seconds and bytes."""
 
     total_s: float = 15.0
     connect_s: float = 5.0
-    answer_s: float = 2.0  # for the answer's body: it is only for the log, the status has decided
+    answer_s: float = 2.0  # for the response body, which only the log needs
     most_bytes: int = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookRequest:
-    """What is to be posted."""
+    """A webhook to POST: URL, event ID, body, signing secrets, timestamp."""
 
     url: str
     event: str  # the webhook-id
@@ -62,7 +62,7 @@ class WebhookRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookResponse:
-    """What came back."""
+    """Result of an attempt: outcome, and status, Retry-After and text of the response."""
 
     outcome: Outcome
     status: int | None = None
@@ -71,7 +71,7 @@ class WebhookResponse:
 
 
 class WebhookSender:
-    """Posts letters; one a courier. Connections are never shared or kept."""
+    """Sends webhooks, one sender per courier. Connections are never shared or kept alive."""
 
     def __init__(
         self, pool: httpcore2.AsyncConnectionPool, egress: EgressRules, limits: Limits, agent: str
@@ -82,7 +82,7 @@ class WebhookSender:
         self._agent = agent
 
     async def post(self, letter: WebhookRequest) -> WebhookResponse:
-        """One attempt; every failure is an answer."""
+        """Make one attempt. Failures are returned as outcomes, not raised."""
         try:
             target = target_of(letter.url, self._egress)
             async with asyncio.timeout(self._limits.total_s) as limit:
@@ -109,7 +109,7 @@ class WebhookSender:
             content=letter.body,
             extensions={"timeout": {"connect": self._limits.connect_s}},
         ) as response:
-            limit.reschedule(None)  # the status came in time; its body has a limit of its own
+            limit.reschedule(None)  # the status came in time; the body has its own limit
             headers = {name.lower(): value for name, value in response.headers}
             retry_after = headers.get(b"retry-after", b"").decode("ascii", "replace")
             return WebhookResponse(
@@ -137,7 +137,7 @@ class WebhookSender:
         ]
 
     async def _text(self, response: httpcore2.Response) -> str:
-        """The head of the body, for the log. The status is there already: nothing here fails."""
+        """Return the start of the body, for the log. Never raises: the status is already known."""
         seen = bytearray()
         try:
             async with (
@@ -157,7 +157,7 @@ class WebhookSender:
 
 
 def outcome_of(status: int) -> Outcome:
-    """The class of a status: 2xx is success, and nothing else is."""
+    """Return the outcome of an HTTP status: only 2xx is success."""
     if 200 <= status < 300:
         return Outcome.DELIVERED
     if status == 410:
@@ -174,7 +174,7 @@ async def open_sender(
     limits: Limits | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[WebhookSender]:
-    """A sender with its pool. No proxy, whatever the environment says: it would resolve names."""
+    """Open a sender with its pool. Proxies are never used: a proxy would resolve host names."""
     async with httpcore2.AsyncConnectionPool(
         ssl_context=tls or ssl.create_default_context(),
         max_connections=None,

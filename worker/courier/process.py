@@ -1,7 +1,7 @@
-"""The courier as a process: settings in, signals heard, stores and sender opened and closed.
+"""The role `courier`: wires settings, signals, stores and sender.
 
-Owns the wiring and nothing else. Invariant: on SIGTERM it takes nothing new, lets what is under way
-end (15 s at most), and leaves nothing behind that another courier would not do.
+Owns the wiring and nothing else. Invariant: after SIGTERM the courier claims nothing new, waits for
+the attempts under way (15 s at most), and leaves nothing that another courier would not do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: RoleSettings, stop: Stop) -> None:
-    """Be a courier until told to stop. Raises SettingsError."""
+    """Run the courier until stopped. Raises SettingsError."""
     asyncio.run(_run(settings, stop))
 
 
@@ -44,10 +44,10 @@ async def _run(settings: RoleSettings, stop: Stop) -> None:
     loop = asyncio.get_running_loop()
 
     def wake() -> None:
-        loop.call_soon_threadsafe(stopping.set)  # from a signal: this wakes a loop that sleeps
+        loop.call_soon_threadsafe(stopping.set)  # called in a signal handler: wake the loop
 
     stop.listen(wake)
-    # a thread for each attempt: a name server that never answers must not stop the other names
+    # a thread for each attempt: a DNS server that never answers must not block other names
     with ThreadPoolExecutor(2 * SLOTS, thread_name_prefix="dns") as threads:
         async with (
             contextlib.aclosing(connect_async(settings.redis_url)) as redis,
@@ -68,18 +68,18 @@ async def _run(settings: RoleSettings, stop: Stop) -> None:
 
 
 async def reseal(endpoints: Endpoints, stopping: asyncio.Event) -> None:
-    """After PRINTWORKS_WEBHOOK_KEY was changed to `NEW,OLD`: seal with NEW, so that OLD can go.
+    """Re-encrypt the secrets with NEW once PRINTWORKS_WEBHOOK_KEY is `NEW,OLD`, so OLD can go.
 
-    Where Redis is away or reads its file back, it is waited for: nothing seals them later.
+    Waits while Redis is unavailable or loading: nothing re-encrypts the secrets later.
     """
-    said = ""
+    last_reason = ""
     while not stopping.is_set():
         try:
             changed = await endpoints.reseal()
         except StoreUnavailable as error:
-            if str(error) != said:
-                said = str(error)
-                log.warning("courier.store_away", extra={"reason": said})
+            if str(error) != last_reason:
+                last_reason = str(error)
+                log.warning("courier.store_away", extra={"reason": last_reason})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), AWAY_S)
         except (EndpointMissing, SealBroken) as error:

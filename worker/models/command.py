@@ -1,7 +1,7 @@
-"""`python -m worker models list|check|add`: the model file from the command line.
+"""Commands for the model file: `python -m worker models list|check|add`.
 
-Owns what is printed and the exit status: 0 all well, 1 a model is not, 2 the command or the file
-is wrong. What an entry says is `entry.py`'s; torch is imported only where a model is loaded.
+Owns the printed output and the exit status: 0 success, 1 a model fails its check, 2 the command or
+the model file is wrong. `entry.py` writes entries; torch is imported only to load a model.
 """
 
 from __future__ import annotations
@@ -18,45 +18,71 @@ from worker.models.entry import NewModelOptions, append_entry, draft_entry, fetc
 from worker.settings import WorkerSettings
 
 MB = 1024 * 1024
+DESCRIPTION = (
+    "List, check and add the models of the model file (PRINTWORKS_MODELS_FILE). Exit status:"
+    " 0 success, 1 a model fails its check, 2 the command or the model file is wrong."
+)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; the exit status."""
-    asked = _parser().parse_args(argv)
+    """Run one command. Return the exit status."""
+    arguments = _parser().parse_args(argv)
     try:
         settings = WorkerSettings.load()
-        if asked.command == "list":
+        if arguments.command == "list":
             return _list(load_catalogue(settings.models_file))
-        if asked.command == "check":
-            return _check(settings, asked.ids, asked.size)
-        return _add(settings, asked)
+        if arguments.command == "check":
+            return _check(settings, arguments.ids, arguments.size)
+        return _add(settings, arguments)
     except SettingsError as error:
         sys.stderr.write(f"models: {error}\n")
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m worker models", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m worker models", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="what the model file says")
-    check = commands.add_parser("check", help="load models, test them, say what they will promise")
-    check.add_argument("ids", nargs="*", help="which; none: all")
-    check.add_argument("--size", action="append", default=[], type=_size, metavar="WxH")
-    add = commands.add_parser("add", help="append an entry, once the model has passed its check")
-    add.add_argument("source", help="a folder, or a hub repository")
-    add.add_argument("--id", required=True)
-    add.add_argument("--title", default="")
-    add.add_argument("--revision", help="of a hub repository; none: the commit of now, pinned")
-    add.add_argument("--variant", help="the hub's file variant, such as fp16")
-    add.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    add.add_argument("--on-demand", action="store_true", help="load it when first asked for")
+    commands.add_parser("list", help="list the models of the model file")
+    check = commands.add_parser(
+        "check", help="load models, test them, print their reproducibility, batch size and speed"
+    )
+    check.add_argument("ids", nargs="*", help="model IDs to check (default: all)")
+    check.add_argument(
+        "--size",
+        action="append",
+        default=[],
+        type=_size,
+        metavar="WxH",
+        help="a further image size in px to test, such as 512x768; may be repeated",
+    )
+    add = commands.add_parser("add", help="check a model and append its entry to the model file")
+    add.add_argument("source", help="a diffusers folder or a Hugging Face repository, OWNER/NAME")
+    add.add_argument("--id", required=True, help="the model ID that requests name")
+    add.add_argument("--title", default="", help="the name that people read")
+    add.add_argument(
+        "--revision", help="commit, tag or branch of the repository (default: pin the latest)"
+    )
+    add.add_argument("--variant", help="weight file variant of the repository, such as fp16")
+    add.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16", "float16"),
+        help="number type of the weights (default: float32)",
+    )
+    add.add_argument(
+        "--on-demand",
+        action="store_true",
+        help="load the model at its first job, not when the worker starts",
+    )
     return parser
 
 
 def _size(text: str) -> tuple[int, int]:
     width, cross, height = text.partition("x")
     if not (cross and width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f'{text!r} is no size: write it as "WIDTHxHEIGHT"')
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size: write WIDTHxHEIGHT, such as 512x768"
+        )
     return int(width), int(height)
 
 
@@ -64,8 +90,8 @@ def _list(catalogue: Catalogue) -> int:
     for entry in catalogue.models:
         marks = ["default"] * (entry is catalogue.default) + ["on demand"] * (not entry.resident)
         where = catalogue.path_of(entry) or f"{entry.source}@{entry.revision or 'not pinned'}"
-        says = f"  ({', '.join(marks)})" if marks else ""
-        _say(f"{entry.id}{says}", f"{where}, {entry.family}, {entry.dtype}")
+        suffix = f"  ({', '.join(marks)})" if marks else ""
+        _say(f"{entry.id}{suffix}", f"{where}, {entry.family}, {entry.dtype}")
     return 0
 
 
@@ -75,34 +101,34 @@ def _check(settings: WorkerSettings, ids: Sequence[str], sizes: Sequence[tuple[i
         known = ", ".join(entry.id for entry in catalogue.models)
         raise SettingsError(f"{settings.models_file} has no model {unknown[0]!r}; it has: {known}")
     entries = [entry for entry in catalogue.models if not ids or entry.id in ids]
-    # All of them, also after one that is broken: a person mends the file in one go.
+    # Check all models, also after one that fails: the operator corrects the file in one go.
     good = [_passes(settings, catalogue, entry, sizes) for entry in entries]
     return 0 if all(good) else 1
 
 
-def _add(settings: WorkerSettings, asked: argparse.Namespace) -> int:
+def _add(settings: WorkerSettings, arguments: argparse.Namespace) -> int:
     path = settings.models_file
-    wish = NewModelOptions(
-        source=asked.source,
-        id=asked.id,
-        title=asked.title,
-        revision=asked.revision,
-        variant=asked.variant,
-        dtype=asked.dtype,
-        resident=not asked.on_demand,
+    options = NewModelOptions(
+        source=arguments.source,
+        id=arguments.id,
+        title=arguments.title,
+        revision=arguments.revision,
+        variant=arguments.variant,
+        dtype=arguments.dtype,
+        resident=not arguments.on_demand,
     )
-    folder, wish = fetch_model(wish, path)
-    text = draft_entry(wish, folder)
+    folder, options = fetch_model(options, path)
+    text = draft_entry(options, folder)
     new = append_entry(path, text)
     entry = new.models[-1]
     if not _passes(settings, new, entry, ()):
-        sys.stderr.write(f"models: {path} is left as it was\n")
+        sys.stderr.write(f"models: the model failed its check; {path} is unchanged\n")
         return 1
-    # In one step, so that a service that reads it meanwhile reads one of the two.
+    # Replace the file in one step: a service that reads it meanwhile reads the old or the new one.
     beside = path.with_suffix(".new")
     beside.write_text(f"{path.read_text(encoding='utf-8').rstrip()}\n\n{text}", encoding="utf-8")
     beside.replace(path)
-    _say(f"{entry.id} is in {path}", "the API and the workers read it at their next start")
+    _say(f"{entry.id} added to {path}", "restart the API and the workers to use the model")
     return 0
 
 
@@ -112,7 +138,7 @@ def _passes(
     entry: ModelEntry,
     sizes: Sequence[tuple[int, int]],
 ) -> bool:
-    """Load it, test it, print what it will promise; whether that is what its entry says."""
+    """Load and test a model and print its results. Return False if its entry does not fit."""
     import torch  # noqa: PLC0415 - seconds, which `list` need not wait for
 
     from worker.engine.model_pool import load_model  # noqa: PLC0415
@@ -155,13 +181,13 @@ def _passes(
 
 def _misfits(entry: ModelEntry, unfit: Sequence[str]) -> str:
     fits = ", ".join(f'"{name}"' for name in entry.legal_samplers if name not in unfit)
-    advice = f"write samplers = [{fits}]" if fits else "is `prediction` what it was trained for?"
-    return f"it offers samplers that do not fit it ({', '.join(unfit)}); {advice}"
+    advice = f"write samplers = [{fits}]" if fits else "check the entry's `prediction`"
+    return f"the entry offers samplers that do not fit the model ({', '.join(unfit)}); {advice}"
 
 
 def _extras(catalogue: Catalogue, entry: ModelEntry) -> Iterator[tuple[str, str]]:
-    if (shelf := catalogue.loras_of(entry)) is not None:
-        named = [f"{file.name}@{file.digest[:12]}" for file in shelf.files()]
+    if (lora_folder := catalogue.loras_of(entry)) is not None:
+        named = [f"{file.name}@{file.digest[:12]}" for file in lora_folder.files()]
         yield "  LoRAs", ", ".join(named) or f"none in {Path(entry.loras or '')}"
     if entry.controls:
         yield "  controls", ", ".join(entry.controls)

@@ -1,7 +1,7 @@
-"""From a model's own files to its entry in the model file.
+"""Writes a model file entry from the model's own configuration files.
 
-Owns where a model is found (a folder, or a hub's commit downloaded as safetensors) and the TOML
-that says so. Knows no torch: it reads the configurations that every diffusers model brings.
+Owns finding the model (a folder, or a Hugging Face commit downloaded as safetensors) and the
+entry's TOML. Knows no torch: the configuration files that every diffusers model has are enough.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewModelOptions:
-    """What the person at the command line asked for."""
+    """Options of `models add`, as the operator typed them."""
 
     source: str
     id: str
@@ -33,35 +33,39 @@ class NewModelOptions:
     resident: bool = True
 
 
-def fetch_model(wish: NewModelOptions, model_file: Path) -> tuple[Path, NewModelOptions]:
-    """Its folder on this machine, and the wish with a source and revision that a file can hold.
+def fetch_model(options: NewModelOptions, model_file: Path) -> tuple[Path, NewModelOptions]:
+    """Return the model's folder on this machine, and the options with source and revision pinned.
 
-    Raises SettingsError in words where there is no such folder and no hub to be reached.
+    Raises SettingsError if there is no such folder and the Hugging Face Hub has no such model or
+    is unreachable.
     """
-    for folder in (Path(wish.source), model_file.parent / wish.source):
+    for folder in (Path(options.source), model_file.parent / options.source):
         if (folder / "model_index.json").is_file():
-            return folder, replace(wish, source=_relative(folder, model_file), revision=None)
-    if Path(wish.source).exists():
-        raise SettingsError(f"{wish.source} has no model_index.json: it is no diffusers model")
-    return _downloaded(wish)
+            return folder, replace(options, source=_relative(folder, model_file), revision=None)
+    if Path(options.source).exists():
+        raise SettingsError(
+            f"{options.source} has no model_index.json: it is not a diffusers model; give the"
+            " folder of one"
+        )
+    return _downloaded(options)
 
 
-def draft_entry(wish: NewModelOptions, folder: Path) -> str:
-    """The entry as TOML, with defaults and limits from the model's own configuration."""
+def draft_entry(options: NewModelOptions, folder: Path) -> str:
+    """Return the entry as TOML, with defaults and limits from the model's own configuration."""
     prediction = _prediction(_read(folder / "scheduler" / "scheduler_config.json"))
     side, multiple = _sides(folder)
     sampler = samplers_for(prediction)[0]
     facts: dict[str, Any] = {
-        "id": wish.id,
-        "title": wish.title,
-        "source": wish.source,
-        "revision": wish.revision,
+        "id": options.id,
+        "title": options.title,
+        "source": options.source,
+        "revision": options.revision,
         "prediction": prediction,
-        "dtype": wish.dtype,
-        "variant": wish.variant,
+        "dtype": options.dtype,
+        "variant": options.variant,
     }
     lines = ["[[model]]", *(_line(k, v) for k, v in facts.items() if v)]
-    if not wish.resident:
+    if not options.resident:
         lines.append("resident = false")
     lines += ["", "[model.defaults]", f"width = {side}", f"height = {side}"]
     lines += [f"steps = {min(25, SAMPLERS[sampler].max_steps)}", _line("sampler", sampler)]
@@ -71,7 +75,7 @@ def draft_entry(wish: NewModelOptions, folder: Path) -> str:
 
 
 def append_entry(model_file: Path, text: str) -> Catalogue:
-    """The catalogue as it would be with this entry. Raises SettingsError if it is not legal."""
+    """Return the catalogue with this entry added. Raises SettingsError if the entry is invalid."""
     before = model_file.read_text(encoding="utf-8") if model_file.is_file() else ""
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / model_file.name
@@ -87,28 +91,31 @@ def _relative(folder: Path, model_file: Path) -> str:
     return str(there.relative_to(home) if there.is_relative_to(home) else there)
 
 
-def _downloaded(wish: NewModelOptions) -> tuple[Path, NewModelOptions]:
+def _downloaded(options: NewModelOptions) -> tuple[Path, NewModelOptions]:
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - the worker's extra
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
-        info = HfApi().model_info(wish.source, revision=wish.revision, timeout=20)
+        info = HfApi().model_info(options.source, revision=options.revision, timeout=20)
         names = [file.rfilename for file in info.siblings or []]
         if "model_index.json" not in names:
-            raise SettingsError(f"{wish.source} has no model_index.json: it is no diffusers model")
+            raise SettingsError(f"{options.source} has no model_index.json: not a diffusers model")
         if not any(name.endswith(".safetensors") for name in names):
-            raise SettingsError(f"{wish.source} has no safetensors files, and nothing else is read")
-        where = snapshot_download(wish.source, revision=info.sha, allow_patterns=PATTERNS)
+            raise SettingsError(f"{options.source} has no safetensors files; no other kind is read")
+        where = snapshot_download(options.source, revision=info.sha, allow_patterns=PATTERNS)
     except SettingsError:
         raise
     except HfHubHTTPError as error:
-        raise SettingsError(f"the hub refuses {wish.source!r}: {error}") from error
-    except Exception as error:  # its clients raise their own errors for a link that is not there
         raise SettingsError(
-            f"{wish.source!r} is no folder here, and the hub cannot be reached "
+            f"the Hugging Face Hub refuses {options.source!r}: {error}; check the name, the"
+            " revision and HF_TOKEN"
+        ) from error
+    except Exception as error:  # the hub's clients raise their own errors without a connection
+        raise SettingsError(
+            f"{options.source!r} is not a folder, and the Hugging Face Hub is unreachable "
             f"({type(error).__name__}). Give a folder with a model_index.json"
         ) from error
-    return Path(where), replace(wish, revision=info.sha)
+    return Path(where), replace(options, revision=info.sha)
 
 
 def _prediction(sampler: dict[str, Any]) -> Prediction:
@@ -119,7 +126,7 @@ def _prediction(sampler: dict[str, Any]) -> Prediction:
 
 
 def _sides(folder: Path) -> tuple[int, int]:
-    """The side in px that it was trained for, and what sides are multiples of."""
+    """Return the trained side length and the step that sides are multiples of, both in px."""
     network = _read(folder / "unet" / "config.json") or _read(folder / "transformer/config.json")
     vae = _read(folder / "vae" / "config.json")
     blocks = vae.get("block_out_channels") or vae.get("encoder_block_out_channels") or [0] * 4

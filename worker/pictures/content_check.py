@@ -1,8 +1,8 @@
-"""The operator's check of every picture: after decoding, before anything is encoded or uploaded.
+"""The operator's content check of every image: after decoding, before encoding and upload.
 
 Owns the interface, and the two ways to name a checker: `package.module:function`, or the URL of a
-service. Must not know Redis or jobs' ends. Invariant: it fails closed. Only a plain True lets a
-picture through; an exception, a timeout or any other answer fails the job, by a code of its own.
+service. Must not know Redis or jobs' ends. Invariant: the check fails closed. Only True itself lets
+an image through; an exception, a timeout or any other answer fails the job, by a code of its own.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ log = logging.getLogger(__name__)
 MOST_ANSWER_BYTES = 4096
 BLOCKED = JobError(
     code="image_blocked",
-    message="the picture was refused by this service's content policy",
+    message="the image was refused by this service's content policy; change the prompt",
     retryable=False,
 )
 CHECK_FAILED = JobError(
     code="check_failed",
-    message="the picture could not be checked, so it is not shown; try again later",
+    message="the image could not be checked, so it is not stored; try again later",
     retryable=True,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What a checker is shown. `rgb`: height x width x 3 bytes, row by row."""
+    """A checker's argument: image, prompt, job, tenant. `rgb`: height x width x 3 bytes, by row."""
 
     rgb: bytes
     width: int  # px
@@ -49,11 +49,11 @@ class Picture:
     tenant: str
 
 
-Checker = Callable[[Picture], bool]  # True: may be shown. Called in threads, several at a time
+Checker = Callable[[Picture], bool]  # True: allowed. Called in several threads at once
 
 
 class HttpChecker:
-    """Asks a service: POST, the picture as PNG; the answer is 200 and `{"allowed": true}`, or not.
+    """Checker that POSTs the image as PNG to a service, which answers 200, `{"allowed": BOOL}`.
 
     The prompt is not sent. No redirect is followed and no proxy of the environment is used.
     """
@@ -61,7 +61,9 @@ class HttpChecker:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         parts = urlsplit(url)
         if not parts.hostname:
-            raise SettingsError("PRINTWORKS_WORKER_IMAGE_CHECKER: the URL has no host")
+            raise SettingsError(
+                "PRINTWORKS_WORKER_IMAGE_CHECKER: the URL has no host; write http://HOST/PATH"
+            )
         self._host, self._port = parts.hostname, parts.port
         self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._kind = (
@@ -70,52 +72,54 @@ class HttpChecker:
         self._timeout_s = timeout_s
 
     def __call__(self, picture: Picture) -> bool:
-        """Whether the service allows it. Raises OSError, HTTPException, ValueError."""
+        """Ask the service; True: allowed. Raises OSError, HTTPException, ValueError."""
         connection = self._kind(self._host, self._port, timeout=self._timeout_s)
         try:
             headers = {"content-type": "image/png", "printworks-job": picture.job_id}
             connection.request("POST", self._path, _png(picture), headers)
-            answer = connection.getresponse()
-            said = answer.read(MOST_ANSWER_BYTES)
+            response = connection.getresponse()
+            body = response.read(MOST_ANSWER_BYTES)
         finally:
             connection.close()
-        if answer.status != 200:
-            raise ValueError(f"the checker answered {answer.status}")
-        allowed = json.loads(said)["allowed"]
+        if response.status != 200:
+            raise ValueError(f"the checker answered {response.status}")
+        allowed = json.loads(body)["allowed"]
         if not isinstance(allowed, bool):
             raise ValueError("`allowed` is neither true nor false")
         return allowed
 
 
 def checker_of(setting: str | None, *, timeout_s: float) -> Checker | None:
-    """The checker that a setting names; None: none is wanted. Raises SettingsError."""
+    """Return the checker that a setting names; None: no check. Raises SettingsError."""
     if not setting:
         return None
     if setting.startswith(("http://", "https://")):
         return HttpChecker(setting, timeout_s=timeout_s)
     module, _, name = setting.partition(":")
     try:
-        found: Any = getattr(importlib.import_module(module), name)
+        checker: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingsError(
             f"PRINTWORKS_WORKER_IMAGE_CHECKER: there is no {setting!r} ({error}); "
-            "it is package.module:function, or a URL"
+            "write package.module:function, or a URL"
         ) from None
-    if not callable(found):
-        raise SettingsError(f"PRINTWORKS_WORKER_IMAGE_CHECKER: {setting!r} cannot be called")
-    return cast("Checker", found)
+    if not callable(checker):
+        raise SettingsError(
+            f"PRINTWORKS_WORKER_IMAGE_CHECKER: {setting!r} is not callable; name a function"
+        )
+    return cast("Checker", checker)
 
 
 def refusal(checker: Checker | None, picture: Picture) -> JobError | None:
-    """Why a picture must not be shown; None: it may."""
+    """Run the check. Return the job's error, or None if the image is allowed."""
     if checker is None:
         return None
     try:
         allowed = checker(picture)
-    except Exception as error:  # noqa: BLE001 - other people's code: whatever it raises, closed
-        # its kind only: what it says may hold the prompt
-        said = {"job_id": picture.job_id, "kind": type(error).__name__}
-        log.warning("check.failed", extra=said)
+    except Exception as error:  # noqa: BLE001 - other people's code: fail closed at any error
+        # log the type only: the message may hold the prompt
+        fields = {"job_id": picture.job_id, "kind": type(error).__name__}
+        log.warning("check.failed", extra=fields)
         return CHECK_FAILED
     if allowed is True:
         return None
@@ -124,7 +128,7 @@ def refusal(checker: Checker | None, picture: Picture) -> JobError | None:
 
 
 def picture_of(pixels: Pixels, *, prompt: str, job_id: str, tenant: str) -> Picture:
-    """What the checker is shown of an image."""
+    """Return the checker's argument for an image."""
     return Picture(
         rgb=pixels.data,
         width=pixels.width,

@@ -1,6 +1,6 @@
-"""Pixels as a file: PNG, JPEG or WebP, with what is needed to make the picture again.
+"""Encodes pixels as PNG, JPEG or WebP, with the metadata to generate the image again.
 
-Owns the formats and the metadata in them. Pure: pixels in, bytes out. Invariant: the pixels of a
+Owns the file formats and their metadata. Pure: pixels in, bytes out. Invariant: the pixels of a
 PNG are the engine's, bit for bit; metadata never holds a tenant or a key.
 """
 
@@ -22,7 +22,7 @@ _EXIF_DESCRIPTION, _EXIF_SOFTWARE = 0x010E, 0x0131
 
 
 def encode(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> bytes:
-    """The picture as a file of the format that the spec asks for."""
+    """Return the image encoded in the spec's output format."""
     pixels = finished.pixels
     picture = Pillow.frombytes("RGB", (pixels.width, pixels.height), pixels.data)
     about = metadata(finished, spec, seed=seed, job_id=job_id) if spec.output.metadata else None
@@ -36,28 +36,28 @@ def encode(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> byte
     return into.getvalue()
 
 
-# What of a spec is not written into a file: how it was delivered, and what is the owner's own.
+# Fields of a spec that are not written into a file: delivery, and the owner's own metadata.
 NOT_IN_FILES = {
-    "seeds",  # the picture's own seed stands there instead
+    "seeds",  # replaced by the image's own seed
     "output",
     "preview",
     "priority",
     "deadline_s",
     "retention_s",
-    "reproducibility",  # asked for; the file says which was kept
+    "reproducibility",  # the requested one; the file holds the one achieved
     "metadata",
     "webhook",
 }
 
 
 def metadata(finished: Finished, spec: JobSpec, *, seed: int, job_id: str) -> dict[str, Any]:
-    """Return everything needed to make this picture again, as (seed, n=1)."""
-    asked = spec.model_dump(mode="json", exclude=NOT_IN_FILES, exclude_none=True)
+    """Return all parameters needed to generate this image again, as a job with n=1."""
+    parameters = spec.model_dump(mode="json", exclude=NOT_IN_FILES, exclude_none=True)
     if not spec.loras:
-        del asked["loras"]
+        del parameters["loras"]
     return {
         "job": job_id,
-        **asked,
+        **parameters,
         "seed": seed,
         "reproducibility": finished.reproducibility,
         "fingerprint": finished.fingerprint,
@@ -77,5 +77,7 @@ def _exif(about: dict[str, Any] | None) -> bytes:
     exif = Pillow.Exif()
     if about is not None:
         exif[_EXIF_SOFTWARE] = "Printworks"
-        exif[_EXIF_DESCRIPTION] = json.dumps(about)  # EXIF text is ASCII: others are escaped
+        exif[_EXIF_DESCRIPTION] = json.dumps(
+            about
+        )  # EXIF text is ASCII: other characters are escaped
     return exif.tobytes()

@@ -1,8 +1,8 @@
-"""The pictures that jobs begin with, from the store to pixels, off the main loop.
+"""Reads and decodes jobs' input images from object storage, off the main loop.
 
-Owns a few threads and the pictures read last. Knows no Redis and no engine. Invariant: pixels are
-handed out only if they are those that the input's ID names; while the store is away a job waits for
-its pictures, and is never run without them.
+Owns a few threads and a cache of the latest input images. Knows no Redis and no engine. Invariant:
+pixels are returned only if their hash is the input's ID; while object storage is unavailable a job
+waits for its input images, and never runs without them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 THREADS = 2
 CLOSE_S = 1.0
 RETRY_S = 1.0
-KEPT_BYTES = 64 * 1024 * 1024  # many jobs begin with one picture: read once while they come
+KEPT_BYTES = 64 * 1024 * 1024  # cache size: many jobs may share one input image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """The pictures of one job, by input ID; None: one of them is not there any more."""
+    """Input images of one job, by input ID; None: an image is missing or unreadable."""
 
     execution_id: str
     pictures: Mapping[str, Pixels] | None
@@ -45,7 +45,7 @@ class _Wanted:
 
 
 class Fetching:
-    """`fetch` gives the threads work, `done` says what is there since. Neither blocks."""
+    """Threads that read input images: `fetch` adds work, `done` returns results. Neither blocks."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
@@ -57,22 +57,22 @@ class Fetching:
         self._lock = threading.Lock()
 
     def fetch(self, execution_id: str, keys: Mapping[str, str]) -> None:
-        """Have the pictures of a job read; `keys`: where they are, by input ID."""
+        """Start to read the input images of a job; `keys`: storage keys by input ID."""
         self._threads.submit(self._read_all, _Wanted(execution_id=execution_id, keys=keys))
 
     def done(self) -> list[Fetched]:
-        """What was read since the last call."""
+        """Return the results since the last call, and restart due retries."""
         now_s = time.monotonic()
         while self._again and self._again[0][0] <= now_s:
             self._threads.submit(self._read_all, self._again.popleft()[1])
         return [self._done.popleft() for _ in range(len(self._done))]
 
     def drop(self, execution_id: str) -> None:
-        """Nobody waits for them any more."""
+        """Cancel the reading of a job's input images."""
         self._unwanted.add(execution_id)
 
     def close(self) -> None:
-        """Read no more; what hangs is not waited for."""
+        """Read no more; a read that hangs is not waited for."""
         self._threads.close(CLOSE_S)
 
     def _read_all(self, wanted: _Wanted) -> None:
@@ -81,14 +81,16 @@ class Fetching:
             return
         pictures: dict[str, Pixels] | None = {}
         try:
-            pictures = {an_id: self._read(an_id, key) for an_id, key in wanted.keys.items()}
+            pictures = {
+                image_id: self._read(image_id, key) for image_id, key in wanted.keys.items()
+            }
         except BlobMissing:
             pictures = None
         except BlobsUnavailable as error:
             log.warning("inputs.away", extra={"reason": str(error), "again_in_s": RETRY_S})
             self._again.append((time.monotonic() + RETRY_S, wanted))
             return
-        except Exception:  # the fence around one job: fail one, never all
+        except Exception:  # catch all around one job: fail one, never all
             log.exception("inputs.unreadable", extra={"execution_id": wanted.execution_id})
             pictures = None
         self._done.append(Fetched(execution_id=wanted.execution_id, pictures=pictures))
@@ -107,10 +109,10 @@ class Fetching:
 
 
 def decoded(png: bytes, an_id: str) -> Pixels:
-    """One of our own PNGs as pixels. Raises BlobMissing if they are not those of the ID."""
+    """Return the pixels of a stored PNG. Raises BlobMissing if their hash is not the input's ID."""
     with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
         data = picture.tobytes()
         width, height = picture.size
     if input_id(width, height, data) != an_id:
-        raise BlobMissing(f"what is stored as input {an_id} is another picture")
+        raise BlobMissing(f"the object of input image {an_id} is another image; upload it again")
     return Pixels(width=width, height=height, data=data)

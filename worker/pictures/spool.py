@@ -1,8 +1,8 @@
-"""Where encoded pictures wait for the picture store: in memory, or in files; bounded.
+"""Bounded spool of encoded images that wait for object storage, in memory or in files.
 
-Owns one folder a worker, below a common one, and the removal of those whose worker is dead: their
-jobs run again anyway, and a worker has another name at each start. Knows no store and no job.
-Invariant: a folder is removed only by its own worker, or once the kernel has let go of its lock.
+Owns one folder per worker, below a common one, and the removal of dead workers' folders: their
+jobs run again anyway, and a worker has another name at each start. Knows no storage and no job.
+Invariant: a folder is removed only by its own worker, or once the kernel has released its lock.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ LOCK = ".lock"
 
 
 class Spool:
-    """One worker's pictures, on their way. `folder`: the common one; None: in memory.
+    """Spool of one worker. `folder`: the common folder; None: in memory.
 
-    Raises SettingsError where the folder cannot be made or written.
+    Raises SettingsError if the folder cannot be created or written.
     """
 
     def __init__(self, folder: Path | None, *, name: str, max_bytes: int) -> None:
@@ -39,34 +39,36 @@ class Spool:
             try:
                 self._life = _move_in(folder, self._folder)
             except OSError as error:
-                raise SettingsError(f"the spool's folder cannot be used: {error}") from error
+                raise SettingsError(
+                    f"PRINTWORKS_WORKER_SPOOL_DIR cannot be used: {error}; name a writable folder"
+                ) from error
 
     @property
     def full(self) -> bool:
-        """Whether it holds all that it may."""
+        """True once the spool holds `max_bytes` or more."""
         return self._bytes >= self._max_bytes
 
     def hold(self, image_id: str, data: bytes) -> Held:
-        """Keep `data` until it is released. What is made already is kept even beyond the bound."""
+        """Hold `data` until released. A generated image is held even beyond `max_bytes`."""
         self.count(len(data))
         if self._folder is None:
             return Held(self, len(data), data=data)
         path = self._folder / image_id.replace("/", "-")
         try:
             path.write_bytes(data)
-        except OSError as error:  # a full disk: then memory, which is counted the same
+        except OSError as error:  # a full disk: hold the data in memory, counted the same
             log.warning("spool.refused", extra={"reason": str(error)})
             path.unlink(missing_ok=True)
             return Held(self, len(data), data=data)
         return Held(self, len(data), path=path)
 
     def count(self, change: int) -> None:
-        """Add to, or take from, what is held; in bytes."""
+        """Add `change` (negative to subtract) to the bytes held."""
         with self._count_lock:
             self._bytes += change
 
     def close(self) -> None:
-        """Remove everything."""
+        """Remove this worker's folder with all images."""
         if self._folder and self._life is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             os.close(self._life)
@@ -74,7 +76,7 @@ class Spool:
 
 
 class Held:
-    """One picture in the spool."""
+    """One encoded image in the spool, until `release`."""
 
     def __init__(
         self, spool: Spool, size: int, *, data: bytes = b"", path: Path | None = None
@@ -82,11 +84,11 @@ class Held:
         self._spool, self._size, self._data, self._path = spool, size, data, path
 
     def data(self) -> bytes:
-        """The encoded picture. Raises OSError where its file is gone."""
+        """Return the encoded image. Raises OSError if the file is gone."""
         return self._path.read_bytes() if self._path else self._data
 
     def release(self) -> None:
-        """It is stored, or nobody wants it."""
+        """Remove the image from the spool, because it is stored or its job was dropped."""
         self._data = b""
         self._spool.count(-self._size)
         if self._path:
@@ -94,7 +96,7 @@ class Held:
 
 
 def _move_in(common: Path, own: Path) -> int:
-    """Make and lock a worker's own folder; the lock, which the kernel ends with the process."""
+    """Create and lock a worker's own folder. Return the lock, which ends with the process."""
     common.mkdir(parents=True, exist_ok=True)
     with _alone_in(common):
         own.mkdir(exist_ok=True)
@@ -106,7 +108,7 @@ def _move_in(common: Path, own: Path) -> int:
 
 @contextmanager
 def _alone_in(folder: Path) -> Generator[None]:
-    """One worker at a time: a folder just made and not locked yet would look like a dead one's."""
+    """Admit one worker at a time: a new folder without its lock would look like a dead worker's."""
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -119,7 +121,7 @@ def _remove_the_dead(folder: Path, *, but: Path) -> None:
     for other in folder.iterdir():
         if other == but or not other.is_dir():
             continue
-        with suppress(OSError):  # no lock in it: not ours to remove; taken: it lives
+        with suppress(OSError):  # no lock file: not a worker's; locked: its worker lives
             lock = os.open(other / LOCK, os.O_RDWR)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

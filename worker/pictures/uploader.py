@@ -1,8 +1,8 @@
-"""From pixels to a stored picture: encode, hash, upload, off the main loop.
+"""Checks, encodes, hashes and uploads generated images, off the main loop.
 
-Owns a few threads and the spool: pictures that wait because the picture store is away. Knows no
-Redis and no engine. Invariant: pixels once made are never made again; a picture is uploaded until
-it is stored or its job is dropped, and how much may wait so is bounded (`full`).
+Owns a few threads and the spool of images that wait while object storage is unavailable. Knows no
+Redis and no engine. Invariant: an image once generated is never generated again; its upload is
+retried until stored or until its job is dropped, and the waiting bytes are bounded (`full`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 10.0
 CLOSE_S = 1.0
 UNSTORABLE = JobError(
-    code="internal", message="its picture could not be written to a file", retryable=True
+    code="internal", message="the image could not be encoded; submit the job again", retryable=True
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToStore:
-    """A finished image on its way to the store. `image_id` is the engine's name of it."""
+    """A generated image to upload. `image_id` is the engine's ID of the image."""
 
     image_id: str
     job_id: str
@@ -47,12 +47,12 @@ class ToStore:
     seed: int
     spec: JobSpec
     finished: Finished
-    trace: str | None = None  # traceparent of the work on its job
+    trace: str | None = None  # traceparent of the job's span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """It is there. `upload_ms`: from pixels to stored, encoding and waiting included."""
+    """A stored image. `upload_ms`: from pixels to stored, encoding and waiting included."""
 
     image_id: str
     image: Image
@@ -61,16 +61,16 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unstorable:
-    """It will not be stored: a fault of ours that no second try mends, or it may not be shown."""
+    """An image that cannot be stored: the content check refused it, or encoding failed."""
 
     image_id: str
     error: JobError
-    again: bool = False  # whether making it once more may help
+    again: bool = False  # True: generating the image once more may help
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A picture in the spool, on its way to the store."""
+    """An encoded image in the spool, to upload."""
 
     image_id: str
     image: Image
@@ -80,10 +80,10 @@ class _Encoded:
 
 
 class Finishing:
-    """The threads. `store` gives them work, `done` says what is stored since.
+    """Threads that check, encode and upload: `store` adds an image, `done` returns the results.
 
-    A picture that the store refuses is parked, and no thread waits for it: while the store is
-    away one picture at a time is tried, and when that one is in, all the others are.
+    An image that object storage refuses is parked, and no thread waits for it: while object storage
+    is unavailable one image at a time is retried; once it is stored, all the others follow.
     """
 
     def __init__(
@@ -103,41 +103,41 @@ class Finishing:
         self._done: deque[Stored | Unstorable] = deque()
         self._parked: deque[_Encoded] = deque()
         self._dropped: set[str] = set()
-        self._pause_s = 0.0  # 0: the store is well, as far as we know
-        self._away: str | None = None  # why the last upload failed; None: it did not
+        self._pause_s = 0.0  # 0: object storage is available, as far as known
+        self._away: str | None = None  # why the last upload failed; None: it succeeded
         self._try_at_s = 0.0
-        self.tally = PendingCounts()  # what this worker did, for metrics; told at its beats
+        self.tally = PendingCounts()  # this worker's counts for metrics, sent at heartbeats
 
     def store(self, work: ToStore) -> None:
-        """Encode and upload this image; it comes back from `done`."""
+        """Encode and upload this image; `done` returns the result."""
         self._spool.count(len(work.finished.pixels.data))
         self._threads.submit(self._begin, work)
 
     def done(self) -> list[Stored | Unstorable]:
-        """What ended since the last call. Never blocks."""
+        """Return the images stored or unstorable since the last call. Never blocks."""
         self._try_parked()
         ended = [self._done.popleft() for _ in range(len(self._done))]
-        self._dropped.difference_update(e.image_id for e in ended)  # it came too late
+        self._dropped.difference_update(e.image_id for e in ended)  # dropped too late
         return ended
 
     def drop(self, image_id: str) -> None:
-        """Nobody wants it any more: stop trying."""
+        """Stop the upload of an image whose job was dropped."""
         self._dropped.add(image_id)
 
     @property
     def away(self) -> str | None:
-        """Why the store takes no pictures, as the last upload was told; None: it does."""
+        """Reason of the last upload's failure; None: the last upload succeeded."""
         return self._away
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for the store that no more jobs should be taken."""
+        """True while the spool is full, so that no more jobs should be taken."""
         return self._spool.full
 
     def close(self) -> None:
-        """Give up what is not stored yet; its jobs are handed back by now.
+        """Give up images that are not stored yet; their jobs are back in the queue by now.
 
-        An upload that hangs is not waited for: the worker's time to end is counted.
+        An upload that hangs is not waited for: the worker has little time to end.
         """
         self._threads.close(CLOSE_S)
         self._spool.close()
@@ -160,23 +160,23 @@ class Finishing:
         try:
             image, data = _encoded(work)
             held = self._spool.hold(work.image_id, data)
-        except Exception:  # the fence around one image: fail one, never all
+        except Exception:  # catch all around one image: fail one, never all
             log.exception("finishing.failed", extra={"job_id": work.job_id})
             self._done.append(Unstorable(image_id=work.image_id, error=UNSTORABLE))
             return
         finally:
             self._spool.count(-len(work.finished.pixels.data))
         encoded = _Encoded(work.image_id, image, held, began_s, work.trace)
-        if self._pause_s:  # the store is away: another one tries it, in time
+        if self._pause_s:  # object storage is unavailable: `done` retries it in time
             self._parked.append(encoded)
         else:
             self._upload(encoded)
 
     def _refusal(self, work: ToStore) -> JobError | None:
-        """Why this picture may not be shown, if the operator's checker says so."""
+        """Return the content check's error; None: the image is allowed."""
         pixels, prompt = work.finished.pixels, work.spec.prompt
-        shown = picture_of(pixels, prompt=prompt, job_id=work.job_id, tenant=work.tenant)
-        return refusal(self._checker, shown)
+        picture = picture_of(pixels, prompt=prompt, job_id=work.job_id, tenant=work.tenant)
+        return refusal(self._checker, picture)
 
     def _upload(self, encoded: _Encoded) -> None:
         if encoded.image_id in self._dropped:
@@ -186,7 +186,7 @@ class Finishing:
         span = self.tracing.start("put picture", "client", parent=encoded.trace)
         try:
             self._blobs.put(encoded.image.key, encoded.held.data(), encoded.image.content_type)
-        except OSError:  # its file is gone, and with it the picture
+        except OSError:  # the spool's file is gone, and the image with it
             span.end(error="spool_lost")
             log.exception("spool.lost", extra={"image": encoded.image_id})
             self._let_go(encoded)
@@ -212,7 +212,7 @@ class Finishing:
         )
 
     def _let_go(self, encoded: _Encoded) -> None:
-        """It will not be uploaded; where it was the last, nothing is left that could find out."""
+        """Release an image without upload; with none left to retry, forget the last failure."""
         encoded.held.release()
         if not self._parked:
             self._away = None
