@@ -26,7 +26,7 @@ MANY = 100_000_000
 
 
 async def call(app: Any, method: str, path: str, body: bytes = b"") -> bytes:
-    """One request; the body of its answer."""
+    """Send one request; return the body of the answer."""
     parts: list[bytes] = []
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
     scope = {
@@ -54,7 +54,7 @@ async def call(app: Any, method: str, path: str, body: bytes = b"") -> bytes:
 
 
 async def counted(requests: int, app: Any, *request: Any) -> float:
-    """Calls of functions, Python's and C's, a request."""
+    """Return the calls of Python and C functions per request."""
     calls = 0
 
     def count(_frame: object, event: str, _what: object) -> None:

@@ -59,7 +59,7 @@ def floor_app(redis_url: str, job_id: str) -> FastAPI:
 def taking(
     server: tuple[int, tuple[str, int]], request: bytes, seconds: float, clients: int
 ) -> dict:
-    """What `load` says, and how many such requests a second of the server's own CPU time is."""
+    """Return the figures of `load`, and the requests per second of the server's own CPU time."""
     pid, address = server
     process = psutil.Process(pid)
     before = sum(process.cpu_times()[:2])
@@ -69,7 +69,7 @@ def taking(
 
 
 async def load(address: tuple[str, int], request: bytes, seconds: float, clients: int) -> dict:
-    """Requests/s and latencies of `clients` connections that ask again as soon as answered."""
+    """Return requests/s and latencies of `clients` connections that send without pause."""
     until = time.perf_counter() + seconds
     taken: list[float] = []
     statuses: set[int] = set()
@@ -96,7 +96,7 @@ async def load(address: tuple[str, int], request: bytes, seconds: float, clients
 
 
 def http(method: str, path: str, body: bytes = b"") -> bytes:
-    """A request as bytes: the client must cost less than the server."""
+    """Return a request as bytes: the client must cost less than the server."""
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -105,7 +105,7 @@ def http(method: str, path: str, body: bytes = b"") -> bytes:
 
 @contextmanager
 def process(environ: dict[str, str], *command: str) -> Iterator[tuple[int, tuple[str, int]]]:
-    """A server process on a socket that is open before it starts: (pid, address)."""
+    """Start a server process on a socket that is open before: (pid, address)."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as bound:
         fd = bound.fileno()
         started = subprocess.Popen(
@@ -154,7 +154,7 @@ async def send_one(address: tuple[str, int]) -> str:
 
 
 def rounds(ours: tuple, floor: tuple, asked: argparse.Namespace) -> dict:
-    """Turn by turn; the median of each and of the ratios."""
+    """Run both in turns; return the median of each and of the ratios."""
     pairs = [
         [taking(*who, asked.seconds, asked.clients) for who in (ours, floor)]
         for _ in range(asked.rounds)

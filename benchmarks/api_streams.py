@@ -1,4 +1,4 @@
-"""What many followers cost one API process: memory, and the latency of other requests.
+"""Cost of many event streams for one API process: memory, and the latency of other requests.
 
 Opens N event streams of a queued job, then asks for a job's status at a steady pace with and
 without them, and at last how long SIGTERM takes. Loopback only, bounded by --seconds.
@@ -26,7 +26,7 @@ PACE_S = 0.01  # one status read in 10 ms beside the streams
 
 
 async def status_reads(address: tuple[str, int], job: str, seconds: float) -> list[float]:
-    """Latencies in ms of status reads at a steady pace."""
+    """Return the latencies in ms of status reads at a steady pace."""
     reader, writer = await asyncio.open_connection(*address)
     taken: list[float] = []
     until = time.perf_counter() + seconds
@@ -41,7 +41,7 @@ async def status_reads(address: tuple[str, int], job: str, seconds: float) -> li
 
 
 async def open_stream(address: tuple[str, int], job: str) -> asyncio.StreamWriter:
-    """A stream that has had its snapshot."""
+    """Open a stream and read its snapshot."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(http("GET", f"/v1/jobs/{job}/events"))
     await reader.readuntil(b"event: snapshot")

@@ -1,4 +1,4 @@
-"""What batching at the model call gains, and what it costs: ratios from one run on one machine.
+"""Gain and cost of batching at the model call: ratios from one run on one machine.
 
     python benchmarks/engine_batching.py [--model demo] [--threads 2] [--steps 25]
 
@@ -95,7 +95,7 @@ class Bare:
         self.call_s: dict[int, list[float]] = {2: [], 4: [], 8: [], 16: []}
 
     def measure(self) -> float:
-        """What 16 rows a call gain over 2, now."""
+        """Return the current gain of 16 rows a call over 2."""
         with torch.no_grad():
             for rows, seen_s in self.call_s.items():
                 calls = [self.call] * (rows // self.call.rows)
@@ -141,7 +141,7 @@ def _serve(model: Model, requests: list[ImageRequest]) -> list[Finished]:
 
 
 def _gains(model: Model, steps: int) -> dict[str, Any]:
-    """Bare and engine in turns, so that whatever else the machine does meets both; medians."""
+    """Run bare and engine in turns, so that other load on the machine affects both; medians."""
     requests, bare = requests_for(model, steps), Bare(model)
     bare.measure()  # the first builds kernels
     ceilings: list[float] = []

@@ -1,4 +1,4 @@
-"""What a step of one image costs in Python: the pipeline's own, and the engine's.
+"""Cost of a step of one image in Python: the pipeline's own, and the engine's.
 
 With a denoiser that answers at once, what is left of a step is Python. Three figures an image-step:
 
@@ -39,7 +39,7 @@ SWITCHES = 1000
 
 
 def overhead(model: Model, requests: Sequence[ImageRequest]) -> dict[str, Any]:
-    """Microseconds of an image-step, by how many images share a call."""
+    """Return the microseconds of an image-step, by the number of images in a call."""
     requests = [replace(request, sampler="euler") for request in requests]
     plain_us, added_us, own_us = math.inf, _unknown(), _unknown()
     with _answering_at_once(model) as calls_s:
@@ -93,7 +93,7 @@ def _answering_at_once(model: Model) -> Iterator[list[float]]:
 
 
 def _gaps(calls_s: list[float], run: Callable[[], None]) -> list[float]:
-    """Seconds between the denoiser's calls in that run."""
+    """Return the seconds between the denoiser's calls in that run."""
     calls_s.clear()
     run()
     return [b - a for a, b in itertools.pairwise(calls_s)]
@@ -101,7 +101,7 @@ def _gaps(calls_s: list[float], run: Callable[[], None]) -> list[float]:
 
 @contextmanager
 def _sharing(model: Model, request: ImageRequest, images: int) -> Generator[None]:
-    """As if the self-test had found that so many guided images fill a call."""
+    """Set the capacity as if the self-test had found that so many guided images fill a call."""
     verdicts = model.promises._verdicts
     name = f"{request.width}x{request.height}"
     rule = LaneRule((2 * images,))
@@ -137,7 +137,7 @@ def _serve(model: Model, requests: Sequence[ImageRequest], images: int, ticks: l
 
 @contextmanager
 def _inside() -> Iterator[list[float]]:
-    """Gives the seconds that the pipelines' own code takes, from each answer to its next call."""
+    """Yield the seconds of the pipelines' own code, from each answer to the next model call."""
     inside_s: list[float] = []
     real = ImageCall.answer
 
@@ -152,7 +152,7 @@ def _inside() -> Iterator[list[float]]:
 
 
 def _switch_us() -> float:
-    """What a call spends between an answer and its next model call, if it does nothing there."""
+    """Return the microseconds between an answer and the next model call of an idle pipeline."""
     gate = Gate(torch.nn.Identity(), "forward", Kind.ROWS)
 
     def calls() -> Any:

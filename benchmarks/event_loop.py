@@ -1,4 +1,4 @@
-"""The longest that one hostile request keeps another client of one API process waiting.
+"""The longest wait of a client while one API process handles a hostile request.
 
 A real process, a client that asks for /livez as fast as it is answered, and beside it each request
 of tests/api/hostile_bodies.py. Two figures: the longest wait for /livez by the clock, and the most
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The API: where it listens, and its process."""
+    """The API: its address and its process."""
 
     address: tuple[str, int]
     pid: int
@@ -97,7 +97,7 @@ def api(folder: Path) -> Iterator[Served]:
 
 
 def wait_for(address: tuple[str, int]) -> None:
-    """Return once it serves."""
+    """Wait until the API serves requests."""
     until_s = time.monotonic() + 30
     pause = threading.Event()
     while time.monotonic() < until_s:
@@ -111,7 +111,7 @@ def wait_for(address: tuple[str, int]) -> None:
 
 
 def longest_ms(served: Served, hostile: Hostile, tries: int) -> dict[str, float]:
-    """The longest wait for /livez beside the request: by the clock, and in CPU time of the API."""
+    """Return the longest wait for /livez during the request: by the clock, and in CPU time."""
     probers: list[Prober] = []
     for _ in range(tries):
         with Prober(served) as prober:

@@ -1,4 +1,4 @@
-"""What the engine does on this GPU: bits, times, memory, overhead; one JSON file and one page.
+"""Measurements of the engine on this GPU: bits, times, memory, overhead; a JSON file and a page.
 
     python -m benchmarks.gpu [--minutes 8] [--device cuda|cpu] [--small] [--out FILE] [--parts A,B]
 
@@ -90,7 +90,7 @@ def _options() -> argparse.Namespace:
 
 
 def _engine_lacks() -> str:
-    """Why the engine cannot be imported; empty: it can."""
+    """Return the reason why the engine cannot be imported, or an empty string."""
     try:
         import benchmarks.gpu_company  # noqa: F401
         from worker.engine.process import quiet
@@ -111,7 +111,7 @@ def _parts(device: Any, *, small: bool, engine: bool) -> Iterable[Part]:
 
 
 def _run(part: Part, device: str, clock: Clock, report: Report) -> bool:
-    """One part, fenced; False: the device is broken, and there is no use in going on."""
+    """Run one part and report its errors; False: the device is broken, and the run must end."""
     print(
         f"\n{part.table} {' '.join(map(str, part.of.values()))} ({clock.left_s:.0f} s left)",
         flush=True,

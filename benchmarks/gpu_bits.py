@@ -1,4 +1,4 @@
-"""Do a row's bits depend on its company? Two answers: kernel by kernel width, and as we promise it.
+"""Dependence of a row's bits on the batch: by kernel width, and for the widths that are promised.
 
 Letters: a, b, c are bit patterns of one fixed row; `4:b+c` means that in a batch of four its bits
 depend on its place or its neighbours.
@@ -24,7 +24,7 @@ SHUFFLES = 4
 
 
 def row_classes(model: Model, size: int, widths: Sequence[int]) -> dict[str, Any]:
-    """The table of bit patterns: one row of a real call, in batches of every width."""
+    """Tabulate bit patterns: one row of a real call, in batches of every width."""
     with torch.no_grad():
         own = _first_row(model._probe(size, size)[-1])
         seen: list[torch.Tensor] = []
@@ -52,7 +52,7 @@ def _in_company(own: Packed, width: int, place: int) -> torch.Tensor:
 
 
 def _pattern(out: torch.Tensor, seen: list[torch.Tensor]) -> int:
-    """The number of its bit pattern among those seen; a new one is noted."""
+    """Return the number of a bit pattern; a new pattern gets the next number."""
     for number, known in enumerate(seen):
         if torch.equal(known, out):
             return number
@@ -65,7 +65,7 @@ def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def promise(model: Model, size: int) -> tuple[Verdict, dict[str, Any]]:
-    """What the service would promise at that size, and whether it then holds in other company."""
+    """Report the service's promise at a size, and test it with other batch peers."""
     verdict = model.promises.at(size, size)
     held, tried = _held(model, size, verdict)
     lanes = verdict.lanes
@@ -80,7 +80,7 @@ def promise(model: Model, size: int) -> tuple[Verdict, dict[str, Any]]:
 
 
 def _held(model: Model, size: int, verdict: Verdict) -> tuple[int, int]:
-    """Shuffled companies through every promised width: how many results kept their bits."""
+    """Run shuffled batches of every promised width; count the results with equal bits."""
     if verdict.reproducibility != "exact":
         return 0, 0
     with torch.no_grad():

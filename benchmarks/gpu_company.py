@@ -1,4 +1,4 @@
-"""The engine itself on the device: the demo model in company, what its Python costs, CUDA graphs.
+"""The engine on the device: the demo model in batches, the cost of its Python code, CUDA graphs.
 
 `overhead` is the question whether coroutines can stay: their Python must hide behind the device's
 work, so that a tick of the engine takes what the bare model call takes.
@@ -35,7 +35,7 @@ FLOW_SAMPLERS = ("flow_euler", "flow_dpmpp_2m", "flow_unipc")
 
 
 def demo_model(device: torch.device, *, small: bool) -> Model:
-    """The model that is shipped, as the service loads it; `small`: of the least size it takes."""
+    """Load the shipped model as the service does; `small`: at its smallest size."""
     catalogue = load_catalogue(ROOT / "models/models.toml")
     entry = catalogue.default
     if small:
@@ -46,7 +46,7 @@ def demo_model(device: torch.device, *, small: bool) -> Model:
 
 
 def served(engine: Engine, requests: Sequence[ImageRequest]) -> dict[str, Finished]:
-    """All of them together, to the end."""
+    """Run all requests together, to the end."""
     done: dict[str, Finished] = {}
     for request in requests:
         engine.submit(request)
@@ -59,7 +59,7 @@ def served(engine: Engine, requests: Sequence[ImageRequest]) -> dict[str, Finish
 
 
 def unlike(model: Model, images: int, steps: int) -> list[ImageRequest]:
-    """Requests that share nothing but the model and the size."""
+    """Return requests that share only the model and the size."""
     size = model.entry.defaults.width
     return [
         replace(a_request(model, size, k, steps=steps + k % 3), sampler=SAMPLERS[k % len(SAMPLERS)])
@@ -68,7 +68,7 @@ def unlike(model: Model, images: int, steps: int) -> list[ImageRequest]:
 
 
 def demo(model: Model, together: Sequence[int], steps: int) -> Iterator[dict[str, Any]]:
-    """Images a second one at a time and in company, and whether company changed a bit."""
+    """Measure images a second alone and in a batch, and whether the batch changed a bit."""
     device = model.pipeline.device
     requests = unlike(model, max(together), steps)
     served(Engine([model]), requests[:2])  # kernels, the self-test
@@ -107,7 +107,7 @@ def demo(model: Model, together: Sequence[int], steps: int) -> Iterator[dict[str
 
 
 def overhead(model: Model, size: int, steps: int) -> dict[str, Any]:
-    """The denoising of 8 images through the engine, beside the same model calls bare.
+    """Measure the denoising of 8 images through the engine, beside the same model calls bare.
 
     `python_ms`: a call's share of the pipelines' and the engine's own work, with a denoiser that
     answers at once.
@@ -151,7 +151,7 @@ def _at_once(*args: Any, **arguments: Any) -> tuple[torch.Tensor]:
 
 
 def _denoised(model: Model, requests: Sequence[ImageRequest]) -> float:
-    """ms an image and model call, from the first denoiser call to the first decoding."""
+    """Return ms an image and model call, from the first denoiser call to the first decoding."""
     device, engine = model.pipeline.device, Engine([model])
     for request in requests:
         engine.submit(request)
@@ -171,7 +171,7 @@ def _denoised(model: Model, requests: Sequence[ImageRequest]) -> float:
 
 
 def waits(model: Model, size: int, steps: int) -> Iterator[dict[str, Any]]:
-    """How often an image's step makes Python wait for the device, by sampler, and where."""
+    """Count the waits for the device in an image's step, by sampler and place."""
     names = FLOW_SAMPLERS if model.samplers.names[0].startswith("flow") else SAMPLERS
     for name in names:
         requests = [replace(a_request(model, size, k, steps=steps), sampler=name) for k in range(2)]
@@ -200,7 +200,7 @@ def waits(model: Model, size: int, steps: int) -> Iterator[dict[str, Any]]:
 
 
 def graphs(model: Model, size: int) -> dict[str, Any]:
-    """A lane's model call replayed as one CUDA graph, beside the same call in Python."""
+    """Measure a lane's model call as one CUDA graph, beside the same call in Python."""
     device, verdict = model.pipeline.device, model.promises.at(size, size)
     eager: dict[int, float] = {}
     replayed: dict[int, float] = {}
@@ -247,7 +247,7 @@ class _Lane:
         return self._run(**tree_unflatten(self._leaves, self._spec))
 
     def captured(self, device: torch.device) -> Callable[[], Any]:
-        """Runs the graph, the copying of new rows into its place included."""
+        """Run the graph, with the copying of new rows into its input."""
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
@@ -270,5 +270,5 @@ class _Lane:
 
 
 def model_device(call: Any) -> torch.device:
-    """Where its rows are."""
+    """Return the device of the call's rows."""
     return next(leaf for leaf in call.leaves if isinstance(leaf, torch.Tensor)).device

@@ -1,4 +1,4 @@
-"""Which kernels give a row other bits in a wider batch. Needs torch alone, and no second.
+"""Kernels that give a row other bits in a wider batch. Needs torch alone, and less than a second.
 
 If `gpu_bits` finds classes, this says where they come from: a product with few rows, a
 convolution, a norm or attention, at the shapes of Stable Diffusion and Flux.

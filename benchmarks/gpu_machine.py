@@ -1,4 +1,4 @@
-"""What a run was made on: commit, device, driver, libraries, and which of them differ from ours.
+"""The machine of a run: commit, device, driver, libraries, and versions that differ from the pins.
 
 Owns the reading of it. Needs the standard library alone until `device_facts`, so that a machine
 on which nothing of ours is installed is told what it lacks.
@@ -50,7 +50,7 @@ def _agrees(there: str, specifier: str) -> bool:
 
 
 def commit() -> str:
-    """The commit of the clone, and whether files differ from it."""
+    """Return the commit of the clone, and whether files differ from the commit."""
     head = said("git", "-C", str(ROOT), "rev-parse", "HEAD")
     if not head:
         return "unknown: no git, or no clone"
@@ -59,7 +59,7 @@ def commit() -> str:
 
 
 def said(*argv: str) -> str:
-    """What a program prints; empty if it is not there or fails."""
+    """Return a program's output; empty if the program is missing or fails."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -68,7 +68,7 @@ def said(*argv: str) -> str:
 
 
 def device_facts(device: Any) -> dict[str, Any]:
-    """The device, its libraries, and the switches that change its bits."""
+    """Return the device, its libraries, and the switches that change its bits."""
     import torch
 
     facts: dict[str, Any] = {"torch": torch.__version__, "python": platform.python_version()}

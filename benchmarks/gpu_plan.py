@@ -1,4 +1,4 @@
-"""What is measured, in the order of what it is worth: a killed run has the most useful rows.
+"""The list of measurements, most useful first: a killed run has the most useful rows.
 
 Owns the list and the one model that is in memory. Invariant: a model is built when a part first
 wants it, and the one before it is gone by then.
@@ -41,22 +41,22 @@ class Bench:
         self._model: Model | None = None
 
     def model(self, subject: Subject, dtype: str, speed: Speed = PLAIN) -> Model:
-        """Built now, or the one that was built last."""
+        """Return the model, built now or the last one built."""
         return self._have(
             (subject.name, dtype, speed),
             lambda: build(subject, device=self.device, dtype=dtype, small=self.small, speed=speed),
         )
 
     def demo(self) -> Model:
-        """The shipped one."""
+        """Return the shipped model."""
         return self._have("demo", lambda: demo_model(self.device, small=self.small))
 
     def sizes(self, subject: Subject) -> tuple[int, ...]:
-        """px."""
+        """Return the sizes to measure, in px."""
         return (SMALL_SIZE,) if self.small else subject.sizes
 
     def own_size(self, subject: Subject) -> int:
-        """px: the size that a model is made for."""
+        """Return the size that a model is made for, in px."""
         return SMALL_SIZE if self.small else subject.own_size
 
     def _have(self, made_of: object, make: Callable[[], Model]) -> Model:
@@ -75,7 +75,7 @@ class Bench:
 
 
 def parts(device: torch.device, *, small: bool) -> Iterator[Part]:
-    """All of them."""
+    """Yield all parts."""
     bench = Bench(device, small=small)
     steps = 2 if small else 25
     together = (2,) if small else (8, 16, 32)

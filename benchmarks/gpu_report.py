@@ -1,4 +1,4 @@
-"""What a run on a GPU found: one JSON file and one page of tables, written anew after every row.
+"""Results of a run on a GPU: one JSON file and one page of tables, written anew after every row.
 
 Owns the two files. Knows no torch. Invariant: a run that is killed leaves all rows that it had.
 """
@@ -23,21 +23,21 @@ class Report:
         self._titles: dict[str, str] = {}
 
     def add(self, table: str, title: str, row: Row) -> None:
-        """One more row, printed and written at once."""
+        """Add one row; print and write it at once."""
         self._titles[table] = title
         self._tables.setdefault(table, []).append(row)
         print("   ", "  ".join(f"{k}={_cell(v)}" for k, v in row.items()), flush=True)
         self.write()
 
     def close(self, **facts: Any) -> None:
-        """The last facts: how long it took, and whether it came to its end."""
+        """Write the last facts: duration, and whether the run is complete."""
         self._facts |= facts
         self.write()
         if self._file:
             print(f"\nwritten: {self._file} and {self._file.with_suffix('.md')}")
 
     def write(self) -> None:
-        """Both files, each in one move."""
+        """Write both files, each in one atomic step."""
         if self._file is None:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class Report:
         _replace(self._file.with_suffix(".md"), self.markdown())
 
     def markdown(self) -> str:
-        """A page for people."""
+        """Return the page of tables."""
         lines = ["# The engine on this device", "", "| what | is |", "|---|---|"]
         lines += [f"| {name} | {_cell(value)} |" for name, value in self._facts.items()]
         for table, rows in self._tables.items():

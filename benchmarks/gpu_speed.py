@@ -1,4 +1,4 @@
-"""What a model call costs by the number of images, what a decoding costs, and what they take.
+"""Time of model calls by number of images, time of a decoding, and their memory.
 
 Times are wall times between two waits for the device, the least of a few.
 """
@@ -31,13 +31,13 @@ GAIN = 1.1  # another doubling pays while it brings 10 % more images
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def least_ms(run: Callable[[], object], device: torch.device, times: int = 3) -> float:
-    """The least time of a few, in ms, after one that warms up."""
+    """Return the least time of a few, in ms, after a warm-up."""
     best = math.inf
     for number in range(times + 1):
         wait(device)
@@ -53,7 +53,7 @@ def least_ms(run: Callable[[], object], device: torch.device, times: int = 3) ->
 
 
 def curve(model: Model, size: int, images: Sequence[int]) -> dict[str, Any]:
-    """A model call of so many images each, in the lanes that the service would use."""
+    """Measure model calls by number of images, in the lanes that the service would use."""
     capacity = Capacity(model.promises.at(size, size), row_ms=1.0)
     device = model.pipeline.device
     with torch.no_grad():
@@ -81,7 +81,7 @@ def curve(model: Model, size: int, images: Sequence[int]) -> dict[str, Any]:
 
 
 def _saturated(speeds: dict[int, float]) -> int:
-    """The fewest images from which doubling brings under 10 % more."""
+    """Return the fewest images from which doubling brings under 10 % more."""
     sizes = list(speeds)
     for few, more in itertools.pairwise(sizes):
         if speeds[more] < GAIN * speeds[few]:
@@ -90,14 +90,14 @@ def _saturated(speeds: dict[int, float]) -> int:
 
 
 def images_of(call: Packed, images: int) -> list[Packed]:
-    """The calls of so many images: the given one, and unlike ones made from it."""
+    """Return the calls of so many images: the given call, and unlike calls made from it."""
     whole = [c for c in _company_of(call, 2 * images * call.rows + 1) if c.rows == call.rows]
     return whole[:images]
 
 
 @contextmanager
 def parked_decode(model: Model, size: int) -> Any:
-    """A decoding as the pipeline itself asks for it, types and scales included."""
+    """Yield a decoding as the pipeline itself does it, types and scales included."""
     call = model.call_for(a_request(model, size, 0, steps=1))
     call.start(0.0)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def _decode_ms(model: Model, size: int) -> float:
 
 
 def decode(model: Model, size: int) -> dict[str, Any]:
-    """One decoding beside one denoiser row in good company."""
+    """Measure one decoding beside one denoiser row in a large batch."""
     capacity = Capacity(model.promises.at(size, size), row_ms=1.0)
     with parked_decode(model, size) as parked, torch.no_grad():
         latents = next(iter(parked.arguments.values()))
@@ -138,7 +138,7 @@ def decode(model: Model, size: int) -> dict[str, Any]:
 
 
 def memory(model: Model, size: int) -> dict[str, Any]:
-    """The peak of model calls and of a decoding, beside what capacity believes of them."""
+    """Measure the peak memory of model calls and a decoding, beside the capacity's estimate."""
     verdict, device = model.promises.at(size, size), model.pipeline.device
     believed: dict[int, int] = {}
     taken: dict[int, int] = {}

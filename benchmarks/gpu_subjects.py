@@ -76,7 +76,7 @@ def making(device: torch.device, dtype: torch.dtype) -> Generator[None]:
 def build(
     subject: Subject, *, device: torch.device, dtype: str, small: bool, speed: Speed | None = None
 ) -> Model:
-    """The model behind gates, as the service would have it; nothing is kept on disk."""
+    """Return the gated model, as the service would build it; nothing is written to disk."""
     with making(device, DTYPES[dtype]):
         pipeline = (subject.small if small else subject.real)()
     pipeline.to(device, DTYPES[dtype])

@@ -58,7 +58,7 @@ class Bench:
             self.out.write_text("\n".join(self.lines) + "\n")
 
     def admit(self, tenant: str, priority: str | None = None) -> str:
-        """A job of this tenant, accepted now, virtually."""
+        """Submit a job of this tenant at the virtual time of now."""
         job_id = new_job_id(now_ms=int(self.store.now_s * 1000))
         asked = self.patterns[tenant]
         fitting = [a for a in asked if priority is None or f"demo.{priority}" in a.args]
@@ -101,7 +101,7 @@ class Bench:
         )
 
     def _cpu_s(self) -> float:
-        """The process's CPU time: what others took away meanwhile is not in it."""
+        """Return the process's CPU time, which excludes other processes."""
         return sum(self.server.cpu_times()[:2])
 
     def _scripts_us(self) -> float:
@@ -129,7 +129,7 @@ class Patterns(dict[str, list[Call[Admitted]]]):
 
 
 def renamed(pattern: Call[Admitted], job_id: str) -> Call[None]:
-    """The same admission of another job."""
+    """Return the same admission for another job."""
 
     def new(value: str | bytes | float) -> str | bytes | float:
         return value.replace(PATTERN_ID, job_id) if isinstance(value, str) else value
@@ -178,7 +178,7 @@ def fill(bench: Bench, jobs: int) -> list[tuple[str, str]]:
 
 
 def at_depth(bench: Bench, made: list[tuple[str, str]]) -> None:
-    """What single calls cost with all of it waiting."""
+    """Measure the cost of single calls with the whole queue waiting."""
 
     def reads(some: list[tuple[str, str]]) -> Iterator[None]:
         while True:
@@ -200,7 +200,7 @@ def at_depth(bench: Bench, made: list[tuple[str, str]]) -> None:
 
 
 def serve(bench: Bench, workers: int) -> None:
-    """A fleet serves the flood while others come; then half of it dies."""
+    """Run a fleet on the flood while other jobs come; then kill half of the fleet."""
     world, seconds = bench.world, SECONDS[workers]
     world.clear()
     world.done.clear()
@@ -248,7 +248,7 @@ def _since(bench: Bench, job_id: str) -> float:
 
 
 def idle(bench: Bench) -> None:
-    """Nothing waits: what asking costs."""
+    """Measure the cost of claims on an empty queue."""
     for pattern in ("rq:queue:*", "rq:wip:*", "pw:aside*"):
         found = list(bench.store.server.scan_iter(pattern, count=10_000))
         if found:

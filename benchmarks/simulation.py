@@ -56,7 +56,7 @@ class VirtualStore(JobStore):
         self._known: set[str] = set()
 
     def defer(self, call: Call[T], heard: Callable[[T], None] = lambda _: None) -> None:
-        """Run it, and hear the answer, later, at the virtual time of now."""
+        """Run the call later, at the virtual time of now, and pass its answer on."""
         self._waiting.append((self.now_s, call, heard))
         if len(self._waiting) >= MOST_WAITING:
             self.flush()
@@ -101,7 +101,7 @@ class VirtualStore(JobStore):
 
 @cache
 def virtual(script: Script) -> Script:
-    """The same script with the virtual clock."""
+    """Return the same script with the virtual clock."""
     if REAL_CLOCK not in script.text:
         return script
     text = script.text.replace(REAL_CLOCK, VIRTUAL_CLOCK)
@@ -272,7 +272,7 @@ class World:
         self.later(REAP_S, lambda: self.reap(worker))
 
     def kill(self, workers: list[Worker]) -> int:
-        """They are gone at once; how many jobs they held."""
+        """Kill workers at once; return the number of jobs that they held."""
         for worker in workers:
             worker.alive = False
         return sum(len(w.held) for w in workers)

@@ -1,6 +1,6 @@
 """`python3 deploy COMMAND`: from a clone to a running Printworks, with Python and nothing else.
 
-Owns only the check of the Python that runs it; so it must stay readable to Python 3.6.
+Owns only the check of the running Python's version, so this file must stay readable to Python 3.6.
 """
 
 import os
@@ -13,7 +13,7 @@ OLDEST = (3, 11)
 
 
 def _newer_python() -> Optional[str]:  # noqa: UP045 - Python 3.6 must read this
-    """A Python on PATH that is new enough, where `python3` itself is not."""
+    """Return a Python on PATH that is new enough, where `python3` itself is not."""
     names = ("python3.14", "python3.13", "python3.12", "python3.11")
     return next((found for found in map(shutil.which, names) if found), None)
 
@@ -24,7 +24,7 @@ if sys.version_info < OLDEST:
         os.execv(newer, [newer, *sys.argv])  # noqa: S606
     sys.exit(
         f"Printworks needs Python 3.11 or later; {sys.executable} is {sys.version.split()[0]}.\n"
-        "Install a newer one (apt, brew, https://www.python.org/downloads), and run, say,\n"
+        "Install a newer one (apt, brew, https://www.python.org/downloads), and run, for example,\n"
         "    python3.12 deploy up"
     )
 

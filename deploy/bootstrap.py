@@ -1,8 +1,8 @@
-"""Make `.venv` and install what the lock names: again only when that has changed.
+"""Installation of the lock's packages into `.venv`, repeated only when the lock has changed.
 
 Owns `.venv` and its marker. Standard library only: it runs before anything is installed.
 Invariants: an interrupted installation is never taken for a finished one; an environment that
-somebody else filled (uv, conda) is used as it is where nothing is missing.
+another installer filled (uv, conda) is used as it is if no package is missing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def ensure(*, dev: bool, root: Path = ROOT) -> Path:
     venv.mkdir(exist_ok=True)
     with _alone(venv, progress):
         if _installed(venv, _fingerprint(root, python, dev=dev)):
-            return python  # by the one we waited for
+            return python  # by the installation that held the lock
         installer = make(venv, root, progress)
         installer.install(["dev"] if dev else [])
         _mark(venv, _fingerprint(root, python, dev=dev), dev=dev)
@@ -50,29 +50,27 @@ def ensure(*, dev: bool, root: Path = ROOT) -> Path:
 
 
 def make(venv: Path, root: Path, progress: Progress, *, newest: bool = False) -> Installer:
-    """Return what installs into `venv`, made where it is not there. Raises InstallFailed."""
+    """Return the installer of `venv`, which is created if missing. Raises InstallFailed."""
     python, log = venv / "bin" / "python", venv / LOG
     venv.mkdir(exist_ok=True)
     installer = Installer(root, python, log, progress, newest=newest)
     if not python.exists():
-        progress.show(f"making {venv.name}")
+        progress.show(f"creating {venv.name}")
         installer.run([sys.executable, "-m", "venv", venv])
     return installer
 
 
 def _by_others(root: Path, python: Path, *, dev: bool) -> bool:
-    """Whether somebody else's installer has filled the environment, and nothing is missing."""
+    """Return whether another installer filled the environment, and no package is missing."""
     if not python.exists() or (root / ".venv" / LOG).exists():
-        return (
-            False  # ours, perhaps half done: the marker alone says of such a one that it is whole
-        )
+        return False  # made by this module, perhaps half done: only the marker proves it complete
     ask = [python, "-m", "deploy.installed", root, ",".join(ONE_MACHINE), "dev" if dev else ""]
     told = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False)
     return told.returncode == 0 and not told.stdout
 
 
 def _fingerprint(root: Path, python: Path, *, dev: bool) -> dict[str, str]:
-    """What an installation depends on; the folder too, since it is an editable one."""
+    """Return a digest of all that an installation depends on, the folder included (editable)."""
     version = python.resolve().name if python.exists() else ""
     config = root / ".venv" / "pyvenv.cfg"
     text = (root / "pyproject.toml").read_bytes() + (root / LOCK).read_bytes()
@@ -90,14 +88,14 @@ def _installed(venv: Path, wanted: dict[str, str]) -> bool:
 
 
 def _mark(venv: Path, done: dict[str, str], *, dev: bool) -> None:
-    """Note what is installed; with the tools, the base is there as well."""
+    """Write the marker of a finished installation; with the tools, the base is installed, too."""
     value = next(iter(done.values()))
     (venv / MARKER).write_text(json.dumps({"base": value, **({"dev": value} if dev else {})}))
 
 
 @contextmanager
 def _alone(venv: Path, progress: Progress) -> Generator[None]:
-    """One installation at a time; the lock goes with the process."""
+    """Hold the lock on installations; it is released when the process ends."""
     with (venv / ".installing").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""Locks for the doors that SeaweedFS opens beside S3: nobody enters without our certificate.
+"""Mutual TLS for the ports that SeaweedFS opens beside S3: access only with one certificate.
 
 Owns one key and one certificate, which signs itself, and SeaweedFS's security file that names
-them. Invariant: the key is for this user alone and is made anew at each start; whoever holds no
-such certificate gets no answer from the master, the volumes, the filer or any gRPC port.
+them. Invariant: the key is readable for this user alone and is made anew at each start; a client
+without the certificate gets no answer from the master, the volumes, the filer or any gRPC port.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ VALID = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2120, 1, 1, tzinfo=UTC))
 
 
 def lock(folder: Path) -> Path:
-    """Make the locks of one server in `folder`, and return it: SeaweedFS is to start there.
+    """Write key, certificate and `security.toml` into `folder`, and return `folder`.
 
-    It reads `security.toml` from where it is started. A file that it cannot read leaves its doors
-    open, with a warning: tests/deploy/test_doors.py tries every one.
+    SeaweedFS must be started in `folder`: it reads `security.toml` from there. If it cannot read
+    the file, its ports stay open, with a warning: tests/deploy/test_doors.py tries every port.
     """
     folder.mkdir(parents=True, exist_ok=True)
     key, certificate = _pair()
@@ -35,7 +35,7 @@ def lock(folder: Path) -> Path:
 
 
 def _pair() -> tuple[bytes, bytes]:
-    """A key and its certificate, as PEM. Imported here: what installs us has no `cryptography`."""
+    """Return a key and its certificate, as PEM. The installing Python has no `cryptography`."""
     from cryptography import x509  # noqa: PLC0415
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
@@ -61,7 +61,7 @@ def _pair() -> tuple[bytes, bytes]:
 
 
 def _settings(folder: Path) -> str:
-    """SeaweedFS's own words for "both sides show this certificate", for each of its parts."""
+    """Return SeaweedFS's settings for mutual TLS with this certificate, for each of its parts."""
     # a JSON string is a TOML string: a folder's name may hold anything
     certificate, key = (json.dumps(str(folder.resolve() / name)) for name in (CERTIFICATE, KEY))
     shown, believed = f"cert = {certificate}\nkey = {key}\n", f"ca = {certificate}\n"

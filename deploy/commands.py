@@ -1,7 +1,7 @@
 """The commands of `python3 deploy`, and their help.
 
-Owns the command line. It runs twice: under the machine's Python, where it installs and hands
-over, then under that of `.venv`, where it does the work. Knows no service by name.
+Owns the command line. A command runs twice: under the machine's Python, which installs, then
+under the Python of `.venv`, which does the work. Knows no service by name.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from deploy.options import Options
 DESCRIPTION = """\
 Printworks on one machine, with nothing but Python installed.
 
-  python3 deploy up                 start everything, print the URLs, make a first picture
+  python3 deploy up                 start all services, print the URLs, generate a first image
   python3 deploy up --once "a red house on a snowy field" -o house.png
-                                    make one picture, stop everything
+                                    generate one image, stop all services
   python3 deploy test               all tests, on real servers (arguments go to pytest)
   python3 deploy check              style, types, import rules
-  python3 deploy chaos              kill things under load, and count what was lost
-  python3 deploy lock               make deploy/lock.txt agree with pyproject.toml
-  python3 deploy newest             try the newest of everything that pyproject.toml allows
+  python3 deploy chaos              kill processes under load, and count lost jobs
+  python3 deploy lock               update deploy/lock.txt to match pyproject.toml
+  python3 deploy newest             test the newest versions that pyproject.toml allows
 
 The first run makes .venv and installs (about a minute, and 350 MB without a GPU), in the
 versions of deploy/lock.txt.
@@ -46,7 +46,7 @@ CHECKS: dict[str, list[str]] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command; the exit status."""
+    """Run one command. Return the exit status."""
     arguments, rest = _parser().parse_known_args(argv)
     if rest and arguments.command not in PASSING_ON:
         _parser().error(f"unknown argument: {rest[0]}")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         print(failed, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; the next run goes on with the installation", file=sys.stderr)
+        print("\ninterrupted; the next run continues the installation", file=sys.stderr)
         return 130
     if python != Path(sys.executable):
         _become(python, ROOT / "deploy", *argv)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _python(arguments: argparse.Namespace) -> Path:
-    """The Python that does the work. Raises InstallFailed."""
+    """Return the Python that runs the command, installed if need be. Raises InstallFailed."""
     if getattr(arguments, "no_install", False):
         return Path(sys.executable)
     return ensure(dev=arguments.command != "up")
@@ -88,45 +88,53 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="start everything", allow_abbrev=False)
-    up.add_argument("--port", type=_port, help="of the API; 0: any free one (default 8000)")
+    up = commands.add_parser("up", help="start all services", allow_abbrev=False)
+    up.add_argument("--port", type=_port, help="port of the API; 0: any free one (default 8000)")
     up.add_argument(
         "--data",
         type=Path,
         default=ROOT / "data",
         metavar="DIR",
-        help="where it keeps everything (data/ in the clone)",
+        help="data folder: images, queue, secrets, logs (data/ in the clone)",
     )
-    up.add_argument("--workers", type=_workers, default=1, metavar="N", help="GPU workers (1)")
-    up.add_argument("--no-first-picture", action="store_true", help="do not make one at the start")
-    up.add_argument("--no-install", action="store_true", help="run in this Python as it is")
-    up.add_argument("--once", metavar="PROMPT", help="make this one picture, then stop")
+    up.add_argument(
+        "--workers", type=_workers, default=1, metavar="N", help="number of GPU workers (1)"
+    )
+    up.add_argument(
+        "--no-first-picture", action="store_true", help="generate no image at the start"
+    )
+    up.add_argument(
+        "--no-install", action="store_true", help="run in this Python, without installing"
+    )
+    up.add_argument("--once", metavar="PROMPT", help="generate this one image, then stop")
     up.add_argument(
         "-o",
         "--out",
         type=Path,
         default=Path("out.png"),
         metavar="FILE",
-        help="with --once (out.png)",
+        help="file of the image, with --once (out.png)",
     )
     # their help is shown without installing anything: pytest's own is one word away
     _passing_on(commands, "test", "all tests; arguments go to pytest", "-k cancel -x", "pytest")
-    _passing_on(commands, "chaos", "kill things under load", "--minutes 2 --seed 1", "tests.chaos")
+    _passing_on(
+        commands, "chaos", "kill processes under load", "--minutes 2 --seed 1", "tests.chaos"
+    )
     commands.add_parser("check", help="style, types, import rules")
-    lock_ = commands.add_parser("lock", help="make deploy/lock.txt agree with pyproject.toml")
+    lock_ = commands.add_parser("lock", help="update deploy/lock.txt to match pyproject.toml")
     lock_.add_argument(
         "--upgrade",
         nargs="*",
         metavar="NAME",
-        help="take the newest of these; alone: of everything",
+        help="upgrade these packages to the newest version; without names: all packages",
     )
-    text = "try the newest that pyproject.toml allows; arguments go to pytest"
+    text = "test the newest versions that pyproject.toml allows; arguments go to pytest"
     _passing_on(commands, "newest", text, "tests/contract", "pytest")
     return parser
 
 
 def _passing_on(commands: Any, name: str, text: str, example: str, module: str) -> None:
-    """Add a command whose arguments are another program's."""
+    """Add a command that passes its arguments on to another program."""
     epilog = f"For example: python3 deploy {name} {example}\n"
     epilog += f"All of its arguments: .venv/bin/python -m {module} --help"
     raw = argparse.RawDescriptionHelpFormatter
@@ -145,14 +153,14 @@ def _passing_on(commands: Any, name: str, text: str, example: str, module: str) 
 def _port(text: str) -> int:
     port = int(text)
     if not 0 <= port <= 65_535:
-        raise argparse.ArgumentTypeError("a port is from 0 to 65535")
+        raise argparse.ArgumentTypeError("give a port from 0 to 65535")
     return port
 
 
 def _workers(text: str) -> int:
     count = int(text)
     if not 1 <= count <= 64:
-        raise argparse.ArgumentTypeError("from 1 to 64 workers")
+        raise argparse.ArgumentTypeError("give a number of workers from 1 to 64")
     return count
 
 
@@ -173,14 +181,14 @@ def _up(arguments: argparse.Namespace) -> int:
 
 def _lock(upgrade: list[str] | None) -> int:
     changed = lock.refresh(ROOT, upgrade)
-    print("\n".join(changed) or f"{LOCK} was right")
+    print("\n".join(changed) or f"{LOCK} is up to date")
     if changed:
         print(f"{LOCK}: {len(changed)} packages changed; the next `up`, `test` or `check` installs")
     return 0
 
 
 def _pytest(python: str | Path, tests: Sequence[str], rest: Sequence[str]) -> NoReturn:
-    """Tests, on as many processes as help: each brings up its own servers and torch."""
+    """Run the tests, on at most 4 processes: each starts its own servers and imports torch."""
     processes = min(4, os.cpu_count() or 1)
     # in the order of tests/conftest.py, which puts the longest first
     spread = ["-n", str(processes), "--dist", "loadgroup", "--no-loadscope-reorder"]
@@ -190,7 +198,7 @@ def _pytest(python: str | Path, tests: Sequence[str], rest: Sequence[str]) -> No
 
 
 def _check() -> int:
-    """Every check, even after one has failed; 1 if any has."""
+    """Run every check, even after a failure. Return 1 if any check failed."""
     failed: list[str] = []
     for name, argv in CHECKS.items():
         started = time.monotonic()
@@ -210,5 +218,5 @@ def _chaos(rest: Sequence[str]) -> int:
 
 
 def _become(program: str | Path, *arguments: str | Path) -> NoReturn:
-    """Go on as another program, under the same process ID: Ctrl-C and exit status are its own."""
+    """Replace this process with another program, which gets Ctrl-C and gives the exit status."""
     os.execv(program, [str(program), *map(str, arguments)])  # noqa: S606

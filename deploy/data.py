@@ -1,7 +1,7 @@
-"""The data folder of one installation: secrets, ports, logs, `up.json`, and who may use it.
+"""The data folder of one installation: secrets, ports, logs, `up.json`, and a lock.
 
-Owns every file that the supervisor itself writes. Invariants: one `up` a folder; what holds a
-secret has mode 0600; `up.json` is there only while the services are, and never half written.
+Owns every file that the supervisor itself writes. Invariants: one `up` a folder; a file with a
+secret has mode 0600; `up.json` exists only while the services run, and is never half written.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class FolderInUse(ServiceError):
 
 
 class DataFolder:
-    """One folder, held by us alone until this process ends."""
+    """One data folder, locked until this process ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.logs = path / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o700)  # pictures and prompts are in it
+        path.chmod(0o700)  # it holds images and prompts
         self._lock = (path / "lock").open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,24 +49,24 @@ class DataFolder:
 
     @property
     def up_file(self) -> Path:
-        """What scripts read to find the services."""
+        """File with the services' addresses, for scripts."""
         return self.path / "up.json"
 
     def log(self, name: str) -> Path:
-        """The log of one service."""
+        """Return the path of one service's log."""
         return self.logs / f"{name}.log"
 
     def write_up(self, content: dict[str, Any]) -> None:
-        """Say where everything is. Raises OSError: the caller goes on without, and says so."""
+        """Write `up.json`. Raises OSError; the caller reports the error and goes on."""
         _write_private(self.up_file, content)
 
     def close(self) -> None:
-        """Take `up.json` away and let the next one in."""
+        """Remove `up.json` and unlock the folder."""
         self.up_file.unlink(missing_ok=True)
         self._lock.close()
 
     def secrets(self) -> dict[str, str]:
-        """What must not change from run to run, since data is kept under it: drawn once."""
+        """Return the secrets of this folder: random, made once, the same in every run."""
         kept = self._secrets()
         drawn = {name: draw() for name, draw in DRAWN.items() if name not in kept}
         if drawn:
@@ -74,7 +74,7 @@ class DataFolder:
         return kept | drawn
 
     def keep_secret(self, name: str, value: str) -> None:
-        """Add one that was made elsewhere."""
+        """Add a secret that was made elsewhere."""
         _write_private(self._secrets_file, self._secrets() | {name: value})
 
     def _secrets(self) -> dict[str, str]:
@@ -87,7 +87,7 @@ class DataFolder:
         return self.path / "secrets.json"
 
     def ports(self) -> dict[str, int]:
-        """The ports of the embedded servers: those of last time, unless one has been taken."""
+        """Return the ports of the embedded servers: those of the last run if all are free."""
         file = self.path / "ports.json"
         with suppress(FileNotFoundError, ValueError):
             kept: dict[str, int] = json.loads(file.read_text())
@@ -99,7 +99,7 @@ class DataFolder:
 
 
 def _in_use(up_file: Path) -> str:
-    """Who is there, and what to do about it."""
+    """Return the message for a folder in use: the running service, and what to do next."""
     where = ""
     with suppress(FileNotFoundError, ValueError, KeyError):
         where = f" at {json.loads(up_file.read_text())['api_url']}"
@@ -111,7 +111,7 @@ def _in_use(up_file: Path) -> str:
 
 
 def _write_private(file: Path, content: object) -> None:
-    """The whole file or none of it, for this user only. Raises OSError, and leaves no draft."""
+    """Write a file atomically, readable for this user only. Raises OSError, and leaves no draft."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:

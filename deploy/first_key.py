@@ -1,8 +1,8 @@
-"""The operator's API key: nobody could make it over HTTP.
+"""The first API key, with every scope, made beside the API: over HTTP only an admin can make one.
 
-A caller without one may send jobs from this machine, and nothing that lasts: webhooks, keys and
-the queue's control need this. Owns when it is made and where it is kept (the data folder's
-secrets). Standard library only.
+A caller without a key may submit jobs from this machine; webhooks, keys and the queue's control
+need this key. Owns the creation of the key and its place (the data folder's secrets). Standard
+library only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TIMEOUT_S = 10.0
 
 
 def first_key(api_url: str, data: DataFolder, env: Mapping[str, str]) -> str:
-    """Return a key of every scope: the one of last time, if it still works."""
+    """Return a key of every scope: the last run's key, if it still works. Raises ServiceError."""
     kept = data.secrets().get(KEPT_AS)
     if kept and _let_in(api_url, kept):
         return kept
@@ -55,5 +55,5 @@ def _make(env: Mapping[str, str]) -> str:
         argv, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False
     )
     if made.returncode:
-        raise ServiceError(f"no key could be made: {made.stderr.strip()}")
+        raise ServiceError(f"no API key could be created: {made.stderr.strip()}")
     return str(json.loads(made.stdout)["secret"])

@@ -1,10 +1,10 @@
-"""What an environment lacks of what pyproject.toml asks for, told by that environment's own Python.
+"""Requirements of pyproject.toml that an environment lacks, listed by the environment's own Python.
 
     .venv/bin/python -m deploy.installed FOLDER EXTRAS GROUPS      # lists separated by commas
 
-Prints one line for each thing that is missing; nothing: all is there, whoever put it there (uv,
-conda, a person). Owns no installation. `packaging` comes with torch's relatives: without it, they
-are missing, too.
+Prints one line for each missing requirement; no line: all are installed, by any installer (uv,
+conda, a person). Owns no installation. `packaging` comes with torch's dependencies: without
+`packaging`, they are missing, too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROJECT = "printworks-service"
 
 
 def missing(root: Path, extras: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Return what is missing or of a wrong version, indirect requirements included, sorted."""
+    """Return requirements that are missing or have a wrong version, indirect ones too, sorted."""
     try:
         from packaging.requirements import Requirement  # noqa: PLC0415 - it may be what is missing
     except ModuleNotFoundError:
@@ -50,7 +50,7 @@ def missing(root: Path, extras: Sequence[str], groups: Sequence[str]) -> list[st
 
 
 def _project(root: Path) -> Iterator[str]:
-    """Yield the project itself, unless it is installed as an editable one from `root`."""
+    """Yield the project itself, unless it is installed as editable from `root`."""
     found = _distribution(PROJECT)
     origin = json.loads((found and found.read_text("direct_url.json")) or "{}")
     if origin.get("url") != root.as_uri() or not origin.get("dir_info", {}).get("editable"):
@@ -65,7 +65,7 @@ def _distribution(name: str) -> metadata.Distribution | None:
 
 
 def main() -> None:
-    """Print what is missing of what the command line names."""
+    """Print the missing requirements of the extras and groups on the command line."""
     root, extras, groups = sys.argv[1:4]
     for line in missing(Path(root), _list(extras), _list(groups)):
         print(line)

@@ -1,8 +1,8 @@
-"""What puts packages into an environment: its own pip, or uv where it has none.
+"""Installation of packages into an environment, with its own pip, or with uv if it has none.
 
-Owns their command lines, and the log of all that they said. Standard library only. Invariants:
-what the lock names is installed in the lock's version; on Linux without an NVIDIA driver no CUDA
-library (2.5 GB of them) is fetched.
+Owns the command lines of pip and uv, and the log of their output. Standard library only.
+Invariants: every package of the lock is installed in the lock's version; on Linux without an NVIDIA
+driver no CUDA library (2.5 GB of them) is downloaded.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ALONE = "--no-build-isolation"
 
 
 class InstallFailed(Exception):
-    """An installation stopped; the message has the end of what was said, and what to do next."""
+    """A failed installation; the message has the end of the output, and what to do next."""
 
 
 @dataclass(frozen=True)
 class Installer:
-    """Installs the project in `root` into the environment of `python`."""
+    """An installer of the project in `root` into the environment of `python`."""
 
     root: Path
     python: Path
@@ -43,7 +43,7 @@ class Installer:
     narrator: Narrator = field(default_factory=Narrator)
 
     def install(self, groups: Sequence[str]) -> None:
-        """Install the project as an editable one, its extras, and dependency `groups`.
+        """Install the project as editable, its extras, and dependency `groups`.
 
         Raises InstallFailed, with the installer's last lines.
         """
@@ -66,7 +66,7 @@ class Installer:
         return [*pip, "--disable-pip-version-check", *self._versions(newest)]
 
     def _uv(self) -> list[str | Path]:
-        """Return the start of uv's: its environments have no pip. Raises InstallFailed."""
+        """Return the start of uv's command line. Raises InstallFailed where there is no uv."""
         uv = shutil.which("uv")
         if uv is None:
             raise InstallFailed(
@@ -88,10 +88,10 @@ class Installer:
         try:
             self.run([*pip, "--no-deps", *source, f"{torch}+cpu"])
         except InstallFailed:
-            self.progress.say("No CPU build of torch to be had; taking PyPI's, with CUDA (3 GB).")
+            self.progress.say("No CPU build of torch found; installing PyPI's, with CUDA (3 GB).")
 
     def run(self, argv: Sequence[str | Path]) -> None:
-        """Run one step of an installation, showing what it is at. Raises InstallFailed."""
+        """Run one step of an installation, showing its progress. Raises InstallFailed."""
         started = time.monotonic()
         with (
             self.log.open("a") as out,
@@ -117,7 +117,7 @@ class Installer:
 
 
 def nvidia_driver() -> bool:
-    """Whether this machine can run CUDA (under WSL the driver is Windows' own)."""
+    """Return whether this machine has an NVIDIA driver (under WSL: that of Windows)."""
     marks = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")
     return any(Path(mark).exists() for mark in marks)
 
@@ -126,7 +126,7 @@ def _advice(tail: str) -> str:
     if "ensurepip" in tail:  # Debian and Ubuntu split venv off
         return "This Python has no venv: apt install python3-venv (Debian, Ubuntu).\n"
     if "conflicting dependencies" in tail or "ResolutionImpossible" in tail:
-        return "pyproject.toml and deploy/lock.txt disagree: python3 deploy lock\n"
+        return "pyproject.toml and deploy/lock.txt disagree: run python3 deploy lock\n"
     if "No matching distribution" in tail or "ConnectionError" in tail:
-        return "pip could not fetch a package: is there a network, a proxy, a pip.conf?\n"
+        return "pip could not fetch a package: check the network, the proxy and pip.conf.\n"
     return ""

@@ -1,12 +1,12 @@
-"""The lock: one version of every package, direct and indirect, for all that may be asked for.
+"""The lock: one version of every package, direct and indirect, for every extra and group.
 
-    python3 deploy lock                    make it agree with pyproject.toml; what holds is kept
+    python3 deploy lock                    match pyproject.toml; versions that still fit are kept
     python3 deploy lock --upgrade [NAME]   take the newest of everything, or of one package
 
-One file serves every extra, Python from 3.11 on, Linux and macOS: what differs has a marker, and
-whoever installs takes it as constraints (`-c deploy/lock.txt`), so it forces nothing on anybody.
-It has versions and no hashes, since torch 2.13.0 has two builds (PyPI's, with CUDA, and `+cpu`).
-Owns that file. Standard library only; uv resolves.
+One file serves every extra, Python from 3.11 on, Linux and macOS: differences have markers, and
+installers take the lock as constraints (`-c deploy/lock.txt`), so it adds no requirement.
+The lock has versions and no hashes, since torch 2.13.0 has two builds (PyPI's, with CUDA, and
+`+cpu`). Owns deploy/lock.txt. Standard library only; uv resolves.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ HEADER = """\
 # One version of every package, direct and indirect, for every platform: constraints for pip, uv.
 # Made of pyproject.toml by `python3 deploy lock`, and not by hand: CONTRIBUTING.md, Dependencies.
 """
-ASKED = "pyproject.toml"  # in the lock's `via`: asked for by ourselves
+ASKED = "pyproject.toml"  # in the lock's `via`: a direct requirement
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;]+)(?: ; (?P<marker>[^#]*\S))?")
 
 
 def refresh(root: Path, upgrade: list[str] | None) -> list[str]:
-    """Resolve anew, write the lock, and return what changed in it, a line each.
+    """Resolve anew, write the lock, and return its changes, one line each.
 
-    `upgrade`: None keeps every version that still holds; [] takes the newest of everything, a
-    list of names the newest of those. Raises InstallFailed, with the resolver's own words.
+    `upgrade`: None keeps every version that still fits; [] takes the newest of everything, a
+    list of names the newest of these packages. Raises InstallFailed, with the resolver's output.
     """
     lock = root / LOCK
     before = lock.read_text(encoding="utf-8") if lock.exists() else ""
@@ -50,14 +50,14 @@ def refresh(root: Path, upgrade: list[str] | None) -> list[str]:
         argv += _upgrades(upgrade)
         done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise InstallFailed(f"{done.stderr.strip()}\n\nThe lock is as it was.")
+            raise InstallFailed(f"{done.stderr.strip()}\n\nThe lock is unchanged.")
         after = HEADER + out.read_text(encoding="utf-8").replace("-r pyproject.in", ASKED)
     lock.write_text(after, encoding="utf-8")
     return changes(pins(before), pins(after))
 
 
 def pins(text: str) -> dict[str, list[tuple[str, str]]]:
-    """Return what a lock says: the (version, marker) pairs of each package; no marker is ""."""
+    """Return the (version, marker) pairs of each package in a lock; no marker is ""."""
     said: dict[str, list[tuple[str, str]]] = {}
     for line in text.splitlines():
         if pin := _PIN.match(line):
@@ -68,7 +68,7 @@ def pins(text: str) -> dict[str, list[tuple[str, str]]]:
 def changes(
     before: dict[str, list[tuple[str, str]]], after: dict[str, list[tuple[str, str]]]
 ) -> list[str]:
-    """Return a line for each package that came, went or has another version."""
+    """Return a line for each package that was added, removed or has another version."""
     versions = [
         {n: ", ".join(v for v, _ in p) for n, p in side.items()} for side in (before, after)
     ]
@@ -92,7 +92,7 @@ def _oldest_python(root: Path) -> str:
 
 
 def _uv(root: Path, folder: Path) -> list[str | Path]:
-    """Return uv: that of `.venv` or of PATH, else one fetched into `folder`."""
+    """Return uv's command: of `.venv`, of PATH, or downloaded into `folder`."""
     here = shutil.which("uv", path=root / ".venv" / "bin") or shutil.which("uv")
     if here:
         return [here]
@@ -101,5 +101,5 @@ def _uv(root: Path, folder: Path) -> list[str | Path]:
     for argv in ([sys.executable, "-m", "venv", venv], pip):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise InstallFailed(f"uv, which makes the lock, cannot be fetched: {done.stderr}")
+            raise InstallFailed(f"uv, which makes the lock, cannot be downloaded: {done.stderr}")
     return [venv / "bin" / "uv"]

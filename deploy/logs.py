@@ -1,7 +1,7 @@
-"""The logs of services: each a file with an end, and one older part of it.
+"""Logs of services: for each service one file of bounded size, and one older part.
 
-Owns their bound. A child writes into its file itself, so the file stays and is emptied. Invariant:
-whatever a service prints, its two files hold about twice MOST_BYTES, and a full disk gets room.
+Owns the bound. A child writes into its file itself, so the file stays and is emptied. Invariant:
+whatever a service prints, its two files hold about twice MOST_BYTES, and a full disk gets space.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ TAIL_BYTES = 64 * 1024
 
 
 def bound(log: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Where `log` is larger than that, keep its end as NAME.1 and empty it. Raises OSError.
+    """Empty a log larger than `most_bytes`, and keep its end as NAME.1. Raises OSError.
 
-    It must be open for appending alone (O_APPEND), so that its writer goes on at the new end.
+    The log must be open for appending (O_APPEND), so that its writer goes on at the new end.
     Lines that are written in between the two steps are lost.
     """
     with suppress(FileNotFoundError):
@@ -31,7 +31,7 @@ def bound(log: Path, most_bytes: int = MOST_BYTES) -> None:
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log; nothing where there is none."""
+    """Return the last lines of a log; empty without a log."""
     with suppress(FileNotFoundError), log.open("rb") as whole:
         whole.seek(0, os.SEEK_END)
         whole.seek(-min(whole.tell(), TAIL_BYTES), os.SEEK_END)

@@ -1,6 +1,6 @@
-"""What pip and uv say while they install, as one short line for a person: which package, how much.
+"""The output of pip and uv as one short progress line: the package, and the amount so far.
 
-Owns their wording, and the sums. Knows nothing of who runs them.
+Owns the patterns of their output, and the sums. Knows nothing of the caller.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MEGABYTES = {"": 1e-6, "k": 1e-3, "K": 1e-3, "M": 1.0, "G": 1e3}
 
 
 class Narrator:
-    """Turns the lines of an installation into words, and counts packages and megabytes."""
+    """A reader of an installer's lines, which counts packages and megabytes."""
 
     def __init__(self) -> None:
         self._met: set[str] = set()
@@ -24,11 +24,11 @@ class Narrator:
 
     @property
     def so_far(self) -> str:
-        """Return how much has come, such as "34 packages, 120 MB"."""
+        """Return the amount so far, such as "34 packages, 120 MB"."""
         return f"{_counted(len(self._met))}, {self.megabytes:.0f} MB"
 
     def hear(self, line: str) -> str | None:
-        """Return what is going on, where `line` tells it; None where it tells nothing new."""
+        """Return the current step, if `line` names a new step, else None."""
         if collecting := _COLLECTING.match(line):
             self._met.add(_canonical(collecting[1]))
             return f"collecting {collecting[1]}"

@@ -1,9 +1,9 @@
-"""The newest of everything that pyproject.toml allows, in an environment of its own, and tried.
+"""Tests with the newest versions that pyproject.toml allows, in an environment of their own.
 
     python3 deploy newest [arguments of pytest]
 
-So a refresh of the lock is a decision and no accident: this says beforehand what it would break.
-Owns `.venv-newest`, which nothing else uses.
+So a refresh of the lock is a decision and no accident: the tests show beforehand what would break.
+Owns `.venv-newest`, which no other module uses.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from deploy.lock import pins
 from deploy.progress import Progress
 
 VENV = ".venv-newest"
-# What leans on others' inside: RQ's private keys, diffusers' and transformers' pipelines, peft, and
-# the whole API on its web framework; and pictures from a real `up`.
+# Tests that depend on other packages' internals: RQ's private keys, diffusers' and transformers'
+# pipelines, peft, and the whole API on its web framework; and images from a real `up`.
 TELLING = (
     "tests/contract",
     "tests/unit",
@@ -40,14 +40,14 @@ def install(root: Path) -> Path:
     installer = make(root / VENV, root, progress, newest=True)
     installer.install(["dev"])
     newer = differences(root, installer.python)
-    progress.say(f"packages of {VENV} in another version than the lock's: {len(newer)}")
+    progress.say(f"packages of {VENV} with another version than the lock's: {len(newer)}")
     for line in newer:
         print(f"  {line}", flush=True)
     return installer.python
 
 
 def differences(root: Path, python: Path) -> list[str]:
-    """Return what an environment has in another version than the lock, as `name: lock -> here`."""
+    """Return packages with another version than the lock's, as `name: lock -> here`."""
     ask = "import json; from importlib.metadata import distributions as d"
     ask += "; print(json.dumps({x.name: x.version for x in d()}))"
     told = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What the command line asks of `up`. Knows nothing that would have to be installed first."""
+"""Options of the command `up`. Knows nothing that would have to be installed first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Options:
-    """What `up` was asked for."""
+    """Options of one `up`, as given on the command line."""
 
     port: int | None  # None: 8000, or any free one where that is taken; 0: any free one
     data: Path

@@ -1,4 +1,4 @@
-"""Make one picture through the API, as any client would, with the standard library alone.
+"""Generation of one image through the API, as any client would, with the standard library alone.
 
 Owns the little of the HTTP contract that `up` needs; the real client is `printworks`.
 """
@@ -26,14 +26,17 @@ class NoPicture(ServiceError):
 def make_picture(
     api_url: str, api_key: str | None, request: dict[str, Any], out: Path
 ) -> Iterator[dict[str, Any]]:
-    """Have `request` made, and its first picture saved as `out`: the job, at each look at it."""
+    """Submit `request`, yield the job until it ends, and save its first image as `out`.
+
+    Raises NoPicture.
+    """
     job = _call(f"{api_url}/v1/jobs", api_key, request)
     while job["status"] not in FINAL:
         yield job
         job = _call(f"{job['urls']['self']}?wait={WAIT_S}", api_key)
     if job["status"] != "succeeded":
         error = job["error"] or {"message": "no reason given"}
-        raise NoPicture(f"the job {job['status']}: {error['message']}")
+        raise NoPicture(f"job {job['id']} {job['status']}: {error['message']}")
     with _open(job["images"][0]["url"], api_key) as answer:
         picture = answer.read()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +64,7 @@ def _open(url: str, api_key: str | None, body: dict[str, Any] | None = None) -> 
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
-    """What an answer of problem+json says is wrong."""
+    """Return the message of a problem+json answer."""
     try:
         problem = json.loads(error.read())
         details = [f"{e['pointer']}: {e['detail']}" for e in problem.get("errors", [])]

@@ -1,4 +1,4 @@
-"""One line that says what is going on: live on a terminal, a line a change elsewhere.
+"""A progress line: live on a terminal, one line for each change elsewhere.
 
 Owns the terminal's last line (stderr), so that stdout stays for results.
 """
@@ -15,7 +15,7 @@ CLEAR = "\r\x1b[2K"  # back to the first column, and erase the line
 
 
 class Progress:
-    """Say what is happening now (`show`), and what has happened (`say`)."""
+    """Show the current step (`show`), and print lasting messages (`say`)."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -25,30 +25,30 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since this was made."""
+        """Seconds since the start."""
         return time.monotonic() - self._since
 
     def show(self, text: str, detail: str = "") -> None:
-        """What is happening now, with the seconds so far. A log is spared the `detail`."""
+        """Show the current step, with the seconds so far; `detail` on a terminal only."""
         if self._live:
             line = f"{text} {detail}".rstrip() + f"  ({self.seconds:.0f} s)"
             self._write(f"{CLEAR}{line[: shutil.get_terminal_size().columns - 1]}")
-        elif text != self._shown:  # a log wants each thing once
+        elif text != self._shown:  # in a log, each step once
             self._write(f"{text}\n")
         self._shown = text
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a lasting line."""
         self.clear()
         self._write(f"{text}\n")
 
     def clear(self) -> None:
-        """Take the live line away."""
+        """Erase the live line."""
         if self._live and self._shown:
             self._write(CLEAR)
         self._shown = ""
 
     def _write(self, text: str) -> None:
-        with suppress(OSError):  # a terminal that is gone, a file on a full disk: nobody reads it
+        with suppress(OSError):  # a closed terminal, a file on a full disk
             self._stream.write(text)
             self._stream.flush()

@@ -1,7 +1,7 @@
-"""Whether the service as a whole is ready, asked of its own /readyz; and what is missing if not.
+"""Readiness of the service as a whole, from its own /readyz, with the reasons if not ready.
 
-Owns the waiting. That processes run is not enough: behind a proxy that cannot reach this machine
-all ran, `up` said so, and no picture was ever stored. Standard library only.
+Owns the waiting. Running processes are not enough: behind a proxy that cannot reach this machine
+all processes ran, `up` reported success, and no image was ever stored. Standard library only.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from deploy.service import ServiceError
 
 ANSWER_S = 5.0  # /readyz asks Redis and S3, and answers within about two
 POLL_S = 0.2
-READY_S = 60.0  # every process is up by then: what is missing now does not come by itself
+READY_S = 60.0  # every process is up by then: a part still missing does not come by itself
 
 
 class Patience:
-    """How long the service has been not ready, without a break; over after `within_s`.
+    """A time limit for being not ready without a break: `within_s` seconds.
 
-    `ignored`: parts that may be missing. It is asked every `every_s` at most.
+    `ignored`: parts that may be missing. /readyz is asked every `every_s` seconds at most.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Patience:
         self._missing = ""
 
     def look(self) -> str:
-        """Return what is missing, in words; nothing: it is ready. Raises ServiceError once over."""
+        """Return the reasons in words; empty: ready. Raises ServiceError after the time limit."""
         now_s = self._clock()
         if now_s >= self._next_s:
             self._next_s = now_s + self._every_s
@@ -64,20 +64,20 @@ class Patience:
 def wait_ready(
     api_url: str, *, meanwhile: Callable[[str], bool], within_s: float = READY_S
 ) -> bool:
-    """Wait until /readyz says yes; False: `meanwhile`, which is told what is missing, said no.
+    """Wait until /readyz is 200; return False as soon as `meanwhile(reasons)` returns False.
 
-    Raises ServiceError, with the reasons that /readyz gives, where it does not come.
+    Raises ServiceError, with the reasons that /readyz gives, after `within_s` seconds.
     """
     patience = Patience(api_url, within_s)
     while missing := patience.look():
         if not meanwhile(missing):
             return False
-        time.sleep(POLL_S)  # noqa: TID251 - nobody is told when it is ready
+        time.sleep(POLL_S)  # noqa: TID251 - no signal tells when the service is ready
     return True
 
 
 def reasons(api_url: str) -> dict[str, str]:
-    """Return what /readyz says is amiss, by part; nothing: it is ready."""
+    """Return the reasons of /readyz for being not ready, by part; empty: ready."""
     parts = urlsplit(api_url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_S)
     try:

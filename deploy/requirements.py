@@ -1,4 +1,4 @@
-"""What pyproject.toml asks for, extra by extra and group by group.
+"""Requirements of pyproject.toml, by extra and by dependency group.
 
     python requirements.py pyproject.toml api courier      # for an image's slow layer
 

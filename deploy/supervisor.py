@@ -1,8 +1,8 @@
 """Keep a set of services running: start in order, restart what dies, stop in reverse order.
 
-Owns the life of services as a whole; knows none of them by name and nothing of their work.
-Invariants: when `stop` has returned, nothing that was started here is running; once all were up,
-nothing that goes wrong while looking after them (a full disk, an odd answer) ends the looking.
+Owns the life cycle of services as a whole. Knows no service by name and nothing of their work.
+Invariants: when `stop` has returned, no process that was started here is running; once all were
+ready, no error during supervision (a full disk, an odd answer) ends the supervision.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from deploy.logs import MOST_BYTES, bound
 from deploy.progress import Progress
 from deploy.service import Service, ServiceError
 
-SLOW_S = 30.0  # then the person at the terminal is told where to look
+SLOW_S = 30.0  # of starting; then the terminal shows the path of the log
 FIRST_TRIES = 3  # a service that ends three times before it was ever ready will not come up
-REFUSED = 2  # our roles' exit status where something must be mended: no second try helps
+REFUSED = 2  # exit status of a role whose settings must be corrected: no second try helps
 BACKOFF_S = 0.25  # doubled by every death in a row
 MAX_BACKOFF_S = 10.0
-STEADY_S = 30.0  # that long alive: the next death is the first again
-TELL_AGAIN_S = 1.0  # where the process IDs could not be told: the disk may be full
-LOGS_S = 1.0  # between two looks at how long the logs are
+STEADY_S = 30.0  # alive for so long, the next death counts as the first again
+TELL_AGAIN_S = 1.0  # until up.json is written again after a failure: the disk may be full
+LOGS_S = 1.0  # between two checks of the logs' sizes
 STARTING_POLL_S = 0.05
-STEADY_POLL_S = 0.1  # how late a death is noticed
+STEADY_POLL_S = 0.1  # the longest delay until a death is noticed
 
 
 class State(Enum):
-    """Where a service is."""
+    """The state of a service."""
 
-    WAITING = auto()  # for those it comes after, or for its backoff
+    WAITING = auto()  # for services that start before, or for the backoff
     STARTING = auto()
     READY = auto()
 
 
 @dataclass
 class SupervisedService:
-    """One service, and what became of it so far."""
+    """One service, its state, and its deaths in a row."""
 
     service: Service
     state: State = State.WAITING
@@ -47,11 +47,11 @@ class SupervisedService:
     not_before: float = 0.0
     deaths: int = 0  # in a row
     was_ready: bool = False
-    troubles: set[str] = field(default_factory=set[str])  # met in looking after it, said once each
+    troubles: set[str] = field(default_factory=set[str])  # errors so far, each reported once
 
 
 class Supervisor:
-    """Runs `services`, in the order in which they are to be started."""
+    """A supervisor of `services`, given in the order of their start."""
 
     def __init__(
         self,
@@ -64,17 +64,17 @@ class Supervisor:
         self._kept = {service.name: SupervisedService(service) for service in services}
         self._progress = progress
         self._slow_said = ""
-        self._changed = changed  # told all process IDs when one of them is another
+        self._changed = changed  # called with all process IDs when one of them changes
         self._most_log_bytes = most_log_bytes
         self._untold = False
         self._tell_at = self._bound_at = 0.0
 
     def pids(self) -> dict[str, int]:
-        """The process IDs, by service."""
+        """Return the process IDs, by service name."""
         return {n: k.service.pid for n, k in self._kept.items() if k.service.process}
 
     def start(self, interrupted: Callable[[], bool]) -> bool:
-        """Bring all up; False when interrupted. Raises ServiceError when one will not come."""
+        """Start all; False when interrupted. Raises ServiceError when a service does not start."""
         while not self.ready():
             if interrupted():
                 return False
@@ -91,14 +91,14 @@ class Supervisor:
             time.sleep(STEADY_POLL_S)  # noqa: TID251 - a signal ends it early
 
     def ready(self) -> bool:
-        """Whether every service is."""
+        """Return whether every service is ready."""
         return all(kept.state is State.READY for kept in self._kept.values())
 
     def tick(self) -> None:
-        """Look at every service once, and do for it what is due.
+        """Check every service once: start, restart or bound its log as needed.
 
-        Raises ServiceError where one will not come up at all; anything else that fails is said
-        once, and tried again at the next tick.
+        Raises ServiceError where a service does not start at all; any other error is reported
+        once, and the step is tried again at the next tick.
         """
         now = time.monotonic()
         for kept in self._kept.values():
@@ -111,12 +111,12 @@ class Supervisor:
             self.tell()
 
     def tell(self) -> None:
-        """Tell the process IDs; where that fails, say so once and have a later tick do it."""
+        """Publish the process IDs; report a failure once and try again in a later tick."""
         try:
             self._changed(self.pids())
         except OSError as error:
             if not self._untold:
-                self._progress.say(f"the process IDs are not noted yet: {_why(error)}")
+                self._progress.say(f"cannot write the process IDs yet: {_why(error)}; trying again")
             self._untold, self._tell_at = True, time.monotonic() + TELL_AGAIN_S
         else:
             self._untold = False
@@ -133,7 +133,7 @@ class Supervisor:
             self._note_ready_or_late(kept, now)
 
     def _fenced(self, kept: SupervisedService, act: Callable[[], object]) -> bool:
-        """Whether it could be done. What one service meets is nothing to the others."""
+        """Run `act`; return False after an error, so that no service's error stops the others."""
         try:
             act()
         except ServiceError:
@@ -141,12 +141,12 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are looked after
             if (why := _why(error)) not in kept.troubles:
                 kept.troubles.add(why)
-                self._progress.say(f"{kept.service.name}: {why}; it is tried again")
+                self._progress.say(f"{kept.service.name}: {why}; trying again")
             return False
         return True
 
     def stop(self, *, at_once: Callable[[], bool]) -> None:
-        """Stop all: each after those that use it, those that can end together at once."""
+        """Stop all services: each after its users, independent services together."""
         running = [kept.service for kept in self._kept.values() if kept.service.running()]
         while running:
             needed = {name for service in running for name in (*service.after, *service.uses)}
@@ -157,7 +157,7 @@ class Supervisor:
 
     def _start_if_due(self, kept: SupervisedService, now: float) -> None:
         before = (self._kept[n] for n in kept.service.after if n in self._kept)
-        # once up, a service copes with the others being away: only the first start is in order
+        # once up, a service copes with others being unavailable: only the first start is in order
         if now < kept.not_before:
             return
         if not kept.was_ready and not all(other.state is State.READY for other in before):
@@ -171,7 +171,7 @@ class Supervisor:
             self.tell()
 
     def _note_no_start(self, kept: SupervisedService, now: float) -> None:
-        """It could not even be spawned: no such program, no room for its log, no memory."""
+        """Note that a service could not be spawned: no such program, full disk, no memory."""
         kept.deaths += 1
         if not kept.was_ready and kept.deaths >= FIRST_TRIES:
             raise ServiceError(
@@ -189,7 +189,7 @@ class Supervisor:
         elif now - kept.since > kept.service.start_s:
             if not kept.was_ready:
                 raise _given_up(kept.service, f"is not ready after {kept.service.start_s:g} s")
-            kept.service.kill()  # it was well once: the next tick starts it again
+            kept.service.kill()  # it was ready once: the next tick starts it again
 
     def _note_death(self, kept: SupervisedService, now: float) -> None:
         service = kept.service
@@ -225,31 +225,31 @@ class Supervisor:
         logs = ", ".join(str(kept.service.log) for kept in slow)
         self._progress.show("starting", ", ".join(kept.service.name for kept in started))
         if logs and logs != self._slow_said:
-            self._progress.say(f"still starting; what it does: {logs}")
+            self._progress.say(f"still starting; see the log: {logs}")
             self._slow_said = logs
 
 
 def _backoff_s(deaths: int) -> float:
-    """How long to wait after the n-th death in a row."""
+    """Return the seconds to wait after the n-th death in a row."""
     return min(BACKOFF_S * 2 ** min(deaths - 1, 10), MAX_BACKOFF_S)
 
 
 def _why(error: Exception) -> str:
-    """What went wrong, in the system's own words where it has some."""
+    """Return the reason of an error, with the operating system's message if there is one."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
     return f"{type(error).__name__}: {error}"
 
 
 def _given_up(service: Service, why: str) -> ServiceError:
-    """The end of a start, with what the service said last."""
+    """Return the error that ends a start, with the end of the service's log."""
     return ServiceError(
         f"{service.name} {why}; the end of its log ({service.log}):\n{service.log_tail()}"
     )
 
 
 def _how(code: int) -> str:
-    """How a process ended, in words."""
+    """Return the end of a process in words, from its exit status."""
     if code >= 0:
         return f"ended with status {code}"
     return f"was killed by {signal.Signals(-code).name}"

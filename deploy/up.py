@@ -1,7 +1,7 @@
-"""The command `up`: everything on one machine, until Ctrl-C; or one picture, and out again.
+"""The command `up`: all services on one machine until Ctrl-C, or with --once for one image.
 
-Owns the order of the acts and what the person at the terminal reads. Invariant: whatever goes
-wrong, what was started is stopped, and the exit status says whether it went well.
+Owns the order of the steps and the terminal's messages. Invariant: whatever goes wrong, every
+started service is stopped, and the exit status tells success from failure.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from deploy.supervisor import Supervisor
 
 FIRST_PROMPT = "a red house on a snowy field"
 INTERRUPTED = 130
-LOOK_S = 1.0  # between two questions what is missing
+LOOK_S = 1.0  # between two requests to /readyz
 FIRST_SEED = 7  # the same first picture for everybody
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM: the first asks for an orderly end, the second for one at once."""
+    """Ctrl-C and SIGTERM: the first asks for an orderly stop, the second for an immediate one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -39,11 +39,11 @@ class Interrupts:
             signal.signal(number, self._note)
 
     def once(self) -> bool:
-        """Whether to end."""
+        """Return whether to stop."""
         return self.count > 0
 
     def twice(self) -> bool:
-        """Whether to end without waiting for anything."""
+        """Return whether to stop without waiting for anything."""
         return self.count > 1
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
@@ -51,7 +51,7 @@ class Interrupts:
 
 
 def up(options: Options) -> int:
-    """Run it; the exit status."""
+    """Run the services until interrupted. Return the exit status."""
     interrupts = Interrupts()
     progress = Progress()
     try:
@@ -69,7 +69,7 @@ def up(options: Options) -> int:
 
 
 class _OneMachine:
-    """The services of one `up`, and what is done with them."""
+    """One `up`: its services, from the first start to the last stop."""
 
     def __init__(
         self, options: Options, data: DataFolder, progress: Progress, interrupts: Interrupts
@@ -86,7 +86,7 @@ class _OneMachine:
         self._supervisor = Supervisor(self._stack.services, progress, changed=self._write_up)
 
     def run(self) -> int:
-        """From the first start to the last stop."""
+        """Start all services, wait for Ctrl-C, stop them. Return the exit status."""
         supervisor, interrupts = self._supervisor, self._interrupts
         try:
             if not supervisor.start(self._stop_starting):
@@ -106,15 +106,15 @@ class _OneMachine:
             supervisor.stop(at_once=interrupts.twice)
 
     def _stop_starting(self) -> bool:
-        """Whether to end the start: Ctrl-C. Raises ServiceError where what it needs is not there.
+        """Return whether Ctrl-C ends the start. Raises ServiceError when Redis or S3 is missing.
 
-        A worker may load a model for an hour; a Redis or S3 that somebody named does not come.
+        A worker may load a model for an hour; a wrong address of Redis or S3 stays wrong.
         """
         self._start_patience.look()
         return self._interrupts.once()
 
     def _look_after(self, missing: str) -> bool:
-        """Keep all running while something is missing yet; False when interrupted."""
+        """Keep all services running while `missing` is not ready; False when interrupted."""
         self._supervisor.tick()
         self._progress.show(f"not ready yet: {missing}")
         return not self._interrupts.once()
@@ -129,12 +129,12 @@ class _OneMachine:
         return 0
 
     def _print(self, text: str) -> None:
-        """A result, on stdout; that nobody can read it there (a full disk) ends nothing."""
+        """Print a result on stdout; an error there (a full disk) is ignored."""
         with suppress(OSError):
             print(text, flush=True)
 
     def _first_picture(self) -> None:
-        """Show that it works. That it does not is said, and ends nothing."""
+        """Generate the first image, as a check. A failure is reported, and the services go on."""
         out = self._data.path / "first-picture.png"
         since = self._progress.seconds
         try:
@@ -142,12 +142,12 @@ class _OneMachine:
                 took_s = self._progress.seconds - since
                 self._print(f'"{FIRST_PROMPT}", {took_s:.1f} s: {out}')
         except (ServiceError, OSError) as failed:
-            self._progress.say(f"The first picture was not made: {_words(failed)}")
+            self._progress.say(f"The first image was not generated: {_words(failed)}")
 
     def _paint(self, request: dict[str, Any], out: Path) -> bool:
-        """Have a picture made; False when interrupted. Whoever dies meanwhile is started again.
+        """Generate an image; False when interrupted. Services that die meanwhile are restarted.
 
-        Raises ServiceError where it cannot be made: the job's end, or what /readyz says is missing.
+        Raises ServiceError if the job fails, or if /readyz reports the service as not ready.
         """
         patience = Patience(self._stack.api_url)
         for job in make_picture(self._stack.api_url, self._key, request, out):
@@ -156,25 +156,26 @@ class _OneMachine:
             self._supervisor.tick()
             patience.look()
             step, steps = job["progress"]["step"], job["progress"]["steps"]
-            self._progress.show(f"painting: {job['stage']}", f"{step}/{steps}" if steps else "")
+            stage = job["stage"] or job["status"]
+            self._progress.show(f"generating: {stage}", f"{step}/{steps}" if steps else "")
         self._progress.clear()
         return True
 
 
 def _words(error: Exception) -> str:
-    """What is wrong; of a full disk, with what to do about it."""
+    """Return the error's message; for a full disk, with what to do next."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{error}; make some room there, or give another --data" if full else str(error)
+    return f"{error}; free some space there, or give another --data" if full else str(error)
 
 
 def _table(stack: Stack, key: str, data: DataFolder, seconds: float) -> str:
-    """What the person at the terminal wants to know."""
+    """Return the addresses, the key and the paths to print after the start."""
     rows = {
         "playground": f"{stack.api_url}/",
         "API": f"{stack.api_url}/v1/jobs",
         "reference": f"{stack.api_url}/docs",
-        "operator's key": f"{key} (for webhooks, keys, the queue's control)",
-        "pictures (S3)": stack.s3["endpoint"] or "AWS",
+        "admin API key": f"{key} (for webhooks, keys, the queue's control)",
+        "images (S3)": stack.s3["endpoint"] or "AWS",
         "addresses": data.up_file,
         "logs": data.logs,
         "try": f'.venv/bin/printworks --url {stack.api_url} generate "a blue owl" -o owl.png',

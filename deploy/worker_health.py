@@ -1,8 +1,8 @@
-"""Exit 0 if the worker of this machine has spoken in Redis within the last minute, else 1.
+"""Health check of a worker's container: exit 0 if its report in Redis is fresh (1 min), else 1.
 
-The worker's container has no port to ask; its report expires by itself
-(jobs.store.keys.WORKER_TTL_S). Owns the reading of reports for `up`, too. Invariant: one that
-cannot be read, as another version may write it, is passed over: it says nothing of the others.
+The container has no port to ask; the worker's report expires by itself
+(jobs.store.keys.WORKER_TTL_S). Owns the reading of reports for `up`, too. Invariant: a report that
+cannot be read, as another version may write it, is skipped, and the other reports count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobs.store.scripts import text
 
 
 def reports(redis: Redis) -> list[dict[str, Any]]:
-    """What each worker said of itself last. Raises RedisError."""
+    """Return the last report of each worker. Raises RedisError."""
     before = keys.rq_key("worker", "")
     names: Any = redis.smembers(keys.RQ_WORKERS)  # a SCAN would go through 100,000 jobs
     asked = [keys.worker(text(name).removeprefix(before)) for name in names]
@@ -39,6 +39,6 @@ def _report(said: bytes | None) -> dict[str, Any] | None:
 
 if __name__ == "__main__":
     settings = RoleSettings.load()
-    with connect(settings.redis_url, reply_s=3) as connection:  # sentinels are asked, too
+    with connect(settings.redis_url, reply_s=3) as connection:  # sentinel URLs work, too
         here = any(report.get("host") == socket.gethostname() for report in reports(connection))
     sys.exit(not here)

@@ -6,7 +6,7 @@
         job = printworks.generate("a red bicycle on a cobblestone street", seed=7)
         printworks.save(job.images[0], "bicycle.png")
 
-Stands alone: it knows the HTTP contract (docs/openapi.json) and nothing of the service's code.
+Knows the HTTP contract (docs/openapi.json) and nothing of the service's code.
 """
 
 from printworks.async_client import AsyncClient

@@ -42,7 +42,7 @@ from printworks.types import (
 
 
 class AsyncClient:
-    """One service, one key. Close it, or use it in an `async with`."""
+    """One service, one key. Close the client, or use it in an `async with`."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class AsyncClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._known = False  # whether it has ever answered
+        self._known = False  # whether the service has ever answered
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             headers=protocol.headers(key),
@@ -68,36 +68,36 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._http.aclose()
 
     async def generate(
         self, prompt: str, *, timeout_s: float | None = None, **options: Unpack[JobOptions]
     ) -> Job:
-        """Send a job and wait for its pictures. Raises JobNotSucceeded, WaitTimeout."""
+        """Submit a job and wait for its images. Raises JobNotSucceeded, WaitTimeout."""
         job = await self.submit(prompt, **options)
         return protocol.success_of(await self.wait(job.id, timeout_s=timeout_s))
 
     async def submit(
         self, prompt: str, *, idempotency_key: str | None = None, **options: Unpack[JobOptions]
     ) -> Job:
-        """Send a job; it is accepted when this returns, once, however often it was sent."""
+        """Submit a job. When `submit` returns, the job is accepted once, even after retries."""
         call = protocol.submit(prompt, options, idempotency_key=idempotency_key)
         return protocol.read(Job, await self._send(call))
 
     async def quote(self, prompt: str, **options: Unpack[JobOptions]) -> Quote:
-        """Validate and price a job, and send none."""
+        """Validate a request and return its cost, without submitting a job."""
         return protocol.read(Quote, await self._send(protocol.quote(prompt, options)))
 
     async def upload(self, picture: str | Path | bytes, *, background: str | None = None) -> Input:
-        """Send a picture (a file, or its bytes) for jobs to begin with: `image={"input": id}`.
+        """Upload an input image (a file, or its bytes) for use in jobs: `image={"input": id}`.
 
-        `background`: "#rrggbb" to lay transparent parts on; without it they are refused.
+        `background`: "#rrggbb" under transparent parts; without a background they are refused.
         """
         return protocol.read(Input, await self._send(protocol.upload(picture, background)))
 
     async def get(self, job_id: str) -> Job:
-        """A job as it stands."""
+        """Return the current state of a job. Raises NotFound, Gone."""
         return protocol.read(Job, await self._send(protocol.look(job_id)))
 
     async def wait(
@@ -107,7 +107,10 @@ class AsyncClient:
         timeout_s: float | None = None,
         on_look: Callable[[Job], None] | None = None,
     ) -> Job:
-        """The job when it has ended, well or not. `on_look` is told how it stands, meanwhile."""
+        """Return the job when it has ended, in any status. Raises WaitTimeout after `timeout_s`.
+
+        `on_look`: called with every state of the job that is read meanwhile.
+        """
         pace = protocol.WaitPacing(timeout_s, watched=on_look is not None)
         while True:
             call = protocol.look(job_id, wait_s=pace.held_s())
@@ -119,9 +122,9 @@ class AsyncClient:
             await async_pause(pace.pause_s(job))
 
     async def events(self, job_id: str, *, timeout_s: float | None = None) -> AsyncIterator[Event]:
-        """A job, live, until it ends: a snapshot first, then what changes.
+        """Yield a job's live events until the job ends: a snapshot first, then every change.
 
-        A stream that breaks is taken up again. Raises WaitTimeout, NotFound, Gone, Busy (too many
+        A stream that breaks is opened again. Raises WaitTimeout, NotFound, Gone, Busy (too many
         streams: `wait` still works).
         """
         call, watch = following(job_id), StreamRetry(timeout_s)
@@ -148,11 +151,11 @@ class AsyncClient:
             await async_pause(watch.pause_s(outcome, self.url))
 
     async def cancel(self, job_id: str) -> Job:
-        """End a job, whatever it is doing; one that has ended stays as it is."""
+        """Cancel a job in any stage; a job that has ended stays as it is."""
         return protocol.read(Job, await self._send(protocol.cancel(job_id)))
 
     async def delete(self, job_id: str) -> None:
-        """Cancel a job and erase its prompt and pictures; one that is gone stays so."""
+        """Cancel a job and delete its prompt and images; a deleted job is no error."""
         with suppress(Gone):  # also the answer when the first attempt's answer was lost
             await self._send(protocol.delete(job_id))
 
@@ -164,14 +167,14 @@ class AsyncClient:
         cursor: str | None = None,
         limit: int = 20,
     ) -> JobPage:
-        """One page of your jobs, newest first."""
+        """Return one page of your jobs, newest first; `limit` is 1 to 100."""
         call = protocol.listing(status, model, cursor, limit)
         return protocol.read(JobPage, await self._send(call))
 
     async def jobs(
         self, *, status: str | None = None, model: str | None = None
     ) -> AsyncIterator[Job]:
-        """All your jobs, newest first, page after page."""
+        """Yield all your jobs, newest first, page by page."""
         cursor: str | None = None
         while True:
             page = await self.list(status=status, model=model, cursor=cursor, limit=100)
@@ -182,27 +185,27 @@ class AsyncClient:
                 return
 
     async def models(self) -> tuple[Model, ...]:
-        """What can be asked for; the first is the default."""
+        """Return the models; the first is the default."""
         answer = await self._send(Call(method="GET", path="/v1/models"))
         return tuple(protocol.read(ModelList, answer).models)
 
     async def samplers(self) -> tuple[Sampler, ...]:
-        """The samplers, and what each is good for."""
+        """Return the samplers, and what each sampler is good for."""
         answer = await self._send(Call(method="GET", path="/v1/samplers"))
         return tuple(protocol.read(SamplerList, answer).samplers)
 
     async def usage(
         self, *, since: date | None = None, until: date | None = None, all_tenants: bool = False
     ) -> Usage:
-        """What your keys had made, day by day; the last 30 days where you do not say.
+        """Return the usage of your API keys by day (UTC); by default of the last 30 days.
 
-        `all_tenants`: of everybody, for a key of the scope `admin`.
+        `all_tenants`: usage of all tenants; needs a key of the scope `admin`.
         """
         call = protocol.usage(since, until, all_tenants=all_tenants)
         return protocol.read(Usage, await self._send(call))
 
     async def keys(self) -> tuple[Key, ...]:
-        """All API keys, without their secrets. These four need a key of the scope `admin`."""
+        """Return all API keys, without their secrets. Needs a key of the scope `admin`."""
         answer = await self._send(Call(method="GET", path="/v1/keys"))
         return tuple(protocol.read(KeyList, answer).keys)
 
@@ -215,7 +218,10 @@ class AsyncClient:
         max_open_jobs: int | None = None,
         per_minute: int | None = None,
     ) -> NewKey:
-        """Make an API key. Its secret is in this answer only; where that is lost, revoke it."""
+        """Create an API key; needs a key of the scope `admin`.
+
+        The secret is in this answer only: revoke a key whose secret is lost.
+        """
         asked = {
             "tenant": tenant,
             "name": name,
@@ -226,26 +232,26 @@ class AsyncClient:
         return protocol.read(NewKey, await self._send(protocol.create_key(asked)))
 
     async def rotate_key(self, key_id: str) -> NewKey:
-        """A key's successor, with the same rights; the old one works for a day more."""
+        """Create a key's successor, with the same rights; the old key works for one more day."""
         return protocol.read(NewKey, await self._send(protocol.rotate_key(key_id)))
 
     async def revoke_key(self, key_id: str) -> Key:
-        """Refuse a key from now on; within five seconds everywhere."""
+        """Refuse a key from now on; it takes effect everywhere within five seconds."""
         return protocol.read(Key, await self._send(protocol.revoke_key(key_id)))
 
     async def image(self, image: Image) -> bytes:
-        """The bytes of a picture."""
+        """Return the bytes of an image file."""
         answer = await self._send(Call(method="GET", path=image.url))
         return answer.content
 
     async def save(self, image: Image, path: str | Path) -> Path:
-        """Write a picture to a file."""
+        """Write an image to a file. Raises OSError."""
         path = Path(path)
         await async_write(path, await self.image(image))
         return path
 
     async def _send(self, call: Call) -> httpx2.Response:
-        """The good answer to a call, after as many attempts as that takes. Raises ApiError."""
+        """Return the successful answer to a call, with retries. Raises ApiError, Unreachable."""
         attempt = 0
         while True:
             outcome = await self._attempt(call)

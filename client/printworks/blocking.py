@@ -1,7 +1,7 @@
-"""Pausing and writing a file, once for asynchronous callers and once for those that wait.
+"""Pauses and file writes, each as an asynchronous and a blocking function.
 
-Owns the two pairs. `client.py` is generated from `async_client.py` (client/generate_sync.py), which
-puts the second of a pair in the place of the first.
+Owns the two pairs. client/generate_sync.py generates `client.py` from `async_client.py` and
+replaces the first function of a pair with the second.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from printworks.types import (
 
 
 class Client:
-    """One service, one key. Thread-safe; close it, or use it in a `with`."""
+    """One service, one key. Thread-safe. Close the client, or use it in a `with`."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Client:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._known = False  # whether it has ever answered
+        self._known = False  # whether the service has ever answered
         self._http = httpx2.Client(
             base_url=self.url,
             headers=protocol.headers(key),
@@ -68,36 +68,36 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         self._http.close()
 
     def generate(
         self, prompt: str, *, timeout_s: float | None = None, **options: Unpack[JobOptions]
     ) -> Job:
-        """Send a job and wait for its pictures. Raises JobNotSucceeded, WaitTimeout."""
+        """Submit a job and wait for its images. Raises JobNotSucceeded, WaitTimeout."""
         job = self.submit(prompt, **options)
         return protocol.success_of(self.wait(job.id, timeout_s=timeout_s))
 
     def submit(
         self, prompt: str, *, idempotency_key: str | None = None, **options: Unpack[JobOptions]
     ) -> Job:
-        """Send a job; it is accepted when this returns, once, however often it was sent."""
+        """Submit a job. When `submit` returns, the job is accepted once, even after retries."""
         call = protocol.submit(prompt, options, idempotency_key=idempotency_key)
         return protocol.read(Job, self._send(call))
 
     def quote(self, prompt: str, **options: Unpack[JobOptions]) -> Quote:
-        """Validate and price a job, and send none."""
+        """Validate a request and return its cost, without submitting a job."""
         return protocol.read(Quote, self._send(protocol.quote(prompt, options)))
 
     def upload(self, picture: str | Path | bytes, *, background: str | None = None) -> Input:
-        """Send a picture (a file, or its bytes) for jobs to begin with: `image={"input": id}`.
+        """Upload an input image (a file, or its bytes) for use in jobs: `image={"input": id}`.
 
-        `background`: "#rrggbb" to lay transparent parts on; without it they are refused.
+        `background`: "#rrggbb" under transparent parts; without a background they are refused.
         """
         return protocol.read(Input, self._send(protocol.upload(picture, background)))
 
     def get(self, job_id: str) -> Job:
-        """A job as it stands."""
+        """Return the current state of a job. Raises NotFound, Gone."""
         return protocol.read(Job, self._send(protocol.look(job_id)))
 
     def wait(
@@ -107,7 +107,10 @@ class Client:
         timeout_s: float | None = None,
         on_look: Callable[[Job], None] | None = None,
     ) -> Job:
-        """The job when it has ended, well or not. `on_look` is told how it stands, meanwhile."""
+        """Return the job when it has ended, in any status. Raises WaitTimeout after `timeout_s`.
+
+        `on_look`: called with every state of the job that is read meanwhile.
+        """
         pace = protocol.WaitPacing(timeout_s, watched=on_look is not None)
         while True:
             call = protocol.look(job_id, wait_s=pace.held_s())
@@ -119,9 +122,9 @@ class Client:
             pause(pace.pause_s(job))
 
     def events(self, job_id: str, *, timeout_s: float | None = None) -> Iterator[Event]:
-        """A job, live, until it ends: a snapshot first, then what changes.
+        """Yield a job's live events until the job ends: a snapshot first, then every change.
 
-        A stream that breaks is taken up again. Raises WaitTimeout, NotFound, Gone, Busy (too many
+        A stream that breaks is opened again. Raises WaitTimeout, NotFound, Gone, Busy (too many
         streams: `wait` still works).
         """
         call, watch = following(job_id), StreamRetry(timeout_s)
@@ -148,11 +151,11 @@ class Client:
             pause(watch.pause_s(outcome, self.url))
 
     def cancel(self, job_id: str) -> Job:
-        """End a job, whatever it is doing; one that has ended stays as it is."""
+        """Cancel a job in any stage; a job that has ended stays as it is."""
         return protocol.read(Job, self._send(protocol.cancel(job_id)))
 
     def delete(self, job_id: str) -> None:
-        """Cancel a job and erase its prompt and pictures; one that is gone stays so."""
+        """Cancel a job and delete its prompt and images; a deleted job is no error."""
         with suppress(Gone):  # also the answer when the first attempt's answer was lost
             self._send(protocol.delete(job_id))
 
@@ -164,12 +167,12 @@ class Client:
         cursor: str | None = None,
         limit: int = 20,
     ) -> JobPage:
-        """One page of your jobs, newest first."""
+        """Return one page of your jobs, newest first; `limit` is 1 to 100."""
         call = protocol.listing(status, model, cursor, limit)
         return protocol.read(JobPage, self._send(call))
 
     def jobs(self, *, status: str | None = None, model: str | None = None) -> Iterator[Job]:
-        """All your jobs, newest first, page after page."""
+        """Yield all your jobs, newest first, page by page."""
         cursor: str | None = None
         while True:
             page = self.list(status=status, model=model, cursor=cursor, limit=100)
@@ -180,27 +183,27 @@ class Client:
                 return
 
     def models(self) -> tuple[Model, ...]:
-        """What can be asked for; the first is the default."""
+        """Return the models; the first is the default."""
         answer = self._send(Call(method="GET", path="/v1/models"))
         return tuple(protocol.read(ModelList, answer).models)
 
     def samplers(self) -> tuple[Sampler, ...]:
-        """The samplers, and what each is good for."""
+        """Return the samplers, and what each sampler is good for."""
         answer = self._send(Call(method="GET", path="/v1/samplers"))
         return tuple(protocol.read(SamplerList, answer).samplers)
 
     def usage(
         self, *, since: date | None = None, until: date | None = None, all_tenants: bool = False
     ) -> Usage:
-        """What your keys had made, day by day; the last 30 days where you do not say.
+        """Return the usage of your API keys by day (UTC); by default of the last 30 days.
 
-        `all_tenants`: of everybody, for a key of the scope `admin`.
+        `all_tenants`: usage of all tenants; needs a key of the scope `admin`.
         """
         call = protocol.usage(since, until, all_tenants=all_tenants)
         return protocol.read(Usage, self._send(call))
 
     def keys(self) -> tuple[Key, ...]:
-        """All API keys, without their secrets. These four need a key of the scope `admin`."""
+        """Return all API keys, without their secrets. Needs a key of the scope `admin`."""
         answer = self._send(Call(method="GET", path="/v1/keys"))
         return tuple(protocol.read(KeyList, answer).keys)
 
@@ -213,7 +216,10 @@ class Client:
         max_open_jobs: int | None = None,
         per_minute: int | None = None,
     ) -> NewKey:
-        """Make an API key. Its secret is in this answer only; where that is lost, revoke it."""
+        """Create an API key; needs a key of the scope `admin`.
+
+        The secret is in this answer only: revoke a key whose secret is lost.
+        """
         asked = {
             "tenant": tenant,
             "name": name,
@@ -224,26 +230,26 @@ class Client:
         return protocol.read(NewKey, self._send(protocol.create_key(asked)))
 
     def rotate_key(self, key_id: str) -> NewKey:
-        """A key's successor, with the same rights; the old one works for a day more."""
+        """Create a key's successor, with the same rights; the old key works for one more day."""
         return protocol.read(NewKey, self._send(protocol.rotate_key(key_id)))
 
     def revoke_key(self, key_id: str) -> Key:
-        """Refuse a key from now on; within five seconds everywhere."""
+        """Refuse a key from now on; it takes effect everywhere within five seconds."""
         return protocol.read(Key, self._send(protocol.revoke_key(key_id)))
 
     def image(self, image: Image) -> bytes:
-        """The bytes of a picture."""
+        """Return the bytes of an image file."""
         answer = self._send(Call(method="GET", path=image.url))
         return answer.content
 
     def save(self, image: Image, path: str | Path) -> Path:
-        """Write a picture to a file."""
+        """Write an image to a file. Raises OSError."""
         path = Path(path)
         write(path, self.image(image))
         return path
 
     def _send(self, call: Call) -> httpx2.Response:
-        """The good answer to a call, after as many attempts as that takes. Raises ApiError."""
+        """Return the successful answer to a call, with retries. Raises ApiError, Unreachable."""
         attempt = 0
         while True:
             outcome = self._attempt(call)

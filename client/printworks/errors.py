@@ -1,16 +1,16 @@
-"""Everything that can go wrong for a caller of Printworks, as one tree.
+"""Errors of the client, as one tree.
 
 PrintworksError
 ├── Unreachable           no answer, after every retry
-├── WaitTimeout           the job goes on; you stopped waiting. Carries `job`
+├── WaitTimeout           the job goes on; the time to wait is over. Carries `job`
 ├── JobNotSucceeded       the job failed, expired or was canceled. Carries `job`
-└── ApiError              the service says no: status, code, problems, request_id
+└── ApiError              an error answer of the service: status, code, problems, request_id
     ├── InvalidRequest        the request breaks the contract (400, 413, 415, 422)
-    ├── NotAllowed            no key, or one that may not do this (401, 403, 421)
+    ├── NotAllowed            no API key, or a key without this permission (401, 403, 421)
     ├── NotFound              there is no such job, image or model (404)
-    │   └── Gone                  there was one: it expired or was deleted (410)
-    ├── Busy                  it cannot be taken now (429, 503)
-    └── ServiceFault          the service's own fault (other 5xx)
+    │   └── Gone                  the job, image or model expired or was deleted (410)
+    ├── Busy                  the service cannot accept the request now (429, 503)
+    └── ServiceFault          a fault of the service (other 5xx)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FieldProblem(BaseModel):
 
 
 class PrintworksError(Exception):
-    """Root of the tree."""
+    """Root of all errors of the client."""
 
 
 class Unreachable(PrintworksError):
@@ -42,7 +42,7 @@ class Unreachable(PrintworksError):
 
 
 class WaitTimeout(PrintworksError):
-    """The time to wait is over; the job goes on. `job` is how it stood."""
+    """The time to wait is over; the job goes on. `job` is the job's last known state."""
 
     def __init__(self, job: Job, timeout_s: float) -> None:
         self.job = job
@@ -50,7 +50,7 @@ class WaitTimeout(PrintworksError):
 
 
 class JobNotSucceeded(PrintworksError):
-    """The job ended without pictures: `job.status` and `job.error` say how and why."""
+    """The job ended without images: `job.status` and `job.error` give the reason."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -62,7 +62,7 @@ _ENDED = {"failed": "failed", "canceled": "was canceled", "expired": "expired"}
 
 
 class ApiError(PrintworksError):
-    """The service says no. `code` is stable and for programs; the message is for people."""
+    """An error answer of the service. `code` is stable, for programs; the message is for people."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class InvalidRequest(ApiError):
 
 
 class NotAllowed(ApiError):
-    """No key, or one that may not do this."""
+    """No API key, or a key without this permission."""
 
 
 class NotFound(ApiError):
@@ -95,12 +95,12 @@ class NotFound(ApiError):
 
 
 class Gone(NotFound):
-    """There was such a thing: it expired or was deleted."""
+    """The job, image or model existed: it expired or was deleted."""
 
 
 class Busy(ApiError):
-    """The request is good, and cannot be taken now."""
+    """The service cannot accept the request now; the request itself is valid. Try again later."""
 
 
 class ServiceFault(ApiError):
-    """The service's own fault; `request_id` finds the cause in its log."""
+    """A fault of the service; `request_id` finds the cause in the service's log."""

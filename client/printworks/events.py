@@ -1,8 +1,8 @@
-"""A job, live: the events of its stream, and how the stream's lines become them.
+"""Live events of a job, and the parser of server-sent events (SSE).
 
-Owns the words of server-sent events, without any I/O. Invariant: whoever connects again starts with
-a snapshot, so a stream that breaks costs nothing but time; a newer service may send events that are
-not named here.
+Owns the reading of server-sent events, without any I/O. Invariant: every new connection starts
+with a snapshot, so a stream that breaks costs nothing but time; a newer service may send events
+that are not named here.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from printworks.errors import PrintworksError, WaitTimeout
 from printworks.protocol import Call
 from printworks.types import Image, Job, Progress
 
-SILENCE_S = 40.0  # the service says something at least every 15 s
-SHORT_SILENCE_S = 2.0  # for who waits a limited time: the longest that it waits too long
+SILENCE_S = 40.0  # the service sends a line at least every 15 s
+SHORT_SILENCE_S = 2.0  # with a timeout: the longest wait beyond it
 LAST = frozenset({"done", "gone"})
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: snapshot, status, progress, image, preview, done, gone, or one of a newer service.
+    """One event: snapshot, status, progress, image, preview, done, gone, or an unknown newer name.
 
-    `data` is what came; `job`, `progress` and `image` are the same, typed, where it is one.
+    `data` is the event's JSON; `job`, `progress` and `image` are its typed value, or None.
     """
 
     name: str
@@ -37,32 +37,32 @@ class Event:
 
     @property
     def job(self) -> Job | None:
-        """The whole job: of snapshot, status and done."""
+        """The whole job, of the events snapshot, status and done."""
         known = self.name in ("snapshot", "status", "done")
         return Job.model_validate(self.data) if known else None
 
     @property
     def progress(self) -> Progress | None:
-        """Model calls done and expected: of progress."""
+        """Model calls done and expected, of the event progress."""
         return Progress.model_validate(self.data) if self.name == "progress" else None
 
     @property
     def image(self) -> Image | None:
-        """One picture: of image."""
+        """One image, of the event image."""
         return Image.model_validate(self.data) if self.name == "image" else None
 
     @property
     def preview(self) -> bytes | None:
-        """A small picture of how it looks by now, as a JPEG file: of preview (`preview=True`)."""
+        """A small JPEG file of the unfinished image, of the event preview (`preview=True`)."""
         return base64.b64decode(self.data["data"]) if self.name == "preview" else None
 
     @property
     def last(self) -> bool:
-        """Whether the stream ends with it."""
+        """Whether the stream ends with this event."""
         return self.name in LAST
 
     def onto(self, job: Job) -> Job:
-        """`job` as it stands after this event."""
+        """Return `job` as of after this event."""
         if self.job is not None:
             return self.job
         if self.progress is None:
@@ -72,13 +72,13 @@ class Event:
 
 
 class SseParser:
-    """Makes events of lines; comments and what is not JSON are passed over."""
+    """A parser from lines to events; comments and data that is not JSON are skipped."""
 
     def __init__(self) -> None:
         self._name, self._data = "", ""
 
     def take(self, line: str) -> Event | None:
-        """The event that ends with this line, if one does."""
+        """Take one line; return the event that ends with this line, or None."""
         field, _, value = line.partition(":")
         if field == "event":
             self._name = value.removeprefix(" ")
@@ -94,7 +94,7 @@ class SseParser:
 
 
 class StreamRetry:
-    """How long a stream is listened to, and what is done when it breaks."""
+    """The time limit of an event stream, and the delays before its retries."""
 
     def __init__(self, timeout_s: float | None) -> None:
         self._timeout_s = float("inf") if timeout_s is None else timeout_s
@@ -104,14 +104,14 @@ class StreamRetry:
 
     @property
     def timeout(self) -> httpx2.Timeout:
-        """Of one request."""
+        """Time limits of one request."""
         left_s = self._until - time.monotonic()
         limited = self._timeout_s != float("inf")
         silence_s = min(max(left_s, 0.1), SHORT_SILENCE_S) if limited else SILENCE_S
         return httpx2.Timeout(10.0, read=silence_s)
 
     def heard(self, event: Event | None) -> None:
-        """Something came. Raises WaitTimeout where the time is over."""
+        """Note a line of the stream, and its event. Raises WaitTimeout when the time is over."""
         if event is not None:
             self._failed = 0
             self._job = event.job or self._job
@@ -120,11 +120,13 @@ class StreamRetry:
         self._check()
 
     def pause_s(self, outcome: httpx2.Response | httpx2.TransportError | None, url: str) -> float:
-        """Seconds until it is tried again; None: the service ended the stream, as it does when it
-        restarts. Raises ApiError, Unreachable, WaitTimeout."""
+        """Return the seconds until the next attempt. Raises ApiError, Unreachable, WaitTimeout.
+
+        `outcome` None: the service ended the stream, as a restarting service does.
+        """
         self._check()
         if isinstance(outcome, httpx2.ReadTimeout) and self._timeout_s != float("inf"):
-            return 0.0  # our own short patience
+            return 0.0  # SHORT_SILENCE_S is over, not the stream
         broken = outcome or httpx2.ReadError("the stream ended")
         delay_s = protocol.delay_s(self._failed, broken, known=self._job is not None)
         if delay_s is None:
@@ -139,7 +141,7 @@ class StreamRetry:
 
 
 def following(job_id: str) -> Call:
-    """The stream of a job."""
+    """Open the event stream of a job."""
     return Call(
         method="GET",
         path=f"{protocol.look(job_id).path}/events",

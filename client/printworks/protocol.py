@@ -1,8 +1,8 @@
-"""The HTTP contract without any I/O: requests to send, what an answer means, when to try again.
+"""The HTTP contract without any I/O: requests, meaning of answers, delays of retries.
 
-Owns everything that the two clients share; they only send, read and sleep. Invariant: a request
-that makes something carries an Idempotency-Key, so that trying again never makes it twice, or is
-sent once.
+Owns everything that the two clients share; the clients only send, read and sleep. Invariant: a
+request that creates something carries an Idempotency-Key, so that a retry never creates a second
+one, or is sent once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from printworks.types import Answer, Job
 A = TypeVar("A", bound=Answer)
 DEFAULT_URL = "http://127.0.0.1:8000"
 ATTEMPTS = 5  # where the service says "later", and where it has never answered yet
-PATIENT_ATTEMPTS = 8  # 32 s in all: one that has answered before is being restarted
+PATIENT_ATTEMPTS = 8  # 32 s in all: a service that has answered before is being restarted
 FIRST_DELAY_S = 0.25  # doubled each time
 MAX_DELAY_S = 30.0
 LONG_POLL_S = 30  # proxies cut a request that is silent for 60 s
@@ -60,7 +60,7 @@ _KINDS: dict[int, type[ApiError]] = {
 
 
 class WaitPacing:
-    """How one `wait` spends its time. Raises WaitTimeout when there is none left."""
+    """The pacing of one `wait`: long polls, pauses and the time limit."""
 
     def __init__(self, timeout_s: float | None, *, watched: bool) -> None:
         self._timeout_s = float("inf") if timeout_s is None else timeout_s
@@ -69,11 +69,11 @@ class WaitPacing:
         self._look_s = FIRST_LOOK_S
 
     def held_s(self) -> int:
-        """Whoever watches wants to be told at once; whoever does not, waits at the service."""
+        """Return the seconds of the next long poll; 0 when every state is to be displayed."""
         return 0 if self._watched else int(max(0.0, min(self._left_s(), LONG_POLL_S)))
 
     def pause_s(self, job: Job) -> float:
-        """Seconds until the next look at a job that has not ended."""
+        """Return the seconds until the next request. Raises WaitTimeout when no time is left."""
         left_s = self._left_s()
         if left_s <= 0:
             raise WaitTimeout(job, self._timeout_s)
@@ -88,7 +88,7 @@ class WaitPacing:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request, as often as it has to be sent."""
+    """One HTTP request, the same in every attempt."""
 
     method: str
     path: str
@@ -96,18 +96,18 @@ class Call:
     body: Any = None  # sent as JSON
     content: bytes | None = None  # sent as it is
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    once: bool = False  # a second attempt would make a second one
+    once: bool = False  # no retries: a second attempt could create a second object
 
 
 def submit(prompt: str, options: Mapping[str, Any], *, idempotency_key: str | None) -> Call:
-    """Send a job. The key is drawn here, once, and is the same in every attempt."""
+    """Submit a job. The random Idempotency-Key is made once and is the same in every attempt."""
     key = idempotency_key or str(uuid.uuid4())
     body = {"prompt": prompt, **{name: v for name, v in options.items() if v is not None}}
     return Call(method="POST", path="/v1/jobs", body=body, headers={"Idempotency-Key": key})
 
 
 def upload(picture: str | Path | bytes, background: str | None) -> Call:
-    """Send a picture to begin with; sent twice, it is the same input."""
+    """Upload an input image; the same image uploaded twice has one ID."""
     content = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
     return Call(
         method="POST",
@@ -119,31 +119,31 @@ def upload(picture: str | Path | bytes, background: str | None) -> Call:
 
 
 def quote(prompt: str, options: Mapping[str, Any]) -> Call:
-    """Price a job, and send none."""
+    """Validate a request and return its cost, without submitting a job."""
     call = submit(prompt, options, idempotency_key=None)
     return Call(method="POST", path=call.path, body=call.body, query={"dry_run": "true"})
 
 
 def look(job_id: str, *, wait_s: int = 0) -> Call:
-    """Read a job; with `wait_s`, as it stands when it ends within that time."""
+    """Read a job; with `wait_s`, at its end or after that many seconds."""
     return Call(method="GET", path=_job(job_id), query={"wait": str(wait_s)} if wait_s else {})
 
 
 def usage(since: date | None, until: date | None, *, all_tenants: bool) -> Call:
-    """What was made, by day and key."""
+    """Read usage by day and key."""
     asked = {"since": since, "until": until}
     query = {name: day.isoformat() for name, day in asked.items() if day is not None}
     return Call(method="GET", path="/v1/usage/tenants" if all_tenants else "/v1/usage", query=query)
 
 
 def create_key(asked: Mapping[str, Any]) -> Call:
-    """Make an API key."""
+    """Create an API key."""
     body = {name: value for name, value in asked.items() if value is not None}
     return Call(method="POST", path="/v1/keys", body=body, once=True)
 
 
 def rotate_key(key_id: str) -> Call:
-    """Make a key's successor."""
+    """Create a key's successor."""
     return Call(method="POST", path=f"{_key(key_id)}/rotate", once=True)
 
 
@@ -153,43 +153,43 @@ def revoke_key(key_id: str) -> Call:
 
 
 def listing(status: str | None, model: str | None, cursor: str | None, limit: int) -> Call:
-    """One page of jobs."""
+    """Read one page of jobs."""
     asked = {"status": status, "model": model, "cursor": cursor, "limit": str(limit)}
     query = {name: value for name, value in asked.items() if value is not None}
     return Call(method="GET", path="/v1/jobs", query=query)
 
 
 def cancel(job_id: str) -> Call:
-    """End a job."""
+    """Cancel a job."""
     return Call(method="POST", path=f"{_job(job_id)}/cancel")
 
 
 def delete(job_id: str) -> Call:
-    """Erase a job."""
+    """Delete a job."""
     return Call(method="DELETE", path=_job(job_id))
 
 
 def _job(job_id: str) -> str:
-    """The path of a job; what is not a plain ID cannot lead to another path."""
+    """Return the path of a job. Raises NotFound for an ID that could lead to another path."""
     if not job_id or not all(c.isalnum() or c == "-" for c in job_id):
-        raise NotFound("that is not the ID of a job", status=404, code="not_found")
+        raise NotFound("this is not a job ID; `list` shows your jobs", status=404, code="not_found")
     return f"/v1/jobs/{job_id}"
 
 
 def _key(key_id: str) -> str:
     if not key_id or not key_id.isalnum():
-        raise NotFound("that is not the ID of a key", status=404, code="not_found")
+        raise NotFound("this is not a key ID; `keys` lists them", status=404, code="not_found")
     return f"/v1/keys/{key_id}"
 
 
 def obeys_proxies(url: str) -> bool:
-    """Whether HTTP_PROXY and its kin hold: no proxy reaches the loopback of this machine."""
+    """Return whether HTTP_PROXY etc. apply to `url`: no proxy reaches this machine's loopback."""
     host = httpx2.URL(url).host
     return not (host in {"localhost", "::1"} or host.startswith("127."))
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """What every request carries."""
+    """Return the headers of every request."""
     sent = {"User-Agent": "printworks-python", "Accept": "application/json, image/*;q=0.9"}
     return sent | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
 
@@ -197,7 +197,7 @@ def headers(api_key: str | None) -> dict[str, str]:
 def delay_s(
     attempt: int, outcome: httpx2.Response | httpx2.TransportError, *, known: bool
 ) -> float | None:
-    """Seconds until the next attempt (the first is 0); None: this outcome is the last.
+    """Return the seconds until the next attempt (the first is 0); None: no further attempt.
 
     `known`: the service has answered before, so that its address is right.
     """
@@ -213,14 +213,14 @@ def delay_s(
 def _may_succeed_later(answer: httpx2.Response) -> bool:
     if answer.status_code not in {408, 429, 500, 502, 503, 504}:
         return False
-    # without a word of the service's own it is a proxy that speaks
+    # an answer without the service's own problem body comes from a proxy
     return bool(_problem(answer).get("retryable", answer.status_code in {502, 503, 504}))
 
 
 def answer_of(outcome: httpx2.Response | httpx2.TransportError, url: str) -> httpx2.Response:
-    """The last outcome of a call, if it is good. Raises Unreachable or an ApiError."""
+    """Return the successful outcome of a call. Raises Unreachable or an ApiError."""
     if isinstance(outcome, Exception):
-        # with the address: the usual cause is that it is another one
+        # with the address: the usual cause is a wrong one
         raise Unreachable(f"no answer from {url} ({outcome or type(outcome).__name__})")
     if not outcome.is_success:
         raise refusal_of(outcome)
@@ -228,19 +228,20 @@ def answer_of(outcome: httpx2.Response | httpx2.TransportError, url: str) -> htt
 
 
 def read(kind: type[A], answer: httpx2.Response) -> A:
-    """The value in a good answer. Raises ServiceFault where something else answered."""
+    """Return the value in a successful answer. Raises ServiceFault for an unexpected answer."""
     try:
         return kind.model_validate_json(answer.content)
     except ValidationError:
         raise ServiceFault(
-            f"{answer.url} answered, but not as Printworks does: is it another service?",
+            f"{answer.url} did not answer as Printworks does; check the address: is it another "
+            "service?",
             status=answer.status_code,
             code="not_printworks",
         ) from None
 
 
 def refusal_of(answer: httpx2.Response) -> ApiError:
-    """The error that an answer stands for."""
+    """Return the ApiError for an error answer."""
     problem = _problem(answer)
     status = answer.status_code
     kind = _KINDS.get(status, ServiceFault if status >= 500 else ApiError)
@@ -257,14 +258,14 @@ def refusal_of(answer: httpx2.Response) -> ApiError:
 
 
 def success_of(job: Job) -> Job:
-    """The job, which has ended. Raises JobNotSucceeded."""
+    """Return a job that has succeeded. Raises JobNotSucceeded for any other status."""
     if job.status != "succeeded":
         raise JobNotSucceeded(job)
     return job
 
 
 def _problem(answer: httpx2.Response) -> dict[str, Any]:
-    """The body of an error; empty where a proxy answered with something else."""
+    """Return the problem body of an error answer; empty if a proxy answered something else."""
     try:
         body = answer.json()
     except ValueError:

@@ -1,8 +1,9 @@
-"""What the service answers, typed and frozen; and what can be asked.
+"""Typed requests and answers of the service; answers are frozen.
 
-Owns the client's view of docs/openapi.json; tests/client holds the two together. Invariant: a
-newer service may say more than is named here, and an older one less, and nothing breaks: required
-is only what identifies a thing or is all of an answer, so that another service is still noticed.
+Owns the client's view of docs/openapi.json; tests/client compares the two. Invariant: a newer
+service may answer more fields than are named here, and an older one fewer, and nothing breaks: a
+field is required only if it identifies an object or is the whole answer, so that another service
+is still noticed.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
 class Answer(BaseModel):
-    """Immutable; unknown fields of a newer service are left aside, missing ones of an older too."""
+    """An immutable answer; unknown fields are ignored, and missing optional fields get defaults."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class OutputOptions(TypedDict, total=False):
-    """How the pixels are written to a file."""
+    """Output file options: format, quality, metadata."""
 
     format: Literal["png", "jpeg", "webp"]
     quality: int  # 1 to 100; jpeg and webp
@@ -31,71 +32,71 @@ class OutputOptions(TypedDict, total=False):
 
 
 class WebhookOptions(TypedDict, total=False):
-    """Whom to call back, and when."""
+    """A webhook of one job: URL and events."""
 
     url: str
     events: list[str]
 
 
 class PictureOptions(TypedDict, total=False):
-    """A picture to begin with: data, input or job."""
+    """An input image: give one of data, input or job."""
 
     data: str  # base64, or a data: URI
-    background: str  # with data: "#rrggbb" under what is transparent
-    input: str  # the ID of one that was sent before
-    job: str  # an earlier job of yours ...
-    index: int  # ... and which of its images
+    background: str  # with data: "#rrggbb" under transparent parts
+    input: str  # the ID of an uploaded input image
+    job: str  # the ID of an earlier job of yours ...
+    index: int  # ... and the index of one of its images
 
 
 class LoraOptions(TypedDict, total=False):
-    """One LoRA adapter, as the model lists it."""
+    """A LoRA adapter by its name in the model's list, and its weight."""
 
     name: Required[str]
-    scale: float  # 1: as it was trained
+    scale: float  # weight; 1: as the adapter was trained
 
 
 class ControlOptions(TypedDict, total=False):
-    """A picture that the layout follows, for one of the model's ControlNets."""
+    """A ControlNet of the model, its input image, and its weight."""
 
     name: Required[str]
     image: Required[str | PictureOptions]
-    scale: float  # how much it is heeded; 0: not at all
-    start: float  # from which share of the steps on, 0 to 1
-    end: float  # and until which
+    scale: float  # weight; 0: not applied
+    start: float  # first step with the ControlNet, as a share of all steps, 0 to 1
+    end: float  # last step with the ControlNet, as a share of all steps, 0 to 1
 
 
 class JobOptions(TypedDict, total=False):
-    """Everything that a job may say besides its prompt. What is left out, the model decides."""
+    """All options of a job besides its prompt. Options left out get the model's defaults."""
 
     model: str
     negative_prompt: str
     width: int  # px, with height
     height: int
-    size: str  # "WIDTHxHEIGHT", instead
-    aspect_ratio: str  # "3:2", instead
+    size: str  # "WIDTHxHEIGHT", instead of width and height
+    aspect_ratio: str  # "3:2", instead of width and height
     steps: int
     guidance_scale: float
     seed: int | list[int]  # image k uses seed + k, or the k-th of a list
-    n: int  # images
+    n: int  # number of images
     sampler: str
-    loras: list[LoraOptions]  # adapters to put on the model for this job
-    control: ControlOptions  # a picture that the layout follows
-    image: str | PictureOptions  # base64 or data URI, an input, or an earlier job's image
-    mask: str | PictureOptions  # repaint where it is white
-    strength: float  # how much of the image is let go of, 0 to 1
-    resize: Literal["cover", "stretch"]  # an image of another size than the job's
+    loras: list[LoraOptions]  # LoRA adapters for this job
+    control: ControlOptions  # a ControlNet for this job
+    image: str | PictureOptions  # input image: base64 or data URI, an input, a job's image
+    mask: str | PictureOptions  # inpaint where the mask is white
+    strength: float  # image strength: how much of the input image is changed, 0 to 1
+    resize: Literal["cover", "stretch"]  # how an input image of another size is fitted
     output: OutputOptions
-    preview: bool  # send `preview` events while it is made
+    preview: bool  # send `preview` events while the images are made
     priority: Literal["high", "normal", "low"]
     deadline_s: float
     retention_s: int
     reproducibility: Literal["exact", "fast"]
-    metadata: dict[str, Any]  # yours, echoed
-    webhook: WebhookOptions  # whom to call back
+    metadata: dict[str, Any]  # your own values, returned with the job
+    webhook: WebhookOptions  # the endpoint that gets this job's events
 
 
 class Output(Answer):
-    """How the pixels were written."""
+    """Output file options as applied: format, quality, metadata."""
 
     format: str = ""
     quality: int | None = None
@@ -103,32 +104,32 @@ class Output(Answer):
 
 
 class Picture(Answer):
-    """A picture that a job began with, by the ID of its input."""
+    """An input image of a job, by ID."""
 
     input: str = ""
 
 
 class Input(Answer):
-    """A picture that jobs can begin with: plain 8-bit RGB."""
+    """An uploaded input image: 8-bit RGB, sides in px."""
 
     id: str
     width: int = 0
     height: int = 0
     pixel_sha256: str = ""
-    changes: list[str] = []  # what decoding changed: orientation, transparency ...
+    changes: list[str] = []  # changes made by decoding: orientation, transparency ...
     kept_until: datetime = EPOCH
     url: str = ""
 
 
 class LoraChoice(Answer):
-    """One LoRA adapter that a picture was made with."""
+    """A LoRA adapter that was applied, and its weight."""
 
     name: str
     scale: float = 1.0
 
 
 class ControlChoice(Answer):
-    """The picture that steered the layout, and how."""
+    """The ControlNet that was applied: name, input image, weight, share of the steps."""
 
     name: str
     image: Picture = Picture()
@@ -138,7 +139,7 @@ class ControlChoice(Answer):
 
 
 class Resolved(Answer):
-    """Every value that the pictures were made with: submit it to make them again."""
+    """Every value that the images were made with: submit them to make the same images again."""
 
     model: str = ""
     prompt: str = ""
@@ -166,7 +167,7 @@ class Resolved(Answer):
 
 
 class Image(Answer):
-    """One picture. `pixel_sha256` is of the decoded RGB bytes: equal pixels, equal hash."""
+    """One image; sides in px. `pixel_sha256` is the SHA-256 of the decoded RGB bytes."""
 
     index: int
     seed: int = 0
@@ -179,7 +180,7 @@ class Image(Answer):
 
 
 class Progress(Answer):
-    """Model calls done and expected, over all images of the job."""
+    """Model calls done and expected, over all images of the job; `fraction` is 0 to 1."""
 
     step: int = 0
     steps: int = 0
@@ -187,14 +188,14 @@ class Progress(Answer):
 
 
 class QueuePlace(Answer):
-    """Jobs ahead of this one (0: next), and the expected seconds until it starts."""
+    """The job's place in the queue: jobs ahead (0: next), expected seconds until the start."""
 
     position: int | None = None
     eta_seconds: float | None = None
 
 
 class JobError(Answer):
-    """Why a job failed."""
+    """The reason for a job's failure."""
 
     code: str
     message: str = ""
@@ -202,7 +203,7 @@ class JobError(Answer):
 
 
 class Urls(Answer):
-    """Where to go from here."""
+    """Links of a job."""
 
     self: str = ""
     events: str = ""
@@ -210,10 +211,10 @@ class Urls(Answer):
 
 
 class Job(Answer):
-    """One job as it stood when it was asked for."""
+    """The state of one job at the time of the request."""
 
     id: str
-    status: str  # one that you do not know is not final
+    status: str  # an unknown status is not final
     stage: str | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -231,19 +232,19 @@ class Job(Answer):
 
     @property
     def final(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the job has ended."""
         return self.status in FINAL
 
 
 class JobPage(Answer):
-    """Some jobs, newest first; `next_cursor` leads on, None at the end."""
+    """One page of jobs, newest first; `next_cursor` is None on the last page."""
 
     jobs: list[Job]
     next_cursor: str | None = None
 
 
 class Quote(Answer):
-    """What a request would come to."""
+    """The cost of a request, its expected times in seconds, and the number of queued jobs."""
 
     resolved: Resolved = Resolved()
     cost: float = 0.0
@@ -253,7 +254,7 @@ class Quote(Answer):
 
 
 class Limits(Answer):
-    """What a model allows; sides in px."""
+    """Limits of a model; sides in px."""
 
     min_side: int = 0
     max_side: int = 0
@@ -266,7 +267,7 @@ class Limits(Answer):
 
 
 class Defaults(Answer):
-    """What a model does where it is not told."""
+    """Default values of a model; sides in px."""
 
     width: int = 0
     height: int = 0
@@ -284,7 +285,7 @@ class Lora(Answer):
 
 
 class Model(Answer):
-    """One model, and how busy it is."""
+    """One model: limits, defaults, and its queued jobs, running jobs and workers."""
 
     id: str
     title: str = ""
@@ -296,7 +297,7 @@ class Model(Answer):
     inputs: list[str] = []
     samplers: list[str] = []
     loras: list[Lora] = []
-    controls: list[str] = []  # its ControlNets
+    controls: list[str] = []  # names of the model's ControlNets
     queued: int = 0
     running: int = 0
     workers: int = 0
@@ -304,7 +305,7 @@ class Model(Answer):
 
 
 class Sampler(Answer):
-    """One way from noise to picture."""
+    """One sampler."""
 
     id: str
     title: str = ""
@@ -317,7 +318,7 @@ class Sampler(Answer):
 
 
 class UsageEntry(Answer):
-    """What one API key had made on one day (UTC). `megapixel_steps`: of what succeeded."""
+    """Usage of one API key on one day (UTC). `megapixel_steps` counts succeeded jobs."""
 
     day: date
     tenant: str = ""
@@ -328,7 +329,7 @@ class UsageEntry(Answer):
 
 
 class UsageTotal(Answer):
-    """All entries together."""
+    """The total of all entries."""
 
     jobs: dict[str, int] = {}
     images: int = 0
@@ -336,7 +337,7 @@ class UsageTotal(Answer):
 
 
 class Usage(Answer):
-    """Usage from one day to another, both included."""
+    """Usage from the day `since` to the day `until`, both included."""
 
     since: date
     until: date
@@ -356,17 +357,17 @@ class Key(Answer):
     created_at: datetime = EPOCH
     ends_at: datetime | None = None  # when a rotated key stops working
     revoked_at: datetime | None = None
-    successor: str | None = None  # ID of the key that a rotated one was rotated to
+    successor: str | None = None  # ID of the key that replaces a rotated key
 
 
 class NewKey(Key):
-    """One just made. `secret` is told this once."""
+    """A newly created key. `secret` is shown this once."""
 
     secret: str
 
 
 class KeyList(Answer):
-    """All keys, oldest first; those revoked, too."""
+    """All keys, oldest first, revoked keys included."""
 
     keys: list[Key]
 

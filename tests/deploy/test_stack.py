@@ -110,8 +110,8 @@ def test_a_port_in_use_is_refused_with_what_to_do(data: DataFolder) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["up", "--port", "70000"], "a port is from 0 to 65535"),
-        (["up", "--workers", "0"], "from 1 to 64 workers"),
+        (["up", "--port", "70000"], "give a port from 0 to 65535"),
+        (["up", "--workers", "0"], "give a number of workers from 1 to 64"),
         (["up", "--prot", "1"], "unknown argument: --prot"),
         (["down"], "invalid choice: 'down'"),
     ],
@@ -175,5 +175,5 @@ def test_a_full_disk_at_the_start_is_said_in_words(tmp_path: Path, root: Path) -
 
     assert ended.returncode == 1
     assert "No space left on device" in ended.stderr
-    assert "make some room there" in ended.stderr
+    assert "free some space there" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -205,7 +205,7 @@ def test_an_answer_that_makes_no_sense_is_said_once_and_asked_again(running: Run
 
     wait_until(running.tick_until_ready, "all are ready again")
 
-    assert running.said.getvalue().count("b: KeyError: 'pid'; it is tried again") == 1
+    assert running.said.getvalue().count("b: KeyError: 'pid'; trying again") == 1
 
 
 def test_a_service_that_cannot_be_spawned_again_is_tried_until_it_can(

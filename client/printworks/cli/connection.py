@@ -1,6 +1,7 @@
-"""Which service the command line talks to, and how an error becomes an exit code.
+"""The command line's connection: the service's address, and the exit code of each error.
 
-Owns the look-up: --url, PRINTWORKS_URL, a running `python3 deploy up` (its up.json), port 8000.
+Owns the order of the addresses: --url, PRINTWORKS_URL, a running `python3 deploy up` (its
+up.json), port 8000.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ EXIT_CODES: dict[type[PrintworksError], int] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What every command is told."""
+    """The options that every command shares."""
 
     url: str | None
     key: str | None
@@ -53,7 +54,7 @@ class Options:
 
 
 def connect(options: Options) -> Client:
-    """A client of the service that is meant."""
+    """Return a client of the service that the options, or a running `up`, name."""
     url, key = options.url, options.key
     if url is None and (running := _running_up()):
         url, key = running[0], key or running[1]
@@ -61,12 +62,12 @@ def connect(options: Options) -> Client:
 
 
 def _running_up() -> tuple[str, str | None] | None:
-    """URL and key of the `deploy up` of this folder, of one above, or of the clone we are from."""
+    """Return URL and key of the `deploy up` of this folder, a parent, or the client's own clone."""
     for folder in _folders():
-        # no such file, another user's, or not one of ours
+        # no such file, another user's, or not written by `up`
         with suppress(OSError, ValueError, KeyError, TypeError):
-            said = json.loads((folder / UP_FILE).read_text())
-            return str(said["api_url"]), said["api_key"]
+            up_json = json.loads((folder / UP_FILE).read_text())
+            return str(up_json["api_url"]), up_json["api_key"]
     return None
 
 
@@ -78,7 +79,7 @@ def _folders() -> Iterator[Path]:
 
 @contextmanager
 def reported(options: Options) -> Generator[None]:
-    """End the program with the message and exit code of any error of ours."""
+    """End the program with the message and exit code of any PrintworksError."""
     try:
         yield
     except PrintworksError as error:
@@ -86,7 +87,7 @@ def reported(options: Options) -> Generator[None]:
 
 
 def fail(error: PrintworksError, options: Options) -> NoReturn:
-    """Say what went wrong on stderr, and end with its exit code."""
+    """Print the error on stderr, and end the program with the error's exit code."""
     code = next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
     if options.as_json:
         print(json.dumps({"error": _as_json(error), "exit_code": code}), file=sys.stderr)
@@ -106,13 +107,13 @@ def _as_json(error: PrintworksError) -> dict[str, object]:
 
 
 def _advice(error: PrintworksError) -> str:
-    """What to do about it, where that is not said already."""
+    """Return what to do next; empty where the error's message says so already."""
     if isinstance(error, Unreachable):
         named = os.environ.get("PRINTWORKS_URL")
         where = " (from PRINTWORKS_URL)" if named else ""
-        return f"{where}\nStart one with `python3 deploy up`, or name another with --url."
+        return f"{where}\nStart a service with `python3 deploy up`, or give its address with --url."
     if isinstance(error, NotAllowed):
-        return "\nGive a key with --key or PRINTWORKS_KEY."
+        return "\nGive an API key that may do this with --key or PRINTWORKS_KEY."
     if isinstance(error, WaitTimeout):
-        return f"; go on with: printworks jobs {error.job.id} --wait"
+        return f"; to wait longer: printworks jobs {error.job.id} --wait"
     return ""

@@ -1,4 +1,4 @@
-"""How a job that is under way looks: a bar on a terminal, a line a change elsewhere.
+"""The display of a job in progress: a bar on a terminal, one line for each change elsewhere.
 
 Owns everything on stderr while waiting. Must not know how jobs are fetched.
 """
@@ -16,7 +16,7 @@ TENTHS = 10  # without a terminal: a line each tenth of the work
 
 
 class Display:
-    """Shows one job after the other as they are looked at."""
+    """A progress display of one job, updated with every new state of the job."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
@@ -43,7 +43,7 @@ class Display:
             self._bar.stop()
 
     def show(self, job: Job) -> None:
-        """How `job` stands now."""
+        """Display the current state of `job`."""
         doing, detail = _doing(job), _detail(job)
         if self._bar and self._task is not None:
             self._bar.update(
@@ -58,7 +58,7 @@ class Display:
 
 
 def _doing(job: Job) -> str:
-    return "waiting" if job.status == "queued" else job.stage or job.status
+    return "queued" if job.status == "queued" else job.stage or job.status
 
 
 def _detail(job: Job) -> str:

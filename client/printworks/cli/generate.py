@@ -1,6 +1,6 @@
-"""`printworks generate`: from a prompt to files.
+"""`printworks generate`: from a prompt to image files.
 
-Owns the names of files and what is said of a finished job. Invariants: Ctrl-C cancels the job;
+Owns the names of files and the output for a finished job. Invariants: Ctrl-C cancels the job;
 an existing file is only replaced when its name was given with -o.
 """
 
@@ -34,54 +34,64 @@ INTERRUPTED = 130
 
 def generate(  # noqa: PLR0913 - as many as there are options
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
+    prompt: Annotated[str, typer.Argument(help="Prompt: what the image shows.")],
     out: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--out",
-            help="File to write (.png, .jpg, .webp), or - for stdout.",
+            help="File to write (.png, .jpg, .webp: the format), or - for stdout.",
             show_default=False,
         ),
     ] = None,
     *,
-    model: Annotated[str | None, typer.Option(help="See `printworks models`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model; see `printworks models`.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="How closely to follow the prompt.")
+        float | None, typer.Option(help="Guidance scale: how closely to follow the prompt.")
     ] = None,
-    negative: Annotated[str | None, typer.Option(help="What it should not show.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed, the same picture.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="See `printworks samplers`.")] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="Negative prompt: what the image should not show.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed: the same seed gives the same image. Default: random.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="Sampler; see `printworks samplers`.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in px.")] = None,
-    aspect: Annotated[str | None, typer.Option(help="W:H, such as 3:2, instead of a size.")] = None,
-    image: Annotated[
-        Path | None, typer.Option(help="Begin with this picture (.png, .jpg, .webp).")
+    aspect: Annotated[
+        str | None, typer.Option(help="Aspect ratio W:H, such as 3:2, instead of --size.")
     ] = None,
-    mask: Annotated[Path | None, typer.Option(help="Repaint it where this is white.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="Input image (.png, .jpg, .webp): image-to-image; with --mask: inpaint."),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Mask: inpaint the input image where the mask is white.")
+    ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="How much of the image is let go of, 0 to 1.")
+        float | None,
+        typer.Option(help="Image strength, 0 to 1: how much of the input image is changed."),
     ] = None,
     resize: Annotated[
-        str | None, typer.Option(help="An image of another size: cover or stretch.")
+        str | None, typer.Option(help="Fit an input image of another size: cover or stretch.")
     ] = None,
-    control: Annotated[
-        str | None, typer.Option(help="A ControlNet: see `printworks models`.")
-    ] = None,
+    control: Annotated[str | None, typer.Option(help="Name of a ControlNet of the model.")] = None,
     control_image: Annotated[
-        Path | None, typer.Option(help="The picture that it follows: edges, depth, a pose.")
+        Path | None, typer.Option(help="ControlNet input image: edges, depth, a pose.")
     ] = None,
     control_scale: Annotated[
-        float | None, typer.Option(help="How much it is heeded; 0: not at all.")
+        float | None, typer.Option(help="ControlNet weight; 0: not applied.")
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the pictures.")] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", help="Number of images.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the images.")] = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Print the job's ID and leave.")
+        bool, typer.Option("--no-wait", help="Print the job's ID without waiting for the images.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and price it only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate the request and print its cost; no job.")
+    ] = False,
 ) -> None:
-    """Make pictures from PROMPT; prints the names of the files."""
+    """Generate images from PROMPT; prints the names of the files."""
     options: Options = context.obj
     asked = {
         "model": model,
@@ -113,7 +123,7 @@ def generate(  # noqa: PLR0913 - as many as there are options
 
 
 def follow(client: Client, job: Job, timeout_s: float | None) -> Job:
-    """Wait for the end, and show it. Ctrl-C cancels the job: nobody wants it any more."""
+    """Wait for the end of a job, and display progress. Ctrl-C cancels the job."""
     try:
         with Display() as display:
             display.show(job)
@@ -125,18 +135,18 @@ def follow(client: Client, job: Job, timeout_s: float | None) -> Job:
 
 
 def _followed(client: Client, job: Job, timeout_s: float | None, display: Display) -> Job:
-    """The job at its end, shown as its events come."""
+    """Return the job at its end, displayed as its events arrive."""
     try:
         for event in client.events(job.id, timeout_s=timeout_s):
             job = event.onto(job)
             display.show(job)
-    except Busy:  # too many streams: looking again and again still works
+    except Busy:  # too many event streams: polling still works
         return client.wait(job.id, timeout_s=timeout_s, on_look=display.show)
     return job if job.final else client.get(job.id)  # deleted: Gone
 
 
 def deliver(client: Client, job: Job, out: Path | None, options: Options) -> None:
-    """Write the pictures; their names on stdout, the seeds on stderr."""
+    """Write the images; file names go to stdout, seeds to stderr."""
     if out == STDOUT:
         sys.stdout.buffer.write(client.image(job.images[0]))
         return
@@ -150,13 +160,13 @@ def deliver(client: Client, job: Job, out: Path | None, options: Options) -> Non
 
 
 def name_of(job: Job, image: Image, out: Path | None) -> Path:
-    """The file of one image: `out`, numbered where there are several, or the job's ID."""
+    """Return the file name of one image: `out` (numbered if there are several), or the job's ID."""
     out = out or Path(job.id).with_suffix(SUFFIXES.get(image.content_type, ".bin"))
     return out if len(job.images) == 1 else out.with_stem(f"{out.stem}-{image.index}")
 
 
 def _sent(client: Client, picture: Path | None) -> dict[str, str] | None:
-    """A picture of this machine as an input of the service."""
+    """Upload a file of this machine as an input image; return a reference to the input image."""
     if picture is None:
         return None
     try:
@@ -168,20 +178,20 @@ def _sent(client: Client, picture: Path | None) -> dict[str, str] | None:
 def _control(
     client: Client, name: str | None, picture: Path | None, scale: float | None
 ) -> dict[str, Any] | None:
-    """What steers the layout: a ControlNet and its picture go together."""
+    """Return the ControlNet options. Raises BadParameter unless a name comes with its image."""
     if name is None and picture is None and scale is None:
         return None
     if name is None or picture is None:
-        raise typer.BadParameter("--control and --control-image go together")
-    said = {} if scale is None else {"scale": scale}
-    return {"name": name, "image": _sent(client, picture), **said}
+        raise typer.BadParameter("--control and --control-image go together: give both")
+    weight = {} if scale is None else {"scale": scale}
+    return {"name": name, "image": _sent(client, picture), **weight}
 
 
 def _output(out: Path | None) -> dict[str, Format] | None:
-    """The file format that the file's name asks for; the service's own where it asks for none."""
+    """Return the file format that the file's name asks for; None: the service's default."""
     if out is None or out == STDOUT:
         return None
     suffix = out.suffix.lower()
     if suffix not in FORMATS:
-        raise typer.BadParameter(f"{out}: a file name ends in {', '.join(FORMATS)}")
+        raise typer.BadParameter(f"{out}: the file name must end in {', '.join(FORMATS)}")
     return {"format": FORMATS[suffix]}

@@ -1,6 +1,6 @@
-"""`printworks keys`: make, list, rotate and revoke API keys, with a key of the scope `admin`.
+"""`printworks keys`: create, list, rotate and revoke API keys, with a key of the scope `admin`.
 
-Owns the words of these commands. The very first key is made beside the service, by
+Owns the texts of these commands. The very first key is created beside the service, by
 `python -m api keys create --scope admin`.
 """
 
@@ -15,7 +15,7 @@ from printworks.cli.tables import table
 from printworks.types import Key, NewKey
 
 app = typer.Typer(
-    no_args_is_help=True, help="Make, list, rotate and revoke API keys; with an admin key."
+    no_args_is_help=True, help="Create, list, rotate and revoke API keys; needs an admin key."
 )
 KeyId = Annotated[str, typer.Argument(help="The key's ID, as `list` shows it.")]
 
@@ -23,18 +23,20 @@ KeyId = Annotated[str, typer.Argument(help="The key's ID, as `list` shows it.")]
 @app.command()
 def create(
     context: typer.Context,
-    tenant: Annotated[str | None, typer.Option(help="Whose jobs it sees (default).")] = None,
-    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Tenant whose jobs the key sees (`default`).")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Label: what the key is for.")] = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it may do; again for more (jobs:read and jobs:write)."),
+        typer.Option(help="Permission; repeat for several (jobs:read and jobs:write)."),
     ] = None,
     max_open_jobs: Annotated[
-        int | None, typer.Option(min=0, help="Unfinished jobs it may have.")
+        int | None, typer.Option(min=0, help="Most unfinished jobs of the key at a time.")
     ] = None,
-    per_minute: Annotated[int | None, typer.Option(min=1, help="Requests a minute.")] = None,
+    per_minute: Annotated[int | None, typer.Option(min=1, help="Most requests a minute.")] = None,
 ) -> None:
-    """Make a key; prints its secret, this once."""
+    """Create a key; prints its secret, which is shown this once."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         made = client.create_key(
@@ -49,7 +51,7 @@ def create(
 
 @app.command("list")
 def list_(context: typer.Context) -> None:
-    """All keys, without their secrets."""
+    """List all keys, without their secrets."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         found = client.keys()
@@ -59,7 +61,7 @@ def list_(context: typer.Context) -> None:
 
 @app.command()
 def rotate(context: typer.Context, key_id: KeyId) -> None:
-    """Make its successor; the old one works for a day more."""
+    """Create a key's successor and print its secret; the old key works for one more day."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         made = client.rotate_key(key_id)
@@ -68,7 +70,7 @@ def rotate(context: typer.Context, key_id: KeyId) -> None:
 
 @app.command()
 def revoke(context: typer.Context, key_id: KeyId) -> None:
-    """Refuse it from now on."""
+    """Refuse a key from now on."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         key = client.revoke_key(key_id)

@@ -1,6 +1,6 @@
-"""The command line as a whole: its commands, and the options they share.
+"""The command line as a whole: commands, and the options that all commands share.
 
-Owns the tables of jobs, models, samplers and usage. Everything else has a file of its own.
+Owns the tables of jobs, models, samplers and usage. `generate` and `keys` have files of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from printworks.types import Job
 
 EPILOG = (
     "Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 3 no answer, 4 timeout, "
-    "5 not allowed, 6 no such job, 7 no jobs taken now, 8 the service's fault, 130 interrupted."
+    "5 not allowed, 6 no such job, 7 no jobs accepted now, 8 a fault of the service, "
+    "130 interrupted."
 )
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,29 +40,38 @@ app.add_typer(keys.app, name="keys")
 def shared(
     context: typer.Context,
     url: Annotated[
-        str | None, typer.Option(envvar="PRINTWORKS_URL", help="The service; else a running `up`.")
+        str | None,
+        typer.Option(
+            envvar="PRINTWORKS_URL", help="Address of the service; default: a running `up`."
+        ),
     ] = None,
     key: Annotated[str | None, typer.Option(envvar="PRINTWORKS_KEY", help="Your API key.")] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Answers and errors as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print results and errors as JSON.")
+    ] = False,
 ) -> None:
-    """Text to pictures, from the command line."""
+    """Generate images from text on the command line."""
     context.obj = Options(url=url, key=key, as_json=as_json)
 
 
 @app.command()
 def jobs(
     context: typer.Context,
-    job_id: Annotated[str | None, typer.Argument(help="One job, in full.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Save its pictures when it is done.")
+    job_id: Annotated[
+        str | None, typer.Argument(help="ID of one job, to show in full. Default: a list.")
     ] = None,
-    status: Annotated[str | None, typer.Option(help="Only jobs of this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 20,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="With an ID: wait, and save the images.")
+    ] = None,
+    status: Annotated[str | None, typer.Option(help="List only jobs of this status.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Number of jobs to list.")] = 20,
     *,
-    wait: Annotated[bool, typer.Option("--wait", help="With an ID: until it has ended.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With an ID: wait until the job has ended.")
+    ] = False,
 ) -> None:
-    """Your latest jobs, or one of them."""
+    """List your latest jobs, or show one job."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         if job_id is None:
@@ -86,8 +96,10 @@ def jobs(
 
 
 @app.command()
-def cancel(context: typer.Context, job_id: Annotated[str, typer.Argument()]) -> None:
-    """End a job at once; one that has ended stays as it is."""
+def cancel(
+    context: typer.Context, job_id: Annotated[str, typer.Argument(help="ID of the job.")]
+) -> None:
+    """Cancel a job at once; a job that has ended stays as it is."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         job = client.cancel(job_id)
@@ -96,7 +108,7 @@ def cancel(context: typer.Context, job_id: Annotated[str, typer.Argument()]) -> 
 
 @app.command()
 def models(context: typer.Context) -> None:
-    """What can be asked for; the first is the default."""
+    """List the models; the first is the default."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         found = client.models()
@@ -120,7 +132,7 @@ def models(context: typer.Context) -> None:
 
 @app.command()
 def samplers(context: typer.Context) -> None:
-    """The ways from noise to picture, and what each is good for."""
+    """List the samplers, and what each sampler is good for."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         found = client.samplers()
@@ -132,17 +144,18 @@ def samplers(context: typer.Context) -> None:
 def usage(
     context: typer.Context,
     since: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day; else 30 days back.")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="First day; default: 30 days back."),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day; else today.")
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day; default: today.")
     ] = None,
     *,
     all_tenants: Annotated[
-        bool, typer.Option("--all-tenants", help="Everybody's; with an admin key.")
+        bool, typer.Option("--all-tenants", help="Usage of all tenants; needs an admin key.")
     ] = False,
 ) -> None:
-    """What your keys had made, by day (UTC) and key."""
+    """Show the usage of your API keys, by day (UTC) and key."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
         found = client.usage(
@@ -167,12 +180,12 @@ def _used(jobs: dict[str, int], images: int, work: float) -> list[str]:
 
 
 def main() -> None:
-    """Run it. Errors of ours end in an exit code, usage errors in 2."""
+    """Run the command line. A PrintworksError ends in its exit code, a usage error in 2."""
     app(args=shared_first(sys.argv[1:]), prog_name="printworks")
 
 
 def shared_first(arguments: Sequence[str]) -> list[str]:
-    """The shared options moved before the command: people write them where they think of them."""
+    """Return `arguments` with the shared options first: people write them after the command too."""
     front: list[str] = []
     rest: list[str] = []
     words = iter(arguments)

@@ -1,4 +1,4 @@
-"""What was found, as a table for people or as JSON for programs."""
+"""Output of lists: a table for people, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def table(
     *,
     as_json: bool,
 ) -> None:
-    """`rows` under `head`; `found`, whole, where JSON was asked for."""
+    """Print `rows` under `head`, or with `as_json` the answers `found` in full."""
     if as_json:
         print(json.dumps([one.model_dump(mode="json") for one in found]))
         return

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _needs_plots(command: str) -> None:
-    """Refuse at the start what would fail at its end, an hour later, for want of matplotlib."""
+    """Refuse a command without matplotlib at its start, not at its end an hour later."""
     if COMMANDS[command] in (_evaluate, _card) and find_spec("matplotlib") is None:
         how = f"{sys.executable} -m pip install -c deploy/lock.txt matplotlib"
         sys.exit(f"{command} draws plots with matplotlib, which is not installed: {how}")
@@ -121,7 +121,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _snapshot(training: Training, options: argparse.Namespace) -> None:
-    """Draw the preview grid with the averaged weights, and put them into the weights folder."""
+    """Generate the preview grid with the averaged weights, and export them."""
     model = training.averaged()
     pipeline = build_pipeline(_vae(options), model.unet, model.text_encoder, model.tokenizer)
     sheet = grid(draw(pipeline, PROMPTS))
@@ -143,7 +143,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _card(options: argparse.Namespace) -> None:
-    """The card's pictures and text, from evaluation.json and the weights as they are."""
+    """Write the card's images and text, from evaluation.json and the committed weights."""
     from models.demo.recipe.plots import plot_levers, plot_loss  # noqa: PLC0415 - `_needs_plots`
 
     figures = json.loads(EVALUATION.read_text())

@@ -32,7 +32,7 @@ UNSAID_SHARE: Final = 0.05
 
 
 def caption(scene: Scene, rng: random.Random) -> str:
-    """One of the many sentences for this scene."""
+    """Return one of the many sentences for this scene."""
     subject = _subject(scene, rng)
     ground = _pick(scene.ground, GROUND_SYNONYMS, rng)
     place = f"{GROUNDS[scene.ground]} {_with_article(ground, rng)}"
@@ -49,13 +49,13 @@ def caption(scene: Scene, rng: random.Random) -> str:
 
 
 def plain_caption(scene: Scene) -> str:
-    """The sentence the evaluation uses: no synonym, nothing unsaid."""
+    """Return the evaluation's sentence for a scene: complete, and without synonyms."""
     things = [_article(_words(thing.size, thing.color, thing.object)) for thing in scene.things]
     return f"{' next to '.join(things)} {GROUNDS[scene.ground]} {_article(scene.ground)}"
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word a caption can hold, sorted."""
+    """Return every word that a caption can hold, sorted."""
     tables = (OBJECT_SYNONYMS, COLOR_SYNONYMS, SIZE_SYNONYMS, GROUND_SYNONYMS)
     phrases = [*OBJECTS, *COLORS, *GROUNDS, *GROUNDS.values(), *FRAMES, *SIZE_SYNONYMS]
     phrases += [synonym for table in tables for row in table.values() for synonym in row]
@@ -64,7 +64,7 @@ def vocabulary() -> tuple[str, ...]:
 
 
 def split(text: str) -> list[str]:
-    """Words as the tokenizer sees them: lower case, marks apart."""
+    """Return the tokenizer's words of a text: lower case, punctuation separate."""
     return re.findall(r"[a-z]+|[^\sa-z]", text.lower())
 
 

@@ -74,7 +74,7 @@ def make_shard(index: int, encoder: LinearEncoder) -> Shard:
 
 
 def _cells(cover: Tensor) -> Tensor:
-    """The share of each cell that is covered: (N, H, W) 0..1 to (N, H/16, W/16) uint8."""
+    """Return the covered share of each cell: (N, H, W) 0..1 to (N, H/16, W/16) uint8."""
     return (functional.avg_pool2d(cover, LATENT_FACTOR) * 255 + 0.5).byte()
 
 
@@ -87,14 +87,14 @@ class Cache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def refresh(self) -> int:
-        """Load what is new; how many shards there are."""
+        """Load new shards; return the number of shards."""
         for path in sorted(self.folder.glob("*.pt")):
             if int(path.stem) not in self.shards:
                 self.shards[int(path.stem)] = Shard(**torch.load(path))
         return len(self.shards)
 
     def wait(self, shards: int) -> None:
-        """Until that many shards are there."""
+        """Wait until there are that many shards."""
         while self.refresh() < shards:
             Event().wait(1)
 
@@ -107,7 +107,7 @@ class Cache:
     def batch(
         self, rows: int, rng: random.Random, *, pairs: float
     ) -> tuple[Tensor, Tensor, list[Scene]]:
-        """Random rows of shards of one shape: latents (rows, C, h, w), cover (rows, h, w), scenes.
+        """Return random rows of one shape: latents (rows, C, h, w), cover (rows, h, w), scenes.
 
         Cover is 0..1. Of the scenes of two things only the share `pairs` is taken.
         """
@@ -126,7 +126,7 @@ class Cache:
 def fill_in_background(
     folder: Path, encoder: LinearEncoder, *, shards: int, processes: int
 ) -> list[multiprocessing.process.BaseProcess]:
-    """Children that make the missing shards and end; they die with their parent."""
+    """Start child processes that make the missing shards; they die with their parent."""
     context = multiprocessing.get_context("spawn")
     children = [
         context.Process(

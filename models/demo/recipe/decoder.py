@@ -64,7 +64,7 @@ def save_vae(vae: AutoencoderTiny, state: Path) -> None:
 
 @torch.no_grad()
 def psnr(vae: AutoencoderTiny, encoder: LinearEncoder, pictures: int = HELD_OUT_PICTURES) -> float:
-    """Mean PSNR in dB over held-out scenes, the same ones every time."""
+    """Return the mean PSNR in dB over held-out scenes, the same in every call."""
     rng = random.Random("held-out pictures")
     drawn = [scenes.draw_scene(rng, held_out=True) for _ in range(pictures)]
     truth = np.stack([scenes.render(scene, rng) for scene in drawn])

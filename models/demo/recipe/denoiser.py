@@ -57,7 +57,7 @@ class Denoiser(nn.Module):
     def forward(
         self, noisy: Tensor, steps: Tensor, tokens: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The guessed v (B, C, H, W), and the reader's loss."""
+        """Return the predicted v (B, C, H, W), and the reader's loss."""
         text = self.text_encoder(tokens)[0]  # (B, L, D)
         misread = self.reader(self.unet.add_embedding(text), labels)
         return self.unet(noisy, steps, text, return_dict=False)[0], misread
@@ -73,7 +73,7 @@ class Denoiser(nn.Module):
 
 
 def weights(cover: Tensor, labels: Tensor, raised: float) -> Tensor:
-    """Of each cell in the loss (B, 1, H, W): 1 for ground, 1 + raised for a thing of middle size.
+    """Return each cell's loss weight (B, 1, H, W): ground 1, middle-sized things 1 + raised.
 
     A small thing's cells weigh more, a large one's less, so that each is worth the same: of eleven
     wrong pictures nine had small things, which have a quarter of a large one's cells.
@@ -213,7 +213,7 @@ class Training:
         )
 
     def averaged(self) -> Denoiser:
-        """A copy that holds the averaged weights, on the CPU, ready to draw."""
+        """Return a copy with the averaged weights, on the CPU, ready for inference."""
         copy = Denoiser().eval()
         with torch.no_grad():
             for mine, mean in zip(copy.parameters(), self.ema, strict=True):

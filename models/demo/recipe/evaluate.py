@@ -1,4 +1,4 @@
-"""Does the model draw what it is asked? The committed weights, asked and judged.
+"""Evaluation of the committed weights: images of prompts, classified by the judge.
 
 Owns the questions (which prompts under which settings) and the figures; the judge is judge.py, the
 presentation card.py. Everything is drawn from the exported folder by the plain pipeline.
@@ -182,7 +182,7 @@ def pair_figures(asked: Iterable[Scene], answers: list[Answer]) -> Figures:
 
 
 def about(weights: Path, state: Path, *, judged: int = 2000) -> Figures:
-    """What is known without drawing: sizes, the decoder's PSNR, the judge's accuracy, the run."""
+    """Return figures that need no images: sizes, decoder PSNR, judge accuracy, the training run."""
     pipeline = load_pipeline(weights)
     sizes = {
         "vae_parameters": _parameters(pipeline.vae),

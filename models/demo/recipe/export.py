@@ -38,7 +38,7 @@ def build_pipeline(
 
 
 def load_pipeline(folder: Path) -> StableDiffusionPipeline:
-    """The exported model in single precision, as a user loads it."""
+    """Load the exported model in single precision, as a user does."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -59,7 +59,7 @@ def export(pipeline: StableDiffusionPipeline, folder: Path) -> None:
 
 
 def _load_whole(config: Path) -> None:
-    """Have transformers load its part in single precision, as diffusers loads the others.
+    """Make transformers load its part in single precision, as diffusers loads the others.
 
     It writes down the type that the weights are saved in and, from 5.0 on, loads in that: half
     beside single is an error at the first multiplication.

@@ -1,4 +1,4 @@
-"""The judge: a small classifier that says what a picture shows.
+"""The judge: a small classifier of a picture's objects, colours, sizes and ground.
 
 Trained on rendered scenes only, blurred and noised a little, never on a generated picture.
 It answers for a lone thing (object, colour, size), for each of two (left, right), and the ground.
@@ -72,7 +72,7 @@ class Judge(nn.Module):
         return self.read(_halved(pictures))
 
     def read(self, halved: Tensor) -> dict[str, Tensor]:
-        """The logits of each head, of pictures of half the size."""
+        """Return the logits of each head, for pictures of half the size."""
         features = self.trunk(halved * 2 - 1)
         return {name: head(features) for name, head in self.heads.items()}
 
@@ -190,7 +190,7 @@ def _rendered(
 
 
 def _squared(pictures: Tensor) -> Tensor:
-    """The middle 128x128, mirrored at its edges where that is more than there is.
+    """Crop the middle 128x128; a smaller picture is mirrored at its edges.
 
     Squeezed into its cells instead, a rendered 160x96 scene was read right in 57 % of objects and
     31 % of sizes; so in 99 % and 93 %.

@@ -28,7 +28,7 @@ class Lanes(Generic[Chunk]):
         self._pool = ThreadPoolExecutor(count)
 
     def step(self, chunks: list[Chunk]) -> float:
-        """The mean loss; gradients are those of the mean over chunks."""
+        """Return the mean loss; the gradients are those of the mean over chunks."""
         waiting: queue.SimpleQueue[Chunk] = queue.SimpleQueue()
         for chunk in chunks:
             waiting.put(chunk)

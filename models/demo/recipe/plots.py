@@ -1,4 +1,4 @@
-"""The two plots of the model card: what the levers do, and how the loss fell."""
+"""The two plots of the model card: effect of steps, guidance and sampler; loss over training."""
 
 import csv
 from pathlib import Path

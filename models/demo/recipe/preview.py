@@ -59,7 +59,7 @@ def draw(  # noqa: PLR0913 - one argument for each lever of a picture
     size: tuple[int, int] = (128, 128),
     batch: int = 24,
 ) -> list[Image.Image]:
-    """One picture a prompt; picture k has seed `seed + k`."""
+    """Generate one image for each prompt; image k has seed `seed + k`."""
     images: list[Image.Image] = []
     for start in range(0, len(prompts), batch):
         part = list(prompts[start : start + batch])

@@ -1,4 +1,4 @@
-"""Reading: the text encoder is asked what a caption says, before and beside the noise.
+"""Reading: a loss that trains the text encoder to classify captions, before and with denoising.
 
 Without that question the words for things were the last to be told apart: after 84,000 pictures
 forty of them were one direction of a ninth of the length that colours had, so every thing was drawn
@@ -34,7 +34,7 @@ ANCHOR_WEIGHT: Final = 3.0
 
 
 class Reader(nn.Module):
-    """Says from the pooled caption what a scene shows: one linear layer a question of the judge's.
+    """A scene classifier on the pooled caption: one linear layer for each of the judge's heads.
 
     Of two things it is asked which is left and which is right.
     """
@@ -44,7 +44,7 @@ class Reader(nn.Module):
         self.heads = nn.ModuleDict({k: nn.Linear(width, n) for k, (n, _) in HEADS.items()})
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross entropy; labels (B, 7), -1 where there is no answer."""
+        """Return the mean cross entropy; labels (B, 7), -1 where there is no answer."""
         losses = [
             functional.cross_entropy(
                 head(pooled), targets(name, labels), ignore_index=-1, reduction="sum"
@@ -55,7 +55,7 @@ class Reader(nn.Module):
 
     @torch.no_grad()
     def right(self, pooled: Tensor, labels: Tensor) -> dict[str, float]:
-        """The share of right answers to each question that has one here."""
+        """Return the accuracy of each head that has labels here."""
         shares = {}
         for name, head in self.heads.items():
             truth = targets(name, labels)
@@ -84,7 +84,7 @@ def learn_to_read(
     steps: int = STEPS,
     report: Callable[[str], None] = print,
 ) -> dict[str, float]:
-    """Captions only, no picture; what share it reads right in the end, of captions never seen.
+    """Train on captions only; return the final accuracy on captions never trained on.
 
     `anchored`: the UNet has learned from this encoder, so lone captions keep their vectors.
     """
@@ -115,7 +115,7 @@ def learn_to_read(
 
 
 def _read(model: Reads, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The caption's vectors (B, L, D), and pooled, as the UNet gets them."""
+    """Return the caption's vectors (B, L, D), and pooled, as the UNet gets them."""
     text = model.text_encoder(tokens)[0]
     return text, model.unet.add_embedding(text)
 
@@ -138,7 +138,7 @@ def _moved(now: Tensor, was: Tensor) -> Tensor:
 
 
 def _captions(model: Reads, rng: random.Random, *, pairs: int, lone: int) -> tuple[Tensor, Tensor]:
-    """Tokens (B, L) and labels (B, 7) of scenes of the training world, pairs first."""
+    """Return tokens (B, L) and labels (B, 7) of scenes of the training world, pairs first."""
     counts = [2] * pairs + [1] * lone
     drawn = [scenes.draw_scene(rng, held_out=False, things=count) for count in counts]
     device = next(model.text_encoder.parameters()).device

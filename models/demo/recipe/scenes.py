@@ -43,13 +43,13 @@ Pixels = NDArray[np.uint8]
 
 
 def version() -> str:
-    """A digest of what makes the pictures: a cache of another version is of another world."""
+    """Return a digest of the code that renders pictures, to detect a cache of another version."""
     sources = (Path(__file__), Path(textures.__file__), Path(world.__file__))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def draw_scene(rng: random.Random, *, held_out: bool, things: int | None = None) -> Scene:
-    """A random scene from the training world, or only from the triples held out of it."""
+    """Return a random scene from the training world, or only from the held-out triples."""
     while True:
         count = things or (2 if rng.random() < PAIR_SHARE else 1)
         names = rng.sample(OBJECT_NAMES, count)
@@ -62,14 +62,14 @@ def draw_scene(rng: random.Random, *, held_out: bool, things: int | None = None)
 def render(
     scene: Scene, rng: random.Random, *, height: int = NATIVE_PX, width: int = NATIVE_PX
 ) -> Pixels:
-    """The scene as a picture: two calls differ in place and ground, never in what is shown."""
+    """Render the scene as a picture: calls differ in place and ground, never in objects."""
     return render_covered(scene, rng, height=height, width=width)[0]
 
 
 def render_covered(
     scene: Scene, rng: random.Random, *, height: int = NATIVE_PX, width: int = NATIVE_PX
 ) -> tuple[Pixels, textures.Picture]:
-    """The picture, and how much of each pixel is a thing: float32 (H, W), 0..1."""
+    """Render the picture and each pixel's coverage by objects: float32 (H, W), 0..1."""
     shift = (rng.randrange(12), rng.randrange(12))
     variant = rng.randrange(textures.VARIANTS)
     canvas = textures.ground(scene.ground, variant, height, width, shift).copy()
@@ -86,7 +86,7 @@ def render_covered(
 
 
 def _side(thing: Thing, scene: Scene, height: int, width: int) -> int:
-    """Longest side in pixels, smaller where the picture is too flat or too narrow for it."""
+    """Return the longest side in pixels, smaller in a very flat or narrow picture."""
     pair = len(scene.things) == 2
     fits = min(0.86 * height, width * (0.5 if pair else 0.86))
     return int(min(SIZE_PX[thing.size][pair], fits))
@@ -95,7 +95,7 @@ def _side(thing: Thing, scene: Scene, height: int, width: int) -> int:
 def _corner(
     glyph: textures.Picture, k: int, things: int, height: int, width: int, rng: random.Random
 ) -> tuple[int, int]:
-    """Row and column of the k-th thing: about the middle, or the middle of its half."""
+    """Return row and column of the k-th object: about the middle, or the middle of its half."""
     h, w = glyph.shape[:2]
     middle = width * (2 * k + 1) // (2 * things)
     reach = textures.CELL if things == 1 else 0
@@ -139,7 +139,7 @@ def _scaled_px(object_: str, color: str, side: int) -> textures.Picture:
 
 @cache
 def _tinted(object_: str, color: str) -> textures.Picture:
-    """The glyph in shades of a colour: its light and dark around that colour's own."""
+    """Tint a glyph in shades of a colour: its light and dark around the colour."""
     glyph = _glyph(object_)
     alpha, own = glyph[..., 3:], glyph[..., :3]
     light = own @ np.array((0.3, 0.59, 0.11), np.float32)[:, None]

@@ -22,7 +22,7 @@ SKIES: Final = frozenset({"night sky", "cloudy sky", "sunset sky"})
 
 
 def ground(name: str, variant: int, height: int, width: int, shift: tuple[int, int]) -> Picture:
-    """The ground `name`, cut out of its tile `shift` cells down and to the right."""
+    """Return the ground `name`, cut out of its tile `shift` cells down and to the right."""
     if name in SKIES:  # a sky has an up and a down: it only moves sideways
         return np.roll(_sky(name, variant, height), shift[1] * CELL, axis=1)[:, :width]
     tile = np.roll(_tile(name, variant), (shift[0] * CELL, shift[1] * CELL), axis=(0, 1))
@@ -52,7 +52,7 @@ def _grid(height: int = TILE) -> tuple[Picture, Picture]:
 def _noise(
     rng: np.random.Generator, wavelength: float, height: int = TILE, stretch: float = 1.0
 ) -> Picture:
-    """Smooth noise of mean 0 and deviation 1 that repeats without a seam."""
+    """Return smooth noise of mean 0 and deviation 1 that repeats without a seam."""
     fy = np.fft.fftfreq(height)[:, None] * wavelength
     fx = np.fft.rfftfreq(TILE)[None] * wavelength * stretch
     spectrum = np.fft.rfft2(rng.standard_normal((height, TILE))) * np.exp(-4 * (fy**2 + fx**2))
@@ -68,7 +68,7 @@ def _mix(low: tuple[int, int, int], high: tuple[int, int, int], share: Picture) 
 def _bricks(
     rng: np.random.Generator, height: int, width: int, roundness: float
 ) -> tuple[Picture, Picture]:
-    """A staggered wall: each brick's own shade (0..1), and how much of a pixel is brick."""
+    """Return a staggered wall: each brick's shade (0..1), and each pixel's share of brick."""
     y, x = _grid()
     row = (y // height).astype(int)
     x = (x + (row % 2) * (width // 2)) % TILE

@@ -22,7 +22,7 @@ WHITENING = 0.25
 
 
 def fitted_vae(pictures: NDArray[np.uint8]) -> AutoencoderTiny:
-    """A VAE whose encoder keeps the principal components of `pictures` (N, H, W, 3)."""
+    """Return a VAE whose encoder keeps the principal components of `pictures` (N, H, W, 3)."""
     vae = build_vae()
     convs = [layer for layer in vae.encoder.layers if isinstance(layer, nn.Conv2d)]
     with torch.no_grad():
@@ -68,7 +68,7 @@ def _scale_latents(conv: nn.Conv2d, features: Rows, scaling_factor: float) -> No
 
 
 def _components(rows: Rows, kept: int) -> tuple[Rows, Rows, Rows]:
-    """Mean, the `kept` strongest principal directions as columns, and their variances."""
+    """Return the mean, the `kept` strongest principal directions as columns, their variances."""
     mean = rows.mean(axis=0)
     variances, directions = np.linalg.eigh(np.cov(rows - mean, rowvar=False))
     order = np.argsort(variances)[::-1][:kept]
@@ -90,7 +90,7 @@ def _start_decoder(decoder: nn.Module) -> None:
 
 
 class LinearEncoder:
-    """The encoder's arithmetic as one matrix: (N, H, W, 3) uint8 to latents (N, C, H/16, W/16)."""
+    """The encoder as one matrix: (N, H, W, 3) uint8 to latents (N, C, H/16, W/16)."""
 
     def __init__(self, vae: AutoencoderTiny) -> None:
         with torch.no_grad():
@@ -108,7 +108,7 @@ class LinearEncoder:
         return latents.reshape(n, h // 16, w // 16, -1).permute(0, 3, 1, 2)
 
     def inverse(self, latents: Tensor) -> Tensor:
-        """The least-squares picture (N, 3, H, W) in 0..1: what the latents say, undecoded."""
+        """Return the least-squares picture (N, 3, H, W) in 0..1 of the latents, without decoder."""
         n, c, h, w = latents.shape
         rows = latents.permute(0, 2, 3, 1).reshape(-1, c) - self.offset
         blocks = rows @ torch.linalg.pinv(self.matrix) / 255

@@ -63,7 +63,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a picture shows: one thing, or two from left to right, and what is behind them."""
+    """The content of a picture: one object, or two from left to right, and the ground."""
 
     things: tuple[Thing, ...]
     ground: str
