@@ -89,8 +89,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    told = {"host": asked.host, "port": asked.port}
-    settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
+    overrides = {"host": asked.host, "port": asked.port}
+    settings = settings.model_copy(update={k: v for k, v in overrides.items() if v is not None})
     settings = settings.model_copy(update={"host": where(settings, asked)})
     files = connections.open_files()
     settings, max_connections = within(files, settings)

@@ -2,11 +2,11 @@
 
 Owns the timers that uvicorn's protocol lacks, per connection. Must not know routes. Invariants:
 - A connection without a whole request is closed HEADERS_S after it began to send one (uvicorn kept
-  it for ever), and one whose client reads nothing of its answer for SEND_S.
+  it for ever), and one whose client reads nothing of its response for SEND_S.
 - Input is parsed READ_BYTES at a time, so that other connections are served in between.
 - A refusal reaches the client: closing a socket with unread bytes resets it, and the client of a
-  body that was too large saw a reset instead of its 413 (10 of 10 times at 30 MB). So the rest is read for a
-  while before it is closed (RFC 9112 9.6).
+  body that was too large saw a reset instead of its 413 (10 of 10 times at 30 MB). So the rest is
+  read for a while before the close (RFC 9112 9.6).
 """
 
 from __future__ import annotations

@@ -208,9 +208,9 @@ def _both(own: dict[str, Any] | None, common: dict[str, Any]) -> dict[str, Any]:
     """Merge a route's own response of a status with the common one: either can occur."""
     if own is None:
         return dict(common)
-    told = own["description"].split("; ")
-    more = [one for one in common["description"].split("; ") if one not in told]
-    return own | {"description": "; ".join([*told, *more])}
+    titles = own["description"].split("; ")
+    more = [one for one in common["description"].split("; ") if one not in titles]
+    return own | {"description": "; ".join([*titles, *more])}
 
 
 def _complete(method: str, operation: dict[str, Any]) -> None:

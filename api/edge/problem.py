@@ -141,14 +141,14 @@ def _detail(error: PrintworksError, status: int) -> str:
 
 def _shortened(problems: Sequence[Problem]) -> list[dict[str, str]]:
     """Return as many problems as fit: a body may have thousands, the response stays short."""
-    told: list[dict[str, str]] = []
+    fitting: list[dict[str, str]] = []
     left = MAX_PROBLEM_CHARS
     for p in problems:
         left -= len(p.pointer) + len(p.code) + len(p.detail) + 40  # 40: the JSON around them
-        if left < 0 and told:
+        if left < 0 and fitting:
             break
-        told.append({"pointer": p.pointer, "code": p.code, "detail": p.detail})
-    return told
+        fitting.append({"pointer": p.pointer, "code": p.code, "detail": p.detail})
+    return fitting
 
 
 def problem_response(error: PrintworksError, *, path: str, request_id: str) -> Response:

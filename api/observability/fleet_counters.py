@@ -61,12 +61,12 @@ def _seconds(counts: Sequence[Count]) -> Metric:
         "Duration of jobs, by phase and outcome.",
         labels=("phase", "outcome"),
     )
-    for labels, told in found.items():
+    for labels, by_bucket in found.items():
         seen, buckets = 0.0, list[tuple[str, float]]()
         for bound in (*(f"{b:g}" for b in JOB_BUCKETS_S), "inf"):
-            seen += told.get(bound, 0)
+            seen += by_bucket.get(bound, 0)
             buckets.append(("+Inf" if bound == "inf" else bound, seen))
-        family.add_metric(labels, buckets=buckets, sum_value=told.get("sum", 0.0))
+        family.add_metric(labels, buckets=buckets, sum_value=by_bucket.get("sum", 0.0))
     return family
 
 

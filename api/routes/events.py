@@ -109,7 +109,7 @@ class Stream:
 
     async def _look(self, follower: Follower, record: JobRecord) -> list[str]:
         """Return the events that are due now."""
-        told = follower.progress
+        news = follower.progress
         follower.progress = None
         if follower.stale:
             follower.stale = False
@@ -121,10 +121,15 @@ class Stream:
                 self._ended = True
                 return [event("gone", {"id": record.id})]
             return list(self._changes(job_of(fresh, self._base)))
-        if told is None:
+        if news is None:
             return []
-        fraction = round(told.step / told.steps, 4) if told.steps else 0.0
-        shown = {"stage": told.stage, "step": told.step, "steps": told.steps, "fraction": fraction}
+        fraction = round(news.step / news.steps, 4) if news.steps else 0.0
+        shown = {
+            "stage": news.stage,
+            "step": news.step,
+            "steps": news.steps,
+            "fraction": fraction,
+        }
         return [event("progress", shown)]
 
     async def _previews(self, follower: Follower, record: JobRecord) -> list[str]:
