@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn with a limit on its connections, and a way down that ends.
+    """uvicorn with a connection limit and a shutdown that ends.
 
-    It waits for open answers: streams must be ended first, or it waits for ever.
+    uvicorn waits for open responses: streams must be ended first, or uvicorn waits for ever.
     """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, *, max_connections: int) -> None:
@@ -46,7 +46,7 @@ class DrainingServer(uvicorn.Server):
         self.server_state = Connections(max_connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; the kernel keeps more connections waiting than the loop accepts in one turn."""
+        """Listen, with a longer backlog in the kernel than the loop accepts in one turn."""
         connections.log_seldom(asyncio.get_running_loop())
         await super().startup(sockets)
         for server in self.servers:
@@ -55,7 +55,7 @@ class DrainingServer(uvicorn.Server):
                     same.listen(connections.WAITING)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End streams and waits, then do as uvicorn does."""
+        """End streams and waits, then shut uvicorn down."""
         services = getattr(self._app.state, "services", None)
         if services:
             services.readiness.draining = True
@@ -64,7 +64,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 with one line that says what is wrong."""
+    """Run the command line. Return the exit code: 0, or 2 after one line with the error."""
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", help="the address to listen on")
     parser.add_argument("--port", type=int, help="the port to listen on; 0: any free one")
@@ -88,9 +88,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
-    """Serve until told to stop."""
-    told = {"host": asked.host, "port": asked.port}
-    settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
+    """Serve until SIGTERM or SIGINT."""
+    overrides = {"host": asked.host, "port": asked.port}
+    settings = settings.model_copy(update={k: v for k, v in overrides.items() if v is not None})
     settings = settings.model_copy(update={"host": where(settings, asked)})
     files = connections.open_files()
     settings, max_connections = within(files, settings)
@@ -113,19 +113,19 @@ def serve(settings: ApiSettings, asked: argparse.Namespace) -> int:
         backlog=connections.accepts_of(files),
     )
     gc.collect()
-    gc.freeze()  # what stays for ever: a look for garbage among it held the loop for 47 ms
+    gc.freeze()  # permanent objects: a collection over them blocked the loop for 47 ms
     server = DrainingServer(config, app, max_connections=max_connections)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises it again at the end; told to end and ended is exit code 0
+        # uvicorn raises the signal again at the end; an orderly end is exit code 0
         signal.signal(number, lambda _number, _frame: None)
     server.run(sockets=[inherited(asked.fd)] if asked.fd is not None else None)
     return 0 if server.started else 3
 
 
 def within(files: int, settings: ApiSettings) -> tuple[ApiSettings, int]:
-    """The settings, with no more streams and downloads than `files` allow; and the connections.
+    """Bound streams and downloads by `files`; return the settings and the connection limit.
 
-    A quarter of the connections is for those that ask for an answer and go. Raises SettingsError.
+    A quarter of the connections is kept for short requests. Raises SettingsError.
     """
     downloads = connections.downloads_of(files, settings.max_downloads)
     most = connections.connections_of(files, settings.max_connections, downloads=downloads)
@@ -134,7 +134,7 @@ def within(files: int, settings: ApiSettings) -> tuple[ApiSettings, int]:
 
 
 def inherited(fd: int) -> socket.socket:
-    """The open socket `fd`, as what it is.
+    """Return the open socket `fd` with its own family.
 
     uvicorn's own `fd=` takes every socket for a Unix one, so that asyncio leaves Nagle's algorithm
     on: each answer then waited 40 ms for the client's delayed acknowledgement (measured).
@@ -143,7 +143,7 @@ def inherited(fd: int) -> socket.socket:
 
 
 def where(settings: ApiSettings, asked: argparse.Namespace) -> str:
-    """The address that others reach us at: what decides whether a key is needed."""
+    """Return the address of the service, which decides if a key is needed."""
     if asked.fd is not None:
         with socket.socket(fileno=socket.dup(asked.fd)) as bound:  # type: ignore[attr-defined]
             name = bound.getsockname()
@@ -152,7 +152,7 @@ def where(settings: ApiSettings, asked: argparse.Namespace) -> str:
 
 
 async def _check(settings: ApiSettings) -> None:
-    """What would stop us, told in one line instead of uvicorn's traceback."""
+    """Check what would stop the start, for one line of error instead of a traceback."""
     store = AsyncJobStore(settings.redis_url)
     try:
         async with open_keystore(settings.redis_url) as keys:

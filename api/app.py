@@ -1,7 +1,7 @@
-"""The API, wired: middleware, errors, routes, lifespan.
+"""The API application: middleware, errors, routes, lifespan.
 
-Owns the order of things and nothing else. Must not know how any of them works. Invariant: the
-whole of it is made by `create_app(settings)`; there is no module-level app and no global.
+Owns their order and nothing else. Must not know how any of them works. Invariant: the
+application is made by `create_app(settings)`; there is no module-level app and no global.
 """
 
 from __future__ import annotations
@@ -50,33 +50,44 @@ EXPOSED = (
     "idempotency-replayed",
     "idempotency-expires",
 )
-DESCRIPTION = """Send a prompt, get a job at once; look at it, wait for it or follow it live;
-fetch the pictures. The same request with the same seed makes the same pixels. Every error is
-`application/problem+json` with a stable `code`."""
+DESCRIPTION = """Send a prompt and get a job at once; poll the job, wait for its end or follow its
+events; download the images. The same request with the same random seed makes the same pixels.
+Every error is `application/problem+json` with a stable `code`."""
 TAGS = [
-    {"name": "jobs", "description": "One request and its life."},
-    {"name": "images", "description": "What a job made."},
-    {"name": "inputs", "description": "Pictures that jobs begin with."},
-    {"name": "groups", "description": "Many jobs as one."},
-    {"name": "models", "description": "What there is to ask for, and how busy it is."},
-    {"name": "webhooks", "description": "Be told how jobs ended, signed."},
-    {"name": "keys", "description": "Who may come in."},
-    {"name": "usage", "description": "What was made, by day and key."},
-    {"name": "operations", "description": "For operators."},
-    {"name": "health", "description": "For balancers and orchestrators."},
+    {
+        "name": "jobs",
+        "description": "Generate images: send, follow, cancel, repeat and delete jobs.",
+    },
+    {"name": "images", "description": "Download a job's images."},
+    {
+        "name": "inputs",
+        "description": "Upload input images for image-to-image, inpainting and ControlNet.",
+    },
+    {"name": "groups", "description": "Send, read and cancel up to 100 jobs together."},
+    {"name": "models", "description": "Models, samplers and the queue."},
+    {"name": "webhooks", "description": "Signed HTTP callbacks for the events of jobs and groups."},
+    {"name": "keys", "description": "API keys: create, list, rotate, revoke."},
+    {"name": "usage", "description": "Jobs and images by day and API key."},
+    {
+        "name": "operations",
+        "description": "Workers, pause, drain, purge, statistics and metrics, for operators.",
+    },
+    {"name": "health", "description": "Probes for load balancers and orchestrators."},
 ]
 
 
-# The shapes of errors below the paths of other services' clients; a dialect has a line here.
+# Shapes of errors by path prefix; each dialect of another service has a line here.
 SHAPES = ErrorShapes()
 
 
 def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
-    """Return the ASGI app; its lifespan opens and closes everything it needs."""
+    """Return the ASGI app; its lifespan opens and closes all services."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        await asyncio.to_thread(app.openapi)  # 0.2 s, which else the first bad request would take
+        await asyncio.to_thread(
+            app.openapi
+        )  # 0.2 s that the first bad request would take otherwise
         async with open_services(settings, app.state.metrics, app.state.tracing) as services:
             app.state.services = services
             yield
@@ -85,7 +96,7 @@ def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
     app = FastAPI(
         title="Printworks",
         version=own_version(),
-        summary="Text to pictures as a service.",
+        summary="Text-to-image as a service.",
         description=DESCRIPTION,
         openapi_tags=TAGS,
         openapi_url="/openapi.json",
@@ -94,7 +105,7 @@ def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
         lifespan=lifespan,
         # spans and metrics of the framework would carry bodies, which are prompts
         telemetry={"tracing": False, "metrics": False, "logs": False},
-        generate_unique_id_function=lambda route: route.name,  # what generated clients call it
+        generate_unique_id_function=lambda route: route.name,  # the name in generated clients
     )
     app.state.metrics = Metrics()
     app.state.tracing = open_tracing(settings, "api")
@@ -133,7 +144,7 @@ def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
 
 
 def allow_listed_origins(app: FastAPI, settings: ApiSettings) -> None:
-    """Let listed pages call from a browser; no cookies, since there are none."""
+    """Allow browser calls from the listed origins; no cookies, since the API has none."""
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.origins,

@@ -1,10 +1,10 @@
-"""The errors that only HTTP has, with code, status and title on the class.
+"""Errors that only HTTP has, with code, status and title on the class.
 
     HttpError               something about the request as HTTP
-    NotAdmitted (jobs)      more than this process can take now: streams, downloads, uploads
+    NotAdmitted (jobs)      over a limit of this process: streams, downloads, uploads
     InvalidRequest (jobs)   PromptBlocked, by the operator's list
 
-Knows no route and no answer: api/edge/problem.py renders every error of the tree.
+Knows no route and no response: api/edge/problem.py renders every error of the tree.
 """
 
 from __future__ import annotations
@@ -15,58 +15,58 @@ from jobs.errors import InvalidRequest, NotAdmitted, PrintworksError, Problem
 
 
 class HttpError(PrintworksError):
-    """What only HTTP can get wrong. `status` and `title` stand on the class."""
+    """Base class of HTTP's own errors; `status` and `title` stand on the class."""
 
     status = 500
     title = "Internal error"
 
 
 class Unauthorized(HttpError):
-    """No key, or one that we do not know."""
+    """No API key, or an unknown one; send Authorization: Bearer pw_..."""
 
-    code, status, title = "unauthorized", 401, "A key is needed"
+    code, status, title = "unauthorized", 401, "An API key is required"
 
 
 class Forbidden(HttpError):
-    """A good key that may not do this."""
+    """The API key is valid but lacks the scope."""
 
-    code, status, title = "forbidden", 403, "This key may not do that"
+    code, status, title = "forbidden", 403, "The API key lacks the scope"
 
 
 class OriginNotAllowed(HttpError):
-    """Without a key, a page of another origin may change nothing."""
+    """A web page of an origin that is not listed sent an unsafe request."""
 
-    code, status, title = "origin_not_allowed", 403, "A page of another origin may not do that"
+    code, status, title = "origin_not_allowed", 403, "The page's origin is not allowed"
 
 
 class RouteMissing(HttpError):
-    """There is nothing at this path."""
+    """No route has this path; /docs lists them."""
 
-    code, status, title = "not_found", 404, "There is nothing here"
+    code, status, title = "not_found", 404, "There is no such path"
 
 
 class ImageMissing(HttpError):
-    """The job has no such image, or not yet."""
+    """The job has no image of this index, or not yet."""
 
     code, status, title = "image_not_found", 404, "There is no such image"
 
 
 class ModelMissing(HttpError):
-    """There is no such model."""
+    """No model has this ID; /v1/models lists them."""
 
     code, status, title = "model_not_found", 404, "There is no such model"
 
 
 class MethodNotAllowed(HttpError):
-    """The path is right, the verb is not."""
+    """The path exists, but not with this method; see the Allow header."""
 
-    code, status, title = "method_not_allowed", 405, "Another method is needed"
+    code, status, title = "method_not_allowed", 405, "The method is not allowed"
 
 
 class BodyTimeout(HttpError):
     """The client took too long to send its body."""
 
-    code, status, title, retryable = "body_timeout", 408, "The body came too slowly", True
+    code, status, title, retryable = "body_timeout", 408, "The body arrived too slowly", True
 
 
 class PayloadTooLarge(HttpError):
@@ -76,25 +76,25 @@ class PayloadTooLarge(HttpError):
 
 
 class UnsupportedMediaType(HttpError):
-    """The body is declared as something else than the route takes."""
+    """The Content-Type is not one that the route accepts."""
 
-    code, status, title = "unsupported_media_type", 415, "The body must be of another type"
+    code, status, title = "unsupported_media_type", 415, "The media type is not supported"
 
 
 class RangeNotSatisfiable(HttpError):
-    """The range lies outside of the picture."""
+    """The range lies outside of the image file."""
 
-    code, status, title = "range_not_satisfiable", 416, "The range is outside of the picture"
+    code, status, title = "range_not_satisfiable", 416, "The range is outside of the image"
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
-        super().__init__(f"the picture has {total_bytes} bytes")
+        super().__init__(f"the image file has {total_bytes} bytes; ask for a range within them")
 
 
 class HostNotAllowed(HttpError):
-    """Without keys, only the names of this machine are answered to."""
+    """A request without a key used a host name that is not allowed."""
 
-    code, status, title = "host_not_allowed", 421, "Not a name of this machine"
+    code, status, title = "host_not_allowed", 421, "The host name is not allowed without a key"
 
 
 class HeadersTooLarge(HttpError):
@@ -104,37 +104,37 @@ class HeadersTooLarge(HttpError):
 
 
 class TooManyStreams(NotAdmitted):
-    """As many event streams and waits are open as may be; polling still works."""
+    """The limit of open event streams and waits is reached; poll the job instead."""
 
     code = "too_many_streams"
 
 
 class TooManyDownloads(NotAdmitted):
-    """As many pictures are being sent as may be at once."""
+    """The limit of simultaneous downloads is reached; try again shortly."""
 
     code = "too_many_downloads"
 
 
 class TooManyConnections(NotAdmitted):
-    """As many connections are open as may be, and none of them is idle."""
+    """The limit of open connections is reached, and none is idle; try again shortly."""
 
     code = "too_many_connections"
 
 
 class WorkerMissing(HttpError):
-    """There is no such worker, or no more."""
+    """No worker of this name reports now; /v1/workers lists them."""
 
     code, status, title = "worker_not_found", 404, "There is no such worker"
 
 
 class IntakeBusy(NotAdmitted):
-    """More pictures arrive at once than are read at once."""
+    """The limit of simultaneous image uploads is reached; try again shortly."""
 
     code = "intake_busy"
 
 
 class PromptBlocked(InvalidRequest):
-    """The prompt asks for what the operator does not allow."""
+    """The prompt contains a word or phrase that the operator blocks."""
 
     code = "prompt_blocked"
 
@@ -146,16 +146,16 @@ class PromptBlocked(InvalidRequest):
 class InvalidIdempotencyKey(HttpError):
     """The Idempotency-Key is not one to 255 printable ASCII characters."""
 
-    code, status, title = "invalid_idempotency_key", 400, "The idempotency key cannot be read"
+    code, status, title = "invalid_idempotency_key", 400, "The Idempotency-Key is invalid"
 
 
 class RateLimited(NotAdmitted):
-    """This key asks too often."""
+    """The API key is over its limit of requests per minute."""
 
     code = "rate_limited"
 
 
 class BadRequest(HttpError):
-    """The request is not HTTP as we know it."""
+    """The request is not valid HTTP/1.1."""
 
     code, status, title = "bad_request", 400, "The request cannot be read"

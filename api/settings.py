@@ -1,4 +1,4 @@
-"""Settings of the API process: where it listens, what it bounds, who may come in.
+"""Settings of the API process: address, limits, access.
 
 Owns the variables that start with PRINTWORKS_API_. Read once, in `api/__main__.py`, and passed
 down; nothing else in `api/` looks at the environment.
@@ -20,98 +20,102 @@ Anonymous = Literal["on-loopback", "never", "from-anywhere"]
 
 
 class ApiSettings(RoleSettings):
-    """What one API process needs to know."""
+    """Settings of one API process, from PRINTWORKS_API_* variables."""
 
     role_prefix: ClassVar[str] = "PRINTWORKS_API_"
 
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="the port to listen on; 0: any free one")
     public_url: str | None = Field(
-        None, description="how clients reach the service, for the URLs in answers; unset: as asked"
+        None, description="base URL for the URLs in responses; unset: the request's own"
     )
     anonymous: Anonymous = Field(
         "on-loopback",
-        description="whose jobs need no key. on-loopback: this machine's, where only it can reach"
-        " the service; never: nobody's, as it must be behind a proxy; from-anywhere: of all who"
-        " reach the service by an address, localhost, or a name in hosts. Keys, webhooks and the"
-        " queue's control always need a key",
+        description="callers that need no key for jobs. on-loopback: this machine, if the service"
+        " listens on loopback only; never: nobody, required behind a proxy; from-anywhere: everyone"
+        " who uses an address, localhost or a name in hosts. API keys, webhooks and queue control"
+        " always need a key",
     )
     hosts: str = Field(
-        "", description="names that callers without a key may ask for, with commas; from-anywhere"
+        "",
+        description="host names that callers without a key may use, separated by commas; for"
+        " anonymous=from-anywhere",
     )
-    max_body_bytes: int = Field(65_536, ge=1024, description="the largest request body")
+    max_body_bytes: int = Field(65_536, ge=1024, description="largest request body, in bytes")
     body_timeout_s: float = Field(10, gt=0, description="seconds a client has to send its body")
     max_input_bytes: int = Field(
-        10_485_760, ge=1024, description="the largest picture to begin with, as a file"
+        10_485_760, ge=1024, description="largest input image file, in bytes"
     )
-    max_input_pixels: int = Field(16_777_216, ge=64, description="the same, in pixels once decoded")
+    max_input_pixels: int = Field(16_777_216, ge=64, description="largest input image, in pixels")
     input_ttl_s: int = Field(
-        3_600, ge=60, description="seconds that a picture is kept which no job begins with"
+        3_600, ge=60, description="seconds an uploaded image is kept if no job uses it"
     )
-    max_queued: int = Field(10_000, ge=1, description="jobs the whole queue may hold")
+    max_queued: int = Field(10_000, ge=1, description="largest number of jobs in the queue")
     max_open_jobs: int = Field(
-        1_000, ge=1, description="unfinished jobs one tenant may have, where its key says nothing"
+        1_000, ge=1, description="unfinished jobs per tenant, unless its key has a limit of its own"
     )
     max_wait_s: int = Field(
         55,
         ge=0,
-        le=55,  # proxies and balancers cut what is silent for 60 s: the answer must be there before
-        description="the longest wait of Prefer: wait=N",
+        le=55,  # proxies and load balancers close what is silent for 60 s: answer before that
+        description="longest wait of Prefer: wait=N, in seconds",
     )
     max_connections: int | None = Field(
         None,
         ge=8,
-        description="connections held at once; unset: what the limit of open files allows",
+        description="open connections at once; unset: as the limit of open files allows",
     )
     max_downloads: int = Field(
-        256, ge=1, description="pictures sent at once, half of them to one tenant at most"
+        256, ge=1, description="image downloads at once; one tenant gets half of them at most"
     )
-    max_streams: int = Field(2_000, ge=1, description="event streams and waits held at once")
-    max_tenant_streams: int = Field(200, ge=1, description="the same, of one tenant")
+    max_streams: int = Field(2_000, ge=1, description="open event streams and waits at once")
+    max_tenant_streams: int = Field(
+        200, ge=1, description="open event streams and waits per tenant"
+    )
     blocked_prompts: Path | None = Field(
-        None, description="file of words and phrases that no prompt may hold; unset: none"
+        None, description="file of blocked words and phrases, refused in prompts; unset: none"
     )
     cors_origins: str = Field(
-        "", description="origins, separated by commas, whose pages may call the API in a browser"
+        "", description="origins whose web pages may call the API, separated by commas"
     )
-    grace_s: int = Field(20, ge=1, description="seconds that open requests have after SIGTERM")
+    grace_s: int = Field(20, ge=1, description="seconds that open requests may take after SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="the least that is logged"
+        "info", description="lowest level that is logged"
     )
 
     @property
     def larger_bodies(self) -> dict[str, int]:
-        """Paths whose bodies may be larger, since pictures may be in them; in bytes."""
+        """Body limits, in bytes, of the paths that take images."""
         file, rest = self.max_input_bytes, self.max_body_bytes
         # base64 makes four bytes of three; a mask, which is small, fits beside the image
         return {"/v1/inputs": file + rest, "/v1/jobs": file * 3 // 2 + rest}
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine can reach the service."""
+        """True if only this machine can reach the service."""
         return _is_loopback(self.host)
 
     @property
     def key_needed(self) -> bool:
-        """Whether a request without a key is refused."""
+        """True if a request without a key is refused."""
         if self.anonymous == "on-loopback":
             return not self.on_loopback
         return self.anonymous == "never"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """`hosts`, taken apart, and the name of `public_url`; in lower case."""
+        """Host names of `hosts` and `public_url`, in lower case."""
         own = urlsplit(self.public_url or "").hostname
         listed = (name.strip().lower() for name in self.hosts.split(","))
         return tuple(name for name in (own, *listed) if name)
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """`cors_origins`, taken apart."""
+        """Origins listed in `cors_origins`."""
         return tuple(o.strip() for o in self.cors_origins.split(",") if o.strip())
 
 
-@functools.cache  # asked at every request without a key
+@functools.cache  # called at every request without a key
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

@@ -1,4 +1,4 @@
-"""Who is asking: every route gets a `Caller`, or the request ends here.
+"""Authentication: every route gets a `Caller`, or the request ends here.
 
 Owns the reading of the Authorization header; the rules for requests without a key are
 api/access/keyless.py's. Must not know routes. Invariant: no route runs without a caller whose
@@ -26,7 +26,7 @@ from jobs.store.api_keys import ApiKey, Scope
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who is asking, and what they may do. `key` is None for those who need none."""
+    """The caller of a request: tenant, scopes, API key. `key` is None for a keyless caller."""
 
     tenant: str
     scopes: frozenset[Scope]
@@ -34,11 +34,11 @@ class Caller:
 
     @property
     def key_id(self) -> str | None:
-        """The ID of the key, or None."""
+        """ID of the API key, or None."""
         return self.key.id if self.key else None
 
     def limits(self, settings: ApiSettings) -> AdmitLimits:
-        """What admission allows this caller."""
+        """Return the limits of admission for this caller."""
         own = self.key.max_open_jobs if self.key else None
         return AdmitLimits(
             max_jobs=settings.max_queued,
@@ -47,7 +47,7 @@ class Caller:
 
 
 class AuthDependency(SecurityBase):
-    """The dependency that says who is asking.
+    """Dependency that authenticates the caller.
 
     One, not FastAPI's usual chain of a scheme and a function on top of it: each link costs every
     request about 50 us.
@@ -56,12 +56,12 @@ class AuthDependency(SecurityBase):
     def __init__(self) -> None:
         self.model = HTTPBearerModel(
             bearerFormat="pw_...",
-            description="An API key. On a loopback address jobs need none.",
+            description="An API key. A service on a loopback address needs none for jobs.",
         )
         self.scheme_name = "key"
 
     async def __call__(self, request: Request, needed: SecurityScopes) -> Caller:
-        """The caller, or Unauthorized, or Forbidden."""
+        """Return the caller. Raises Unauthorized, Forbidden, RateLimited."""
         found = await _found(request)
         if found.key and found.key.per_minute:
             await _within_rate(request, found.key, found.key.per_minute)
@@ -70,7 +70,7 @@ class AuthDependency(SecurityBase):
         if missing and found.key is None:
             raise keyless.refused_scope(Scope(missing[0]))
         if missing:
-            raise Forbidden(f"this key lacks the scope {missing[0]}")
+            raise Forbidden(f"this key lacks the scope {missing[0]}; use a key that has it")
         return found
 
 
@@ -84,7 +84,7 @@ async def _found(request: Request) -> Caller:
     if scheme.lower() == "bearer" and credentials:
         key = await services.keys.find(credentials)
         if key is None:
-            raise Unauthorized("this key is unknown or revoked")
+            raise Unauthorized("this key is unknown or revoked; ask an administrator for a new one")
         keyless.check_page(request, settings.origins)
         return Caller(tenant=key.tenant, scopes=key.scopes, key=key)
     if settings.key_needed or "authorization" in request.headers:
@@ -101,7 +101,7 @@ async def _within_rate(request: Request, key: ApiKey, quota: int) -> None:
 
 
 def needs(scope: Scope) -> Any:
-    """The dependency of a route that only callers with `scope` may use."""
+    """Return the dependency of a route that requires `scope`."""
     return Security(caller, scopes=[scope.value])
 
 

@@ -1,7 +1,7 @@
-"""The first API key, where nobody has one yet: nobody could make it over HTTP.
+"""The first API key of a service, which cannot be created over HTTP.
 
-Owns the file that it is kept in, with mode 600. Must not know HTTP. Invariants: a service that has
-live keys gets none; the file is written before the key lets anybody in, so one that works is never
+Owns the file that holds the key, with mode 600. Must not know HTTP. Invariants: a service that has
+live keys gets none; the file is written before the key is valid, so a valid key is never
 lost; and of any number of processes that begin at once, all have the same key.
 """
 
@@ -19,7 +19,7 @@ NAME = "first"
 
 
 class NoFirstKey(PrintworksError):
-    """There is none to show; the message says why, and what to do."""
+    """No first key can be shown; the message gives the reason and the remedy."""
 
     code = "no_first_key"
 
@@ -27,26 +27,26 @@ class NoFirstKey(PrintworksError):
 async def first_key(store: KeyStore, file: Path) -> str:
     """Return the text of the first key, of every scope: the one in `file`, or a new one.
 
-    Raises NoFirstKey where there are keys already, where the file's was revoked, and where the
+    Raises NoFirstKey if keys exist already, if the key in the file was revoked, or if the
     file cannot be read or written.
     """
     kept = _kept(file)
     if kept is None and await store.any():
-        raise NoFirstKey("there are keys already, so none is made: `python -m api keys list`")
+        raise NoFirstKey("keys exist already, so none is created: see `python -m api keys list`")
     secret = kept or _keep(file, draw_secret())
-    if await store.get(id_of(secret)) is None:  # new, or Redis has lost what it knew
+    if await store.get(id_of(secret)) is None:  # new, or Redis has lost its data
         await _add(store, secret)
     if await store.find(secret) is None:
         raise NoFirstKey(
-            f"the key in {file} was revoked or has ended: `python -m api keys create --scope admin`"
-            f" makes another; remove {file} to be told of none here"
+            f"the key in {file} was revoked or has expired: create another with `python -m api keys"
+            f" create --scope admin`; remove {file} to stop this message"
         )
     return secret
 
 
 async def _add(store: KeyStore, secret: str) -> None:
     new = make_key(tenant="default", name=NAME, scopes=EVERYTHING, secret=secret)
-    with suppress(ValueError):  # another process was quicker, with this same text
+    with suppress(ValueError):  # another process was first, with the same key
         await store.add(new.key)
 
 
@@ -62,7 +62,7 @@ def _kept(file: Path) -> str | None:
 
 
 def _keep(file: Path, secret: str) -> str:
-    """Write the whole file, for this user only, or take what another process has just written."""
+    """Write the key's file, mode 600; return the key, or the one another process just wrote."""
     draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
@@ -70,11 +70,11 @@ def _keep(file: Path, secret: str) -> str:
             out.flush()
             os.fsync(out.fileno())
         with suppress(FileExistsError):
-            os.link(draft, file)  # a rename would replace what is there
+            os.link(draft, file)  # a rename would replace an existing file
         draft.unlink()
     except OSError as error:
         raise NoFirstKey(f"{file} cannot be written: {error}") from None
     kept = _kept(file)
     if kept is None:
-        raise NoFirstKey(f"{file} was taken away while it was written")
+        raise NoFirstKey(f"{file} was removed while it was written: run the command again")
     return kept

@@ -1,9 +1,9 @@
-"""Callers without a key: whether one is answered, and what it may do; pages of other origins.
+"""Rules for requests without an API key, and for web pages of other origins.
 
-Owns every rule about them, in one place, for every route: no proxy before us, a name that is this
-machine's, no page of another origin (with a key neither, where the browser says so). Must not know
-routes, keys or Redis. Invariant: nothing that a caller without a key does outlives its leave: it
-mints no key, registers no webhook, operates no queue.
+Owns every rule about them, in one place, for every route: no proxy in front, a host name of this
+machine, no page of another origin (nor with a key, if the browser says so). Must not know
+routes, keys or Redis. Invariant: nothing that a keyless caller does outlives its access: it
+creates no key, registers no webhook, operates no queue.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from api.settings import Anonymous, ApiSettings
 from jobs.store.api_keys import Scope
 
 TENANT = "default"  # of those who need no key
-# Most servers put before this one say so, but nginx with nothing besides `proxy_pass` adds no
-# header and rewrites Host to ours: then a stranger looks like this machine. So no more than this.
+# Most proxies add headers that show them, but nginx with nothing besides `proxy_pass` adds no
+# header and rewrites Host to ours: then a remote caller looks local. So no more than these scopes.
 SCOPES: Mapping[Anonymous, frozenset[Scope]] = {
     "on-loopback": frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE, Scope.METRICS}),
     "from-anywhere": frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE}),
     "never": frozenset(),
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 9.2.1; no other route has TRACE
-# What proxies, balancers, tunnels and content networks add, and no client by itself.
+# Headers that proxies, load balancers, tunnels and CDNs add, and no client by itself.
 PROXY_PREFIXES = (
     b"x-forwarded",  # -For, -Host, -Proto, -Prefix, -Server ...: nearly all
     b"x-original-",  # IIS, Envoy, nginx's ingress for Kubernetes
@@ -65,18 +65,18 @@ PROXY_HEADERS = frozenset(
 )
 MAX_HOST = 255  # RFC 1035 2.3.4
 FOREIGN_PAGE = (
-    "a page of another origin may change nothing here: list its origin in"
+    "a web page of another origin may only read: to allow it, list its origin in"
     " PRINTWORKS_API_CORS_ORIGINS"
 )
 LOOPBACK = "localhost or a loopback address, such as 127.0.0.1"
 SEND_A_KEY = (
-    "send a key, Authorization: Bearer pw_...; on the server `python -m api keys create` makes one,"
+    "send a key, Authorization: Bearer pw_...; `python -m api keys create` on the server makes one,"
     " `deploy up` prints one (docs/proxy.md)"
 )
 
 
 def check(request: Request, settings: ApiSettings) -> None:
-    """Refuse a request without a key that may not be its caller's own, of this machine.
+    """Refuse a request without a key that may not come from this machine's own user.
 
     Raises Unauthorized (came through a proxy), HostNotAllowed, OriginNotAllowed.
     """
@@ -87,35 +87,37 @@ def check(request: Request, settings: ApiSettings) -> None:
 
 
 def refused_scope(scope: Scope) -> Unauthorized:
-    """The error for a caller without a key at a route that asks for one always."""
+    """Return the error for a keyless caller at a route that always needs a key."""
     return Unauthorized(
-        f"this needs a key of the scope {scope.value}: Authorization: Bearer pw_...; `python -m api"
-        f" keys create --scope {scope.value}` on the server makes one, `deploy up` prints one"
+        f"this needs a key with the scope {scope.value}: Authorization: Bearer pw_...; `python -m"
+        f" api keys create --scope {scope.value}` on the server makes one, `deploy up` prints one"
     )
 
 
 def _check_direct(request: Request) -> None:
-    """Refuse what came through a proxy: who asks there is the whole world, not this machine."""
+    """Refuse a request that came through a proxy: its caller may be anybody, not this machine."""
     for name, _ in request.scope["headers"]:
         if name in PROXY_HEADERS or name.startswith(PROXY_PREFIXES):
-            raise Unauthorized(f"this came through a proxy, as its headers say: {SEND_A_KEY}")
+            raise Unauthorized(
+                f"the request came through a proxy, as its headers show: {SEND_A_KEY}"
+            )
     if request.scope["http_version"] == "1.0":
-        # what nginx before 1.29.7 speaks to its upstream where nothing else is set; clients do not
-        raise Unauthorized(f"this came in HTTP/1.0, as nginx asks for others: {SEND_A_KEY}")
+        # the default of nginx before 1.29.7 for its upstream; clients do not use it
+        raise Unauthorized(f"the request is HTTP/1.0, as from an nginx proxy: {SEND_A_KEY}")
 
 
 def check_host(host: str, settings: ApiSettings) -> None:
-    """Refuse names that are not this machine's. `host`: the Host header, in lower case.
+    """Refuse host names that are not this machine's. `host`: the Host header, in lower case.
 
     A page in a browser here can have its own name point to 127.0.0.1 (DNS rebinding); the Host
-    header still says that name. With keys there is nothing to win; without, this is the door.
-    Where anybody may come, an address is as good as a loopback one: a page has no say over it.
+    header still says that name. With keys an attacker gains nothing; without, this check is needed.
+    With anonymous=from-anywhere any IP address passes: a page cannot choose it.
     """
     anywhere = settings.anonymous == "from-anywhere"
     names = settings.names if anywhere else ()
     if len(host) > MAX_HOST or not _answered_to(host, addresses=anywhere, names=names):
         these = "an address, localhost or a name in PRINTWORKS_API_HOSTS" if anywhere else LOOPBACK
-        raise HostNotAllowed(f"without a key ask for {these}; by another name {SEND_A_KEY}")
+        raise HostNotAllowed(f"without a key use {these}; under another name {SEND_A_KEY}")
 
 
 @functools.lru_cache(maxsize=256)
@@ -131,7 +133,7 @@ def _answered_to(host: str, *, addresses: bool, names: tuple[str, ...]) -> bool:
 
 
 def check_page(request: Request, listed: Collection[str]) -> None:
-    """Refuse what a page of another origin would change, with a key or without.
+    """Refuse unsafe requests of a page of another origin, with a key or without.
 
     A key in the hands of a page of today's browsers is its own only if CORS let it send one; one
     that a proxy adds for all its visitors goes with what any page of theirs sends unasked.
@@ -144,7 +146,7 @@ def check_page(request: Request, listed: Collection[str]) -> None:
 
 
 def _check_origin(request: Request, host: str, listed: Collection[str]) -> None:
-    """Refuse the same by Origin, which comes with every unsafe method of any browser.
+    """Refuse the same requests by Origin, which every browser sends with an unsafe method.
 
     Only without a key: then `host` is as the browser said it, and no proxy has rewritten it. What
     is no browser sends neither header.

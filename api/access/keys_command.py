@@ -1,6 +1,6 @@
-"""`python -m api keys create|first|list|rotate|revoke`: the first key cannot be made over HTTP.
+"""`python -m api keys create|first|list|rotate|revoke`: manage API keys on the server.
 
-Owns the words of these commands. They print JSON, so that a script can read it; a secret is shown
+Owns these commands: the first key cannot be created over HTTP. Output is JSON; a secret is shown
 once, by `create` and `rotate`, and never again. `first` prints the key alone, each time.
 """
 
@@ -20,31 +20,31 @@ from jobs.store.api_keys import ApiKey, Scope, make_key, open_keystore
 
 
 def add_to(commands: Any) -> None:
-    """Add `keys` and its own commands to the subparsers."""
-    keys = commands.add_parser("keys", help="make, list and revoke API keys")
+    """Add `keys` and its subcommands to the parser."""
+    keys = commands.add_parser("keys", help="create, list, rotate and revoke API keys")
     verbs = keys.add_subparsers(dest="verb", required=True)
-    create = verbs.add_parser("create", help="make a key and show it once")
-    create.add_argument("--tenant", default="default", help="whose jobs it sees")
-    create.add_argument("--name", default="", help="what it is for")
+    create = verbs.add_parser("create", help="create a key and show its secret once")
+    create.add_argument("--tenant", default="default", help="tenant whose jobs the key can access")
+    create.add_argument("--name", default="", help="note on the key's use")
     create.add_argument(
         "--scope",
         action="append",
         choices=[s.value for s in Scope],
-        help="what it may do, again for more; left out: jobs:read and jobs:write",
+        help="scope of the key; repeat for more; default: jobs:read and jobs:write",
     )
-    create.add_argument("--max-open-jobs", type=int, help="unfinished jobs it may have")
-    create.add_argument("--per-minute", type=int, help="requests a minute")
-    first = verbs.add_parser("first", help="make a key of every scope where there is none")
-    first.add_argument("--file", type=Path, required=True, help="where it is kept, with mode 600")
+    create.add_argument("--max-open-jobs", type=int, help="limit of unfinished jobs")
+    create.add_argument("--per-minute", type=int, help="limit of requests per minute")
+    first = verbs.add_parser("first", help="create a key with every scope, if no key exists")
+    first.add_argument("--file", type=Path, required=True, help="file for the key, with mode 600")
     verbs.add_parser("list", help="show all keys, without their secrets")
-    rotate = verbs.add_parser("rotate", help="make its successor; it works on for a while")
+    rotate = verbs.add_parser("rotate", help="create a key's successor; both work for a while")
     rotate.add_argument("id")
-    rotate.add_argument("--overlap-h", type=float, default=24.0, help="hours that both work")
+    rotate.add_argument("--overlap-h", type=float, default=24.0, help="hours that both keys work")
     verbs.add_parser("revoke", help="refuse a key from now on").add_argument("id")
 
 
 async def run(asked: argparse.Namespace, settings: ApiSettings) -> int:
-    """Do what was asked; the exit code."""
+    """Run the subcommand and return the exit code."""
     try:
         if asked.verb == "first":
             return await _first(asked.file, settings)
@@ -56,8 +56,8 @@ async def run(asked: argparse.Namespace, settings: ApiSettings) -> int:
 
 
 async def _first(file: Path, settings: ApiSettings) -> int:
-    """Print the first key. That there are others is no fault; that it was revoked is none, either,
-    where one of them lets somebody in."""
+    """Print the first key. Existing keys are no error; a revoked first key is none either
+    while another key is valid."""
     async with open_keystore(settings.redis_url) as store:
         try:
             print(f"first key (of every scope; kept in {file}): {await first_key(store, file)}")  # noqa: T201
@@ -91,9 +91,9 @@ async def _answer(asked: argparse.Namespace, settings: ApiSettings) -> Any:
 
 
 def shown(key: ApiKey) -> dict[str, Any]:
-    """A key without its digest."""
+    """Return the key's fields without its digest."""
     return key.model_dump(mode="json", exclude={"digest"})
 
 
 def _print(value: Any) -> None:
-    print(json.dumps(value, indent=2))  # noqa: T201  (this command's answer)
+    print(json.dumps(value, indent=2))  # noqa: T201  (this command's output)

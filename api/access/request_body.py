@@ -1,4 +1,4 @@
-"""What routes ask for besides services and caller: the body, the wait, the known parameters.
+"""Request parts that routes depend on: the JSON body, the wait, the job ID, the base URL.
 
 Owns the reading of a request, strictly. Must not know what a route does with it. What is a
 dependency is `async def`, though little of it waits: FastAPI runs a plain `def` in a thread, and
@@ -28,7 +28,7 @@ from jobs.contract.spec import JobRequest
 from jobs.errors import InvalidRequest, JobMissing
 from jobs.ids import is_job_id
 
-# What `curl -d` says of any body. A browser posts it across origins unasked: without a key such a
+# The media type of `curl -d`. A browser posts it across origins unasked: without a key such a
 # caller was refused before its body is read (api/access/keyless.py), and a key no page sends
 # unasked.
 UNDECLARED = {"", "application/x-www-form-urlencoded"}
@@ -38,17 +38,17 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
 
 
 async def read_body(request: Request) -> bytes:
-    """The JSON body as it came. Its length is bounded by the edge, its time here."""
+    """Read the JSON body within the body timeout; the edge bounds its length."""
     check_json(request)
     try:
         async with asyncio.timeout(services_of(request).settings.body_timeout_s):
             return await request.body()
     except TimeoutError:
-        raise BodyTimeout("the body came too slowly; send it again") from None
+        raise BodyTimeout("the body arrived too slowly; send the request again") from None
 
 
 def check_json(request: Request) -> None:
-    """Raise UnsupportedMediaType unless the body is declared as JSON, or as nothing."""
+    """Raise UnsupportedMediaType unless Content-Type is JSON or absent."""
     kind = media_type(request)
     is_json = kind == "application/json" or kind.endswith("+json")
     if not is_json and kind not in UNDECLARED:
@@ -56,14 +56,14 @@ def check_json(request: Request) -> None:
 
 
 def media_type(request: Request) -> str:
-    """What the body is declared as, without parameters."""
+    """Return the media type of the body, in lower case, without parameters."""
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
 async def read_request(request: Request, who: Caller) -> JobRequest:
-    """The body as a request, strictly: duplicate keys and non-numbers are refused as well.
+    """Parse the body as a job request, strictly: duplicate keys and non-numbers are refused.
 
-    Its pictures are taken in while it is read, so that large bodies are gone when this returns.
+    Images are stored while the body is read, so that no large body is in memory afterwards.
     """
     check_json(request)
     services = services_of(request)
@@ -83,14 +83,14 @@ def _job_request(json: bytes) -> JobRequest:
 
 
 async def parsed(request: Request, body: bytes, read: Callable[[bytes], T]) -> T:
-    """`read(body)`, in a thread where the body is large: parsing one takes tens of milliseconds."""
+    """Return `read(body)`, in a thread for a large body: parsing takes tens of milliseconds."""
     if len(body) <= AT_ONCE:
         return read(body)
     return await anyio.to_thread.run_sync(read, body, limiter=services_of(request).parsers)
 
 
 def body_as(model: type[BaseModel]) -> Any:
-    """The dependency that reads the body as `model`, strictly."""
+    """Return the dependency that parses the body as `model`, strictly."""
 
     def validated(body: bytes) -> BaseModel:
         strict_json(body)
@@ -106,7 +106,7 @@ def body_as(model: type[BaseModel]) -> Any:
 
 
 def _ours(job_id: str) -> str:
-    """What could not be one of our IDs never reaches Redis."""
+    """Refuse an ID of another form before Redis is asked."""
     if not is_job_id(job_id):
         raise JobMissing("there is no such job")
     return job_id
@@ -115,17 +115,19 @@ def _ours(job_id: str) -> str:
 JobId = Annotated[
     str,
     AfterValidator(_ours),
-    Path(description="The job's ID.", examples=["019a0000-0000-7000-8000-000000000000"]),
+    Path(description="ID of the job.", examples=["019a0000-0000-7000-8000-000000000000"]),
 ]
 
 
 # no `int | None`: FastAPI takes a union apart at every request, for 60 calls
-Wait = Annotated[int, Query(ge=0, description="Hold the answer for so many seconds, 55 at most.")]
-Prefer = Annotated[str, Header(description="`wait=N`: as the query parameter.", max_length=200)]
+Wait = Annotated[int, Query(ge=0, description="Seconds to wait for the end, 55 at most.")]
+Prefer = Annotated[
+    str, Header(description="`wait=N`: seconds to wait, as the query parameter.", max_length=200)
+]
 
 
 def wait_of(request: Request, wait: int, prefer: str) -> int:
-    """Seconds the caller would wait for the end, from `?wait=N` or `Prefer: wait=N` (RFC 7240)."""
+    """Return the seconds to wait, from `?wait=N` or `Prefer: wait=N` (RFC 7240)."""
     preferred = _WAIT.search(prefer)
     if preferred and "wait" not in request.query_params:
         wait = int(preferred[1])
@@ -133,14 +135,14 @@ def wait_of(request: Request, wait: int, prefer: str) -> int:
 
 
 def wait_left(request: Request, wait_s: int) -> int:
-    """`wait_s`, less where the request was long under way: it is answered within the longest wait.
+    """Shorten `wait_s` by the request's age, so that the response is within the longest wait.
 
-    Reading its pictures can take half a minute, and a proxy counts from when it sent the request.
+    Reading input images can take half a minute, and a proxy counts from the start of the request.
     """
     spent_s = time.perf_counter() - request.scope["began_s"]
     return max(0, min(wait_s, math.ceil(services_of(request).settings.max_wait_s - spent_s)))
 
 
 def base_url(request: Request) -> str:
-    """How the caller reaches us, without a last slash."""
+    """Return the API's public URL, without a last slash."""
     return (services_of(request).settings.public_url or str(request.base_url)).rstrip("/")

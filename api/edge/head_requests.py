@@ -1,7 +1,7 @@
-"""HEAD, wherever GET reads something small: the same answer, without its body.
+"""HEAD requests, served as GET without the body, on routes whose GET is cheap.
 
-Owns the turning of one into the other. Must not know routes. Invariant: what GET would read from
-the picture store, or hold open, is left to its own route.
+Owns the rewriting of HEAD to GET. Must not know routes. Invariant: a path whose GET reads from
+object storage, or holds a stream open, is left to its own route.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OWN = re.compile(
 
 
 class HeadRequestMiddleware:
-    """Serves HEAD as GET; length and tags are those of the body that is not sent."""
+    """Middleware that serves HEAD as GET and drops the body; length and ETag stay."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -37,4 +37,4 @@ class HeadRequestMiddleware:
         try:
             await self.app(scope, receive, send_head)
         finally:
-            scope["method"] = "HEAD"  # as it is logged and counted
+            scope["method"] = "HEAD"  # for the log and the metrics

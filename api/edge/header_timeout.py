@@ -1,12 +1,12 @@
-"""HTTP/1.1 whose clients cannot hold a connection: timers, small reads, an end that is heard.
+"""HTTP/1.1 protocol with timeouts for headers and reads, small reads, and a lingering close.
 
-Owns what uvicorn's protocol lacks, a connection at a time. Must not know routes. Invariants:
+Owns the timers that uvicorn's protocol lacks, per connection. Must not know routes. Invariants:
 - A connection without a whole request is closed HEADERS_S after it began to send one (uvicorn kept
-  it for ever), and one whose client reads nothing of its answer for SEND_S.
-- What arrives is parsed READ_BYTES at a time, so that others have their turn in between.
-- A refusal is heard: a socket that is closed on unread bytes resets, and the client of a body that
-  was too large saw a reset instead of its 413 (10 of 10 times at 30 MB). So the rest is read for a
-  while before it is closed (RFC 9112 9.6).
+  it for ever), and one whose client reads nothing of its response for SEND_S.
+- Input is parsed READ_BYTES at a time, so that other connections are served in between.
+- A refusal reaches the client: closing a socket with unread bytes resets it, and the client of a
+  body that was too large saw a reset instead of its 413 (10 of 10 times at 30 MB). So the rest is
+  read for a while before the close (RFC 9112 9.6).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from api.edge.problem import problem_response
 from api.errors import TooManyConnections
 
 HEADERS_S = 10.0
-SEND_S = 20.0  # a client on a bad line reads something in that time
+SEND_S = 20.0  # a client on a slow line reads something in that time
 LINGER_S = 10.0
-LINGER_BYTES = 64 * 1024 * 1024  # the most that is read of a body which nobody wants
+LINGER_BYTES = 64 * 1024 * 1024  # the most that is read of a discarded body
 
 
 class _Wire(asyncio.Transport):
-    """A transport whose `close` is the protocol's to do."""
+    """A transport that leaves `close` to the protocol."""
 
     def __init__(self, wire: asyncio.Transport, leave: Callable[[], None]) -> None:
         super().__init__()
@@ -40,17 +40,17 @@ class _Wire(asyncio.Transport):
         self._left = False
 
     def close(self) -> None:
-        """Have the protocol close it, once."""
+        """Make the protocol close the connection, once."""
         if not self._left:
             self._left = True
             self._leave()
 
     def is_closing(self) -> bool:
-        """Whether it is closed, or about to be."""
+        """Return True if the connection is closed, or about to be."""
         return self._left or self._wire.is_closing()
 
     def write(self, data: Any) -> None:
-        """Send."""
+        """Send the data."""
         self._wire.write(data)
 
     def pause_reading(self) -> None:
@@ -58,26 +58,26 @@ class _Wire(asyncio.Transport):
         self._wire.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read on."""
+        """Resume reading."""
         self._wire.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """The socket and its addresses."""
+        """Return the socket or its addresses."""
         return self._wire.get_extra_info(name, default)
 
 
 class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
-    """uvicorn's own, with those timers; its server's state is a `Connections`."""
+    """uvicorn's h11 protocol with timers; the server state is a `Connections`."""
 
     headers_s = HEADERS_S
     send_s = SEND_S
     linger_s = LINGER_S
     _wire: asyncio.Transport
-    _timer: asyncio.TimerHandle | None = None  # for what the client is to send
-    _send_timer: asyncio.TimerHandle | None = None  # for what it is to read
-    _unsent = 0  # bytes in the buffer at the last look
-    _unwanted: int | None = None  # bytes that may still come and are not looked at; None: all are
-    _surplus = 0  # bytes that came of a body after its answer
+    _timer: asyncio.TimerHandle | None = None  # for the client's next bytes
+    _send_timer: asyncio.TimerHandle | None = None  # for the client's reading
+    _unsent = 0  # bytes in the buffer at the last check
+    _unwanted: int | None = None  # bytes still to be read and discarded; None: nothing is discarded
+    _surplus = 0  # bytes of a body that arrived after its response
 
     @property
     def _state(self) -> Connections:
@@ -85,14 +85,16 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
 
     @property
     def _answered(self) -> bool:
-        """Whether no request is under way."""
+        """True if no request is under way."""
         cycle = cast(RequestResponseCycle | None, self.cycle)  # uvicorn's None has another's type
         return cycle is None or cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The first headers are due; or it is one too many."""
+        """Start the header timer, or refuse a connection above the limit."""
         self._wire = transport
-        transport.set_write_buffer_limits(high=0)  # then whatever is not sent at once is watched
+        transport.set_write_buffer_limits(
+            high=0
+        )  # then every byte not sent at once starts the timer
         super().connection_made(cast(asyncio.Transport, _Wire(transport, self._leave)))
         if self._state.make_room(self):
             self._look()
@@ -100,11 +102,11 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
             self._refuse()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio names it
-        """Where the next bytes go."""
+        """Return the buffer for the next bytes."""
         return self._state.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many have come."""
+        """Parse the `nbytes` that arrived, or discard them."""
         if self._unwanted is not None:
             self._unwanted -= nbytes
             if self._unwanted <= 0:
@@ -118,19 +120,19 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
         self._look()
 
     def on_response_complete(self) -> None:
-        """The answer is sent; what is left of the request is read on for a while."""
+        """Restart the timers: the response is sent, the rest of the request is read for a while."""
         super().on_response_complete()
         self._look()
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as we send."""
+        """Start the send timer: the client reads more slowly than the server sends."""
         super().pause_writing()
         self._unsent = self._wire.get_write_buffer_size()
         self._state.stalled(self)
         self._send_timer = self.loop.call_later(self.send_s, self._check_sent)
 
     def resume_writing(self) -> None:
-        """It has read it all."""
+        """Stop the send timer: the client has read everything."""
         self._state.reads(self)
         if self._send_timer is not None:
             self._send_timer.cancel()
@@ -138,27 +140,27 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is due any more."""
+        """Stop all timers and drop the connection."""
         self._disarm()
         self._state.forget(self)
         super().connection_lost(exc)  # calls resume_writing
 
     def shutdown(self) -> None:
-        """The server ends: closed at once, or when the answer under way is sent."""
+        """Close at once, or as soon as the current response is sent: the server ends."""
         if self._unwanted is None and not self._answered:
             super().shutdown()
         else:
             self._wire.close()
 
     def evict(self) -> None:
-        """Make room for another's."""
+        """Close now, to make room for another connection."""
         if self._wire.get_write_buffer_size():
-            self._wire.abort()  # a close would wait for what the client does not read
+            self._wire.abort()  # a close would wait for the client to read
         else:
             self._wire.close()
 
     def _look(self) -> None:
-        """Whether a request is under way, and whether something of the client is due."""
+        """Update the idle state and the timer after each change."""
         if self._wire.is_closing() or self._unwanted is not None:
             return
         if self._answered:
@@ -173,7 +175,7 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
             self._disarm()
 
     def _answered_early(self) -> bool:
-        """Whether what comes is the rest of a request that was refused; another may follow it."""
+        """Return True if the input is the rest of a refused request; another may follow."""
         return self.conn.their_state is h11.SEND_BODY and self._answered
 
     def _check_sent(self) -> None:
@@ -187,8 +189,8 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
         self._send_timer = self.loop.call_later(self.send_s, self._check_sent)
 
     def _refuse(self) -> None:
-        """Say that there are too many, without having read what it wants."""
-        error = TooManyConnections("as many connections are open as may be: try again")
+        """Send 503 for too many connections, without reading the request."""
+        error = TooManyConnections("too many connections are open: try again shortly")
         answer = problem_response(error, path="", request_id=(own := secrets.token_hex(16)))
         answer.headers["connection"] = "close"
         answer.headers["x-request-id"] = own
@@ -198,7 +200,7 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
         self._linger()
 
     def _leave(self) -> None:
-        """Close as soon as the client has its answer."""
+        """Close as soon as the client has its response."""
         self._disarm()
         more = self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or self.conn.trailing_data[0]
         if more and not self._wire.is_closing():
@@ -207,14 +209,14 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
             self._wire.close()
 
     def _linger(self) -> None:
-        """Send no more, and read on what nobody wants: an answer that was sent can be read then."""
+        """Send no more and discard input for a while, so that the client can read its response."""
         self._unwanted = LINGER_BYTES
         self._state.idle(self)
         self._arm(self.linger_s, self._wire.close)
         try:
             self._wire.write_eof()
             self._wire.resume_reading()
-        except OSError:  # the client has gone
+        except OSError:  # the client has disconnected
             self._wire.abort()
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:

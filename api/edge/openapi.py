@@ -1,8 +1,8 @@
-"""The OpenAPI document: what FastAPI derives, and what it cannot see.
+"""The OpenAPI document: FastAPI's own, with hand-parsed bodies and error responses added.
 
 Owns the request schema of a job (its body is parsed by hand, strictly, so FastAPI does not know
-it), the problem answers, the examples. Must not know routes. Invariant: an answer that a route
-can give is declared.
+it), the problem responses, the examples. Must not know routes. Invariant: every response that a
+route can give is declared.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ REF = "#/components/schemas/{model}"
 
 
 class FieldProblem(BaseModel):
-    """One thing wrong, and where."""
+    """One problem of a request: its place, code and explanation."""
 
-    pointer: str = Field(description="JSON pointer into the body, ?parameter, or header.")
+    pointer: str = Field(description="JSON pointer into the body, ?parameter or header.")
     code: str
     detail: str
 
@@ -60,9 +60,9 @@ class ProblemView(BaseModel):
 
 
 EXAMPLES: dict[str, Any] = {
-    "least": {"summary": "The least", "value": {"prompt": "a red bicycle on a cobblestone street"}},
+    "least": {"summary": "Minimal", "value": {"prompt": "a red bicycle on a cobblestone street"}},
     "levers": {
-        "summary": "Every lever",
+        "summary": "With options",
         "value": {
             "prompt": "a red bicycle on a cobblestone street",
             "negative_prompt": "blurry",
@@ -80,7 +80,7 @@ EXAMPLES: dict[str, Any] = {
 
 
 def json_body(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
-    """`openapi_extra=` of a route whose body is parsed by hand; `install` is told the model too."""
+    """Return `openapi_extra=` of a route that parses its body by hand; `install` adds the model."""
     content = {"schema": {"$ref": REF.format(model=model.__name__)}, "examples": examples}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
@@ -89,7 +89,7 @@ JOB_REQUEST_BODY = json_body(JobRequest, EXAMPLES)
 
 
 def problems(*kinds: type[PrintworksError]) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route: the errors it can give, by status."""
+    """Return `responses=` of a route: the errors that the route can give, by status."""
     codes: dict[int | str, list[type[PrintworksError]]] = {}
     for kind in kinds:
         codes.setdefault(shown(kind).status, []).append(kind)
@@ -116,7 +116,7 @@ def _declared(kinds: list[type[PrintworksError]]) -> dict[str, Any]:
     }
 
 
-# What every route can answer: its parameters are strict, and Redis can be away, or full when the
+# Errors of every route: parameters are strict, and Redis can be unavailable, or full when the
 # requests of a key are counted.
 COMMON = problems(
     Unauthorized,
@@ -133,7 +133,7 @@ WITH_BODY = problems(BodyTimeout, PayloadTooLarge, UnsupportedMediaType)
 
 
 def install(app: FastAPI, *, bodies: Sequence[type[BaseModel]]) -> None:
-    """Make `app.openapi()` the whole document; built once, at the first asking.
+    """Make `app.openapi()` return the whole document, built at the first call.
 
     `bodies`: the models of bodies that are parsed by hand.
     """
@@ -147,7 +147,7 @@ def install(app: FastAPI, *, bodies: Sequence[type[BaseModel]]) -> None:
 
 
 def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
-    """The OpenAPI document of `app`."""
+    """Build the OpenAPI document of `app`."""
     whole = get_openapi(
         title=app.title,
         version=app.version,
@@ -172,7 +172,7 @@ def document(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> dict[str, Any]:
 
 
 def _shared(paths: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Replace each answer that several operations give by a reference; return the answers by name.
+    """Replace each shared response by a reference; return the responses by name.
 
     Written out in each operation, they were 63 % of the document.
     """
@@ -199,22 +199,22 @@ def _shared(paths: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def answer_of(whole: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    """Return a declared answer itself, where an operation refers to it."""
+    """Return a declared response itself, even if an operation holds a reference."""
     name = answer.get("$ref", "").rpartition("/")[2]
     return whole["components"]["responses"][name] if name else answer
 
 
 def _both(own: dict[str, Any] | None, common: dict[str, Any]) -> dict[str, Any]:
-    """A route's own answer of a status, and the common one: it can give either."""
+    """Merge a route's own response of a status with the common one: either can occur."""
     if own is None:
         return dict(common)
-    told = own["description"].split("; ")
-    more = [one for one in common["description"].split("; ") if one not in told]
-    return own | {"description": "; ".join([*told, *more])}
+    titles = own["description"].split("; ")
+    more = [one for one in common["description"].split("; ") if one not in titles]
+    return own | {"description": "; ".join([*titles, *more])}
 
 
 def _complete(method: str, operation: dict[str, Any]) -> None:
-    """The answers that do not depend on the route."""
+    """Add the responses that do not depend on the route."""
     answers = operation["responses"]
     framework = answers.get("422", {}).get("content", {}).get("application/json")
     if framework:  # FastAPI's own 422 does not exist here: errors.py translates it
@@ -229,6 +229,6 @@ def _complete(method: str, operation: dict[str, Any]) -> None:
     operation["responses"] = dict(sorted(answers.items()))
     for answer in operation["responses"].values():
         answer.setdefault("headers", {})["X-Request-Id"] = {
-            "description": "Yours if you sent one; quote it when you ask for help.",
+            "description": "Request ID, yours if you sent one; quote it when you ask for help.",
             "schema": {"type": "string"},
         }

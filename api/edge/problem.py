@@ -1,8 +1,8 @@
-"""Every error as an answer: `application/problem+json` (RFC 9457), or another router's shape.
+"""Error responses: `application/problem+json` (RFC 9457), or a router's own shape.
 
 Owns HTTP status, title and headers of each class of `jobs/errors.py`, and the choice of the shape
-by path. Must not know routes. Invariant: whatever goes wrong, the answer is short and never echoes
-what was sent.
+by path. Must not know routes. Invariant: every error response is short and never echoes the
+request.
 """
 
 from __future__ import annotations
@@ -61,49 +61,49 @@ MAX_PROBLEM_CHARS = 2_500  # with detail and the rest under 4 KiB
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """How a class of error looks over HTTP."""
+    """HTTP status and title of a class of error."""
 
     status: int
     title: str
 
 
-# 429: the caller has too much; 503: the service has. The SDKs people use retry both.
+# 429: the caller is over a limit; 503: the service is. The common SDKs retry both.
 TABLE: dict[type[PrintworksError], ProblemType] = {
-    InvalidRequest: ProblemType(422, "The request cannot be carried out"),
-    PromptBlocked: ProblemType(422, "The prompt is not allowed here"),
+    InvalidRequest: ProblemType(422, "The request is invalid"),
+    PromptBlocked: ProblemType(422, "The prompt is not allowed"),
     jobs_errors.IdempotencyMismatch: ProblemType(
         422, "The idempotency key was used for another request"
     ),
-    jobs_errors.TenantLimit: ProblemType(429, "You have as many jobs under way as you may"),
-    RateLimited: ProblemType(429, "This key asks too often"),
+    jobs_errors.TenantLimit: ProblemType(429, "Too many unfinished jobs"),
+    RateLimited: ProblemType(429, "Too many requests per minute"),
     TooManyStreams: ProblemType(429, "Too many open streams"),
-    TooManyDownloads: ProblemType(429, "Too many pictures are being sent"),
-    IntakeBusy: ProblemType(503, "Too many pictures arrive at once"),
+    TooManyDownloads: ProblemType(429, "Too many simultaneous downloads"),
+    IntakeBusy: ProblemType(503, "Too many simultaneous uploads"),
     TooManyConnections: ProblemType(503, "Too many connections are open"),
     jobs_errors.QueueFull: ProblemType(503, "The queue is full"),
-    NotAdmitted: ProblemType(503, "The job cannot be taken now"),
+    NotAdmitted: ProblemType(503, "The job cannot be accepted now"),
     jobs_errors.JobGone: ProblemType(410, "The job was deleted or has expired"),
     jobs_errors.JobMissing: ProblemType(404, "There is no such job"),
-    jobs_errors.NotReplicated: ProblemType(503, "It is not on as many replicas as it must be"),
-    jobs_errors.StorageFull: ProblemType(503, "The store is full"),
-    jobs_errors.StoreUnavailable: ProblemType(503, "The store is away"),
-    jobs_errors.InputGone: ProblemType(410, "The picture that it began with is gone"),
-    jobs_errors.InputMissing: ProblemType(404, "There is no such input"),
+    jobs_errors.NotReplicated: ProblemType(503, "Too few Redis replicas confirmed the write"),
+    jobs_errors.StorageFull: ProblemType(503, "Redis is out of memory"),
+    jobs_errors.StoreUnavailable: ProblemType(503, "Redis is unavailable"),
+    jobs_errors.InputGone: ProblemType(410, "The input image was deleted"),
+    jobs_errors.InputMissing: ProblemType(404, "There is no such input image"),
     GroupMissing: ProblemType(404, "There is no such group"),
     KeyMissing: ProblemType(404, "There is no such key"),
     KeyRotated: ProblemType(409, "The key was rotated already"),
-    jobs_errors.BlobMissing: ProblemType(410, "The picture is no longer stored"),
+    jobs_errors.BlobMissing: ProblemType(410, "The image is no longer stored"),
     EndpointMissing: ProblemType(404, "There is no such endpoint"),
     DeliveryMissing: ProblemType(404, "There is no such delivery"),
-    TooManyEndpoints: ProblemType(422, "You have as many endpoints as you may"),
-    SealingUnset: ProblemType(501, "This service has no webhooks"),
-    jobs_errors.BlobsUnavailable: ProblemType(503, "The picture store is away"),
+    TooManyEndpoints: ProblemType(422, "Too many webhook endpoints"),
+    SealingUnset: ProblemType(501, "Webhooks are not configured"),
+    jobs_errors.BlobsUnavailable: ProblemType(503, "Object storage is unavailable"),
 }
 _BY_STATUS: dict[int, type[HttpError]] = {404: RouteMissing, 405: MethodNotAllowed}
 
 
 def shown(kind: type[PrintworksError]) -> ProblemType:
-    """Status and title of a class: its own, or of the nearest class above it."""
+    """Return status and title of a class: its own, or the nearest base class's."""
     if issubclass(kind, HttpError):
         return ProblemType(kind.status, kind.title)
     bases = (TABLE[base] for base in kind.__mro__ if base in TABLE)
@@ -111,7 +111,7 @@ def shown(kind: type[PrintworksError]) -> ProblemType:
 
 
 def problem_body(error: PrintworksError, *, path: str, request_id: str) -> dict[str, Any]:
-    """The members of RFC 9457, and ours: code, request_id, retryable, errors."""
+    """Build the members of RFC 9457 and the added ones: code, request_id, retryable, errors."""
     look = shown(type(error))
     problems: Sequence[Problem] = getattr(error, "problems", ())
     body: dict[str, Any] = {
@@ -131,7 +131,7 @@ def problem_body(error: PrintworksError, *, path: str, request_id: str) -> dict[
 
 def _detail(error: PrintworksError, status: int) -> str:
     if status == 500:
-        return "our fault; the request_id finds the cause"
+        return "a fault of the service; report the request_id, which finds the cause in its log"
     problems: Sequence[Problem] = getattr(error, "problems", ())
     if len(problems) < 2:
         return str(error)
@@ -140,19 +140,19 @@ def _detail(error: PrintworksError, status: int) -> str:
 
 
 def _shortened(problems: Sequence[Problem]) -> list[dict[str, str]]:
-    """As many as fit: a body can be wrong in thousands of places, the answer stays short."""
-    told: list[dict[str, str]] = []
+    """Return as many problems as fit: a body may have thousands, the response stays short."""
+    fitting: list[dict[str, str]] = []
     left = MAX_PROBLEM_CHARS
     for p in problems:
         left -= len(p.pointer) + len(p.code) + len(p.detail) + 40  # 40: the JSON around them
-        if left < 0 and told:
+        if left < 0 and fitting:
             break
-        told.append({"pointer": p.pointer, "code": p.code, "detail": p.detail})
-    return told
+        fitting.append({"pointer": p.pointer, "code": p.code, "detail": p.detail})
+    return fitting
 
 
 def problem_response(error: PrintworksError, *, path: str, request_id: str) -> Response:
-    """The answer to a request that failed with `error`."""
+    """Build the response to a request that failed with `error`."""
     body = problem_body(error, path=path, request_id=request_id)
     return Response(
         json.dumps(body, separators=(",", ":")),
@@ -168,10 +168,10 @@ def _headers(error: PrintworksError, status: int) -> dict[str, str]:
         wait_s = max(1.0, getattr(error, "retry_after_s", 1.0))
         headers["retry-after"] = str(math.ceil(min(wait_s, MAX_RETRY_AFTER_S)))
     elif status >= 400 and not error.retryable:
-        headers["x-should-retry"] = "false"  # the openai SDK sends 408, 409, 429 again otherwise
+        headers["x-should-retry"] = "false"  # the openai SDK retries 408, 409, 429 otherwise
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, BodyTimeout):  # what still comes of that body belongs to no request
+    if isinstance(error, BodyTimeout):  # the rest of that body belongs to no request
         headers["connection"] = "close"
     if isinstance(error, RangeNotSatisfiable):
         headers["content-range"] = f"bytes */{error.total_bytes}"
@@ -179,31 +179,31 @@ def _headers(error: PrintworksError, status: int) -> dict[str, str]:
 
 
 class ErrorShape(Protocol):
-    """An error as the clients of one router expect it."""
+    """A renderer of errors in the shape that the clients of one router expect."""
 
     def __call__(self, error: PrintworksError, *, path: str, request_id: str) -> Response:
-        """Return the answer to a request for `path` that failed with `error`."""
+        """Return the response to a request for `path` that failed with `error`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorShapes:
-    """The shape of errors by path: the longest prefix that fits, else problem+json.
+    """Error shapes by path: the longest matching prefix, else problem+json.
 
-    By path, not by route: what is refused before a route is known has the same shape.
+    By path, not by route: a request refused before its route is known gets the same shape.
     """
 
     by_prefix: Mapping[str, ErrorShape] = field(default_factory=dict[str, ErrorShape])
 
     def answer(self, error: PrintworksError, *, path: str, request_id: str) -> Response:
-        """Return the answer in the shape of that path."""
+        """Return the response in the shape of `path`."""
         fitting = [prefix for prefix in self.by_prefix if path.startswith(prefix)]
         shape = self.by_prefix[max(fitting, key=len)] if fitting else problem_response
         return shape(error, path=path, request_id=request_id)
 
 
 def install(app: FastAPI, shapes: ErrorShapes) -> None:
-    """Have every error of `app` answered here."""
+    """Register the handler that renders every error of `app`."""
 
     async def answer(request: Request, error: Exception) -> Response:
         ours = translate(error)
@@ -226,7 +226,7 @@ def install(app: FastAPI, shapes: ErrorShapes) -> None:
 
 
 def translate(error: Exception) -> PrintworksError:
-    """Any exception as one of ours."""
+    """Convert any exception to a PrintworksError."""
     match error:
         case PrintworksError():
             return error
@@ -236,13 +236,13 @@ def translate(error: Exception) -> PrintworksError:
             other = BadRequest if error.status_code < 500 else HttpError
             return _BY_STATUS.get(error.status_code, other)(str(error.detail))
         case ClientDisconnect():
-            return BadRequest("the client went away")
+            return BadRequest("the client closed the connection")
         case _:
             return HttpError(type(error).__name__)
 
 
 def _of_parameter(item: Mapping[str, Any]) -> Problem:
-    """A problem with a path, query or header parameter: `?limit`, `Prefer`."""
+    """Describe a problem with a path, query or header parameter: `?limit`, `Prefer`."""
     where, *names = [str(part) for part in item["loc"]]
     name = names[0] if names else ""
     pointer = f"?{name}" if where == "query" else name
@@ -250,7 +250,7 @@ def _of_parameter(item: Mapping[str, Any]) -> Problem:
 
 
 def methods_at(request: Request) -> list[str]:
-    """The methods that the path has; starlette names those of the first route only."""
+    """Return all methods of the path; starlette names those of the first route only."""
     documented: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
     at = [verbs for path, verbs in documented.items() if _matches(path, request.url.path)]
     return sorted({verb.upper() for verbs in at for verb in verbs})

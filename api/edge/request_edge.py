@@ -1,7 +1,7 @@
-"""The edge: limits, request IDs, security headers, the access log. Pure ASGI, no buffering.
+"""Outermost middleware: limits, request IDs, security headers, access log. Pure ASGI, unbuffered.
 
-Owns what is the same for every request before any route is known. Must not know Redis, jobs or
-routes. Invariant: every answer carries X-Request-Id, and no more than the limit is ever read.
+Owns the checks common to every request before any route is known. Must not know Redis, jobs or
+routes. Invariant: every response carries X-Request-Id, and no more than the limit is ever read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECURITY_HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
-# answers are data: a browser that is led to show one must run nothing from it
+# responses are data: a browser that displays one must run nothing from it
 DATA_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 Observe = Callable[[Scope, int, float], None]
@@ -37,7 +37,7 @@ NONE_LARGER: Mapping[str, int] = {}
 
 
 def request_stamp() -> dict[str, str]:
-    """What every log line of a request carries."""
+    """Return the fields of every log line of a request."""
     request_id = request_id_now.get()
     return {"request_id": request_id} if request_id else {}
 
@@ -47,7 +47,7 @@ def ignore(scope: Scope, status: int, seconds: float) -> None:
 
 
 class RequestEdgeMiddleware:
-    """The outermost middleware; `observe` is told of every answer, for metrics.
+    """The outermost middleware; `observe` gets every response, for metrics.
 
     `larger_bodies`: paths whose bodies may be larger than `max_body_bytes`.
     """
@@ -90,7 +90,7 @@ class RequestEdgeMiddleware:
             if refused:
                 path = scope["path"]
                 response = self.shapes.answer(refused, path=path, request_id=request_id)
-                response.headers["connection"] = "close"  # what follows may be its unread body
+                response.headers["connection"] = "close"  # the next bytes may be its unread body
                 await response(scope, receive, send_marked)
             else:
                 await self.app(scope, self._counted(scope, receive), send_marked)
@@ -100,15 +100,17 @@ class RequestEdgeMiddleware:
             _log_access(scope, status, seconds)
 
     def _refusal(self, scope: Scope) -> HttpError | None:
-        """What is wrong with the headers alone."""
+        """Return the error that the headers alone show, or None."""
         headers = scope["headers"]
         size = sum(len(name) + len(value) for name, value in headers)
         if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
-            return HeadersTooLarge(f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes")
+            return HeadersTooLarge(
+                f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all"
+            )
         length = _header(scope, b"content-length") or b"0"
         if length != b"0" and _header(scope, b"transfer-encoding"):
-            # a proxy that believes the other of the two would see other requests than we do
-            return BadRequest("Content-Length and Transfer-Encoding exclude each other")
+            # a proxy that believes the other of the two would see other requests than this server
+            return BadRequest("send Content-Length or Transfer-Encoding, not both")
         if length.isdigit() and int(length[:20]) > self._most(scope):
             return _too_large(self._most(scope))
         return None
@@ -117,7 +119,7 @@ class RequestEdgeMiddleware:
         return self.larger_bodies.get(scope["path"], self.max_body_bytes)
 
     def _counted(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive` that stops at the limit: a chunked body declares no length."""
+        """Wrap `receive` to stop at the body limit: a chunked body declares no length."""
         total, most = 0, self._most(scope)
 
         async def counted() -> Message:
@@ -133,11 +135,11 @@ class RequestEdgeMiddleware:
 
 
 def _too_large(most: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"at most {most} bytes")
+    return PayloadTooLarge(f"the body may have at most {most} bytes")
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's own ID if it is harmless, else a new one."""
+    """Return the caller's own request ID if it is harmless, else a new one."""
     given = _header(scope, b"x-request-id")
     if given and REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
@@ -159,7 +161,7 @@ def _mark(message: Message, request_id: str, more: Sequence[tuple[bytes, bytes]]
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:
-    """One line a request, with the route's template: a path could carry what is private."""
+    """Log one line per request, with the route's template: a path could carry private data."""
     if not log.isEnabledFor(logging.INFO):
         return
     route = getattr(scope.get("route"), "path", None)

@@ -1,7 +1,7 @@
-"""Answers with a body: JSON bytes, ETag and 304, pacing.
+"""JSON responses with ETag, 304 and Retry-After.
 
-Owns how a view becomes a response, so that every route answers alike. Must not know Redis.
-Invariant: what can change is never stored by a cache (`no-store`); a CDN that kept "running"
+Owns the conversion of a view to a response, the same for every route. Must not know Redis.
+Invariant: no cache stores a response that can change (`no-store`); a CDN that kept "running"
 would keep it for ever.
 """
 
@@ -22,7 +22,7 @@ MAX_PACE_S = 30
 def json_answer(
     view: BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The view as JSON, never stored."""
+    """Return the view as JSON, never cached."""
     return Response(
         view.model_dump_json(),
         status_code=status,
@@ -32,7 +32,7 @@ def json_answer(
 
 
 def tagged_answer(request: Request, view: BaseModel, headers: Mapping[str, str]) -> Response:
-    """The view with an ETag, or 304 if the caller has it already."""
+    """Return the view with an ETag, or 304 if the caller has it already."""
     body = view.model_dump_json()
     tag = f'"{hashlib.blake2b(body.encode(), digest_size=12).hexdigest()}"'
     headers = {"cache-control": "no-store", "etag": tag, **headers}
@@ -42,7 +42,7 @@ def tagged_answer(request: Request, view: BaseModel, headers: Mapping[str, str])
 
 
 def etag_matches(if_none_match: str | None, tag: str) -> bool:
-    """Whether the caller's If-None-Match names `tag` (weak comparison, RFC 9110 13.1.2)."""
+    """Return True if If-None-Match names `tag` (weak comparison, RFC 9110 13.1.2)."""
     if not if_none_match:
         return False
     names = [name.strip().removeprefix("W/") for name in if_none_match.split(",")]
@@ -50,7 +50,7 @@ def etag_matches(if_none_match: str | None, tag: str) -> bool:
 
 
 def pace(job: Job) -> dict[str, str]:
-    """Retry-After for a job that is not final: when to ask again, from the expected wait."""
+    """Return Retry-After for a job that has not ended: the seconds until the next poll."""
     if job.status.final:
         return {}
     eta_s = job.queue.eta_seconds if job.queue else None

@@ -1,4 +1,4 @@
-"""JSON read strictly: what parsers disagree about is refused.
+"""Strict JSON: input that JSON parsers disagree about is refused.
 
 Owns duplicate keys, NaN and Infinity, numbers too large, bytes that are no UTF-8 (RFC 8259, RFC
 7493). Knows no request. Invariant: linear in the body, and nothing of it is echoed but a key.
@@ -14,7 +14,7 @@ from jobs.errors import InvalidRequest, Problem
 
 
 def strict_json(body: bytes) -> Any:
-    """The value in `body`; what JSON parsers disagree about is refused."""
+    """Parse `body` as JSON, strictly. Raises InvalidRequest."""
     try:
         return json.loads(
             body.decode("utf-8"),
@@ -33,7 +33,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         # a count of each name took 1.5 s for 7,200 of them
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         shown = twice.encode("ascii", "replace").decode()[:100]
-        raise InvalidRequest([Problem(f"/{shown}", "duplicate_key", "the same key stands twice")])
+        raise InvalidRequest([Problem(f"/{shown}", "duplicate_key", "the key occurs twice")])
     return found
 
 

@@ -1,7 +1,7 @@
-"""Traces of requests: one span each, in the trace that the caller began, if it did.
+"""Traces of requests: one span each, in the caller's trace if `traceparent` names one.
 
-Owns the span of a request, and the hand-over to the job. Must not know routes. Invariant: its name
-is the route's template, never the path; a body is never looked at.
+Owns the span of a request, and its link to the job. Must not know routes. Invariant: its name
+is the route's template, never the path; no body is ever read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ of_request: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
 class TracingMiddleware:
-    """A span for each request to the API itself; pages and probes have none."""
+    """Middleware that opens a span for each request under /v1/; pages and probes have none."""
 
     def __init__(self, app: ASGIApp, *, tracing: Tracing) -> None:
         self.app = app
@@ -60,7 +60,7 @@ def _end(span: Span, scope: Scope, status: int) -> None:
 
 
 def sending(tracing: Tracing, *, job_id: str, queue: str) -> Span:
-    """The span of a job's admission: what everything that becomes of it is under."""
+    """Start the span of a job's admission, the parent of the job's other spans."""
     return tracing.start(
         f"send {queue}",
         "producer",

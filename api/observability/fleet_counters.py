@@ -1,7 +1,7 @@
 """Fleet-wide counters kept in Redis, as Prometheus metrics.
 
-Owns their names and labels, one row each. Must not know Redis. Invariant: like the queue's own
-gauges these are the same in every process that answers, so never sum them over processes.
+Owns the names and labels, one row each. Must not know Redis. Invariant: like the queue's own
+gauges these are the same in every API process, so never sum them over processes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from jobs.store.counters import JOB_BUCKETS_S, Count
 # name in pw:counts: metric without `_total`, help, labels
 COUNTERS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "jobs": ("jobs", "Jobs that ended.", ("model", "outcome", "reason")),
-    "images": ("images", "Pictures of jobs that succeeded.", ("model",)),
-    "stage": ("stage_seconds", "Time of such jobs in a stage.", ("model", "stage")),
-    "returned": ("jobs_returned", "Jobs sent back to the line.", ("why",)),
-    "fenced_writes": ("fenced_writes", "Ends refused: the lease was another's.", ()),
-    "poison": ("poison", "Jobs given up after three crashes.", ()),
+    "images": ("images", "Images of jobs that succeeded.", ("model",)),
+    "stage": ("stage_seconds", "Time of succeeded jobs in a stage.", ("model", "stage")),
+    "returned": ("jobs_returned", "Jobs requeued.", ("why",)),
+    "fenced_writes": ("fenced_writes", "Results refused because another worker had the lease.", ()),
+    "poison": ("poison", "Jobs failed after three worker crashes.", ()),
     "engine_died": ("worker_restarts", "Engine processes that died.", ("cause",)),
-    "s3": ("s3_requests", "Calls of workers to the picture store.", ("op", "code")),
+    "s3": ("s3_requests", "Requests of workers to object storage.", ("op", "code")),
 }
 ALWAYS = ("fenced_writes", "poison")  # alerts need a 0 before the first
 
 
 def fleet_metrics(counts: Sequence[Count]) -> list[Metric]:
-    """Return all of them, as counted by every process since the first start."""
+    """Return all fleet-wide counters: totals of every process since the first start."""
     values: defaultdict[str, dict[LabelValues, float]] = defaultdict(dict)
     for name in ALWAYS:
         values[name][()] = 0
@@ -50,29 +50,31 @@ def fleet_metrics(counts: Sequence[Count]) -> list[Metric]:
 
 
 def _seconds(counts: Sequence[Count]) -> Metric:
-    """The histogram of seconds|phase|outcome|bucket and ...|sum."""
+    """Build the histogram from the counters seconds|phase|outcome|bucket and ...|sum."""
     found: defaultdict[LabelValues, dict[str, float]] = defaultdict(dict)
     for count in counts:
         if count.name == "seconds":
             phase, outcome, bucket = count.labels
             found[phase, outcome][bucket] = count.value
     family = HistogramMetricFamily(
-        f"{PREFIX}_job_seconds", "By phase and outcome.", labels=("phase", "outcome")
+        f"{PREFIX}_job_seconds",
+        "Duration of jobs, by phase and outcome.",
+        labels=("phase", "outcome"),
     )
-    for labels, told in found.items():
+    for labels, by_bucket in found.items():
         seen, buckets = 0.0, list[tuple[str, float]]()
         for bound in (*(f"{b:g}" for b in JOB_BUCKETS_S), "inf"):
-            seen += told.get(bound, 0)
+            seen += by_bucket.get(bound, 0)
             buckets.append(("+Inf" if bound == "inf" else bound, seen))
-        family.add_metric(labels, buckets=buckets, sum_value=told.get("sum", 0.0))
+        family.add_metric(labels, buckets=buckets, sum_value=by_bucket.get("sum", 0.0))
     return family
 
 
 def _batches(counts: Sequence[Count]) -> Metric:
-    """The mean batch of such jobs, as sum and count by model."""
+    """Build the mean batch size of succeeded jobs, as sum and count by model."""
     sums = {c.labels[0]: c.value for c in counts if c.name == "batch"}
     family = SummaryMetricFamily(
-        f"{PREFIX}_batch_size", "Mean batch of such jobs.", labels=("model",)
+        f"{PREFIX}_batch_size", "Mean batch size of succeeded jobs.", labels=("model",)
     )
     for count in counts:
         if count.name == "batched":

@@ -1,6 +1,6 @@
-"""Whether a job sent now could become a picture: Redis, S3, a worker; and what else is amiss.
+"""Readiness of the service to generate images: Redis, S3, workers; and lesser faults.
 
-Owns the probes behind /readyz and their caching. Must not know HTTP. Invariant: an answer comes
+Owns the probes behind /readyz and their caching. Must not know HTTP. Invariant: a result comes
 within about two seconds, however the parts behind it fail.
 """
 
@@ -26,7 +26,7 @@ BLOBS_BUDGET_S = 2.0  # boto3 itself would try for half a minute
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What is amiss, by part. `reasons`: no picture would be made; `degraded`: they are made."""
+    """Faults by part. `reasons`: no image can be made; `degraded`: images are still made."""
 
     reasons: Mapping[str, str]
     degraded: Mapping[str, str]
@@ -55,7 +55,7 @@ class Readiness:
         self.draining = False
 
     async def look(self) -> Found:
-        """Look at every part."""
+        """Probe every part."""
         reasons = {"redis": await self._redis(), "s3": await self._s3()}
         degraded: dict[str, str | None] = {}
         if reasons["redis"] is None:
@@ -74,7 +74,7 @@ class Readiness:
     async def _redis(self) -> str | None:
         try:
             await self._store.ping()
-            if not self._server_good:  # once: the server may have come up after us
+            if not self._server_good:  # once: Redis may have started after this process
                 await self._store.check_server(waived=self._waived)
                 self._server_good = True
         except (StoreUnavailable, SettingsError) as error:
@@ -96,14 +96,14 @@ class Readiness:
         except BlobsUnavailable as error:
             return str(error)
         except TimeoutError:
-            return f"the picture store does not answer within {BLOBS_BUDGET_S:g} s"
+            return f"object storage does not answer within {BLOBS_BUDGET_S:g} s"
         return None
 
 
 def _able(workers: Sequence[WorkerReport]) -> tuple[list[WorkerReport], str | None]:
-    """The workers that could run a job, and why none would, if none would."""
+    """Return the workers that could run a job, and the reason if none would."""
     if not workers:
-        return [], "no worker has spoken within the last minute"
+        return [], "no worker has reported within the last minute: start one"
     able = [w for w in workers if w.engine_ready and not w.draining]
     if not able:
         return [], "no worker is ready: their models are still loading, or they are draining"
@@ -113,25 +113,27 @@ def _able(workers: Sequence[WorkerReport]) -> tuple[list[WorkerReport], str | No
 
 
 def _no_uploads(able: Sequence[WorkerReport]) -> str | None:
-    """Why no picture could be stored: what HEAD of the bucket cannot know (disk full, no right)."""
+    """Return why no image can be stored, where HEAD of the bucket works: disk full, no right."""
     if able and all(w.uploads_fail for w in able):
-        return f"no worker can store its pictures: {able[0].uploads_fail}"
+        return f"no worker can store its images: {able[0].uploads_fail}"
     return None
 
 
 def _some_uploads(able: Sequence[WorkerReport]) -> str | None:
     failing = [w for w in able if w.uploads_fail]
     if failing and len(failing) < len(able):
-        return f"{len(failing)} of {len(able)} workers cannot store: {failing[0].uploads_fail}"
+        return (
+            f"{len(failing)} of {len(able)} workers cannot store images: {failing[0].uploads_fail}"
+        )
     return None
 
 
 def _said(late: Late) -> str | None:
     if not late.count:
         return None
-    what = "jobs with pictures" if late.kind == "pictures" else "inputs"
-    why = late.reason or "no janitor is there, or none keeps up"
-    return f"{what} due to be erased and still stored: {late.count}; {why}"
+    what = "jobs with images" if late.kind == "pictures" else "input images"
+    why = late.reason or "no janitor runs, or none keeps up"
+    return f"{what} overdue for deletion and still stored: {late.count}; {why}"
 
 
 def _only(found: Mapping[str, str | None]) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""The native API, one file a resource."""
+"""Routes of the native API, one file per resource."""

@@ -1,8 +1,8 @@
-"""A job, live: server-sent events.
+"""Server-sent events of a job.
 
-Owns the words of the stream: `snapshot` first, then `status`, `progress`, `preview`, `image`, at
+Owns the names of the events: `snapshot` first, then `status`, `progress`, `preview`, `image`, at
 last `done` (or `gone`, if the job was deleted; `unauthorized`, if the key ended before the job).
-Invariant: whoever connects, at whatever time, knows everything after the snapshot; so there is
+Invariant: a client that connects at any time has the whole state after the snapshot; so there is
 nothing to resume, and events may be missed.
 """
 
@@ -28,7 +28,7 @@ from jobs.errors import JobGone, JobMissing, StoreUnavailable
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 STREAM = "text/event-stream"
-HEARTBEAT_S = 12.5  # and a read of Redis that fails, 2 s: under the 15 s that are promised
+HEARTBEAT_S = 12.5  # plus a failing read of Redis, 2 s: under the promised 15 s
 EXAMPLE = (
     'event: snapshot\ndata: {"id": "...", "status": "running", ...}\n\n'
     'event: progress\ndata: {"stage": "denoising", "step": 7, "steps": 25, "fraction": 0.28}\n\n'
@@ -44,11 +44,11 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 } | problems(JobMissing, JobGone, TooManyStreams)
 
 
-@router.get("", summary="Follow a job live", response_class=Response, responses=ANSWERS)
+@router.get("", summary="Follow a job's events", response_class=Response, responses=ANSWERS)
 async def follow_job(
     request: Request, services: ServicesDep, caller: Reader, job_id: JobId
 ) -> Response:
-    """Server-sent events; a comment at least every 15 s keeps proxies from cutting it."""
+    """Stream server-sent events; a comment every 15 s keeps proxies from closing the stream."""
     services.following.check_room(caller.tenant)
     record = await services.store.read(job_id, tenant=caller.tenant)
     return StreamingResponse(
@@ -59,7 +59,7 @@ async def follow_job(
 
 
 class Stream:
-    """One stream: what has been said of the job so far."""
+    """One event stream of a job, and the state last sent on it."""
 
     def __init__(
         self,
@@ -77,19 +77,19 @@ class Stream:
         self._ended = False
 
     async def of(self, record: JobRecord) -> AsyncGenerator[str]:
-        """The events of a job, until it ends or we do."""
+        """Yield the events of a job until the job or this process ends."""
         following = self._services.following
         with following.follow(
             record.id, tenant=record.tenant, key_id=self._key_id, wants_progress=True
         ) as follower:
             yield "retry: 2000\n\n"
-            follower.stale = True  # it may have moved before we followed
+            follower.stale = True  # the job may have changed before the subscription
             if record.spec.preview:
                 follower.previews.update(range(record.spec.n))
             clock = asyncio.get_running_loop().time
             said_s = clock()
             while not self._ended:
-                if follower.refused:  # before anything more is told
+                if follower.refused:  # before any further event
                     yield event("unauthorized", {"code": Unauthorized.code, "detail": KEY_ENDED})
                     return
                 for look in (self._look, self._previews):
@@ -101,34 +101,39 @@ class Stream:
                     return
                 left_s = self._heartbeat_s - (clock() - said_s)
                 heard = self._ended or await follower.news(min(follower.patience_s, left_s))
-                follower.stale |= not heard  # nothing was said: look for what was missed
-                # by the clock, too: while Redis is away there is news, and nothing to say of it
+                follower.stale |= not heard  # no message: read the job, one may have been missed
+                # by the clock, too: while Redis is unavailable there is news, but no event to send
                 if not heard or clock() - said_s >= self._heartbeat_s:
-                    yield ": still here\n\n"  # proxies cut what is silent for 30 to 60 s
+                    yield ": still here\n\n"  # proxies close a stream that is silent for 30 to 60 s
                     said_s = clock()
 
     async def _look(self, follower: Follower, record: JobRecord) -> list[str]:
-        """What there is to say now."""
-        told = follower.progress
+        """Return the events that are due now."""
+        news = follower.progress
         follower.progress = None
         if follower.stale:
             follower.stale = False
             try:
                 fresh = await self._services.store.read(record.id, tenant=record.tenant)
             except StoreUnavailable:
-                return []  # Redis will be back; the next look is soon
+                return []  # Redis is unavailable; the next read is soon
             except JobMissing:
                 self._ended = True
                 return [event("gone", {"id": record.id})]
             return list(self._changes(job_of(fresh, self._base)))
-        if told is None:
+        if news is None:
             return []
-        fraction = round(told.step / told.steps, 4) if told.steps else 0.0
-        shown = {"stage": told.stage, "step": told.step, "steps": told.steps, "fraction": fraction}
+        fraction = round(news.step / news.steps, 4) if news.steps else 0.0
+        shown = {
+            "stage": news.stage,
+            "step": news.step,
+            "steps": news.steps,
+            "fraction": fraction,
+        }
         return [event("progress", shown)]
 
     async def _previews(self, follower: Follower, record: JobRecord) -> list[str]:
-        """What it looks like by now, where that is news; JSON as the worker wrote it."""
+        """Return the new preview images, as the JSON that the worker wrote."""
         wanted = follower.previews.copy()
         follower.previews.clear()
         if not wanted or self._ended:
@@ -140,7 +145,7 @@ class Stream:
         return [f"event: preview\ndata: {shown[i]}\n\n" for i in sorted(wanted & shown.keys())]
 
     def _changes(self, job: Job) -> Iterator[str]:
-        """The events that lead from what was said to `job`."""
+        """Yield the events that lead from the last state sent to `job`."""
         said, self._said = self._said, job
         if said is None:
             yield event("snapshot", job)
@@ -158,6 +163,6 @@ class Stream:
 
 
 def event(name: str, data: Any) -> str:
-    """One event. JSON has no line break outside of strings, so one data line holds it."""
+    """Format one event. JSON has no line break outside of strings, so one data line is enough."""
     text = data.model_dump_json() if hasattr(data, "model_dump_json") else json.dumps(data)
     return f"event: {name}\ndata: {text}\n\n"

@@ -1,7 +1,7 @@
-"""Groups: many jobs sent, looked at and canceled as one.
+"""Job groups: up to 100 jobs sent, read and canceled together.
 
-Owns the resource `job-group`. All of its jobs are accepted or none is, in one step of the store:
-there is no half of a group, and nothing is ever taken back. Must not know Redis.
+Owns the resource `job-group`. Must not know Redis. Invariant: all jobs of a group are accepted or
+none is, in one step of the store: no group is ever partial, and no job is taken back.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from jobs.store.groups import group_idempotency
 
 router = APIRouter(prefix="/v1/job-groups", tags=["groups"])
 MAX_JOBS = 100
-AT_ONCE = 16  # calls to Redis of one request: others want their turn
+AT_ONCE = 16  # calls to Redis of one request at a time, so that others are not delayed
 REFUSALS = problems(
     InvalidIdempotencyKey,
     InvalidRequest,
@@ -60,7 +60,7 @@ REFUSALS = problems(
     QueueFull,
     NotReplicated,
     InputMissing,
-    JobMissing,  # an earlier job whose image was to be begun with
+    JobMissing,  # an earlier job named as the source of an input image
     ImageMissing,
     IntakeBusy,
     BlobsUnavailable,
@@ -70,29 +70,29 @@ EXAMPLE = {"two": {"value": {"jobs": [{"prompt": "a red owl"}, {"prompt": "a blu
 
 
 class GroupRequest(BaseModel):
-    """Jobs to be sent together."""
+    """A group of jobs to send together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     jobs: list[JobRequest] = Field(min_length=1, max_length=MAX_JOBS)
     webhook: GroupWebhook | None = Field(
-        None, description="Call back when the last of the jobs has ended (`group.completed`)."
+        None, description="Webhook for the end of the last job (`group.completed`)."
     )
 
 
 class GroupView(View):
-    """A group, and its jobs as they stand now."""
+    """A job group: its jobs now, counts by status, deleted jobs."""
 
     id: str
     created_at: datetime
     done: bool = Field(description="Whether every job has ended.")
-    counts: dict[Status, int] = Field(description="Jobs by status; what is gone is not counted.")
+    counts: dict[Status, int] = Field(description="Jobs by status, without those in `gone`.")
     jobs: list[Job]
     gone: list[str] = Field(description="Jobs that were deleted or have expired.")
     url: str
 
 
 async def read_group_request(request: Request) -> GroupRequest:
-    """The group in the body; a problem's pointer says which job it is of."""
+    """Parse the group in the body; a problem's pointer names the job: `/jobs/2/steps`."""
     return await parsed(request, await read_body(request), _group_request)
 
 
@@ -112,14 +112,14 @@ def _group_request(json: bytes) -> GroupRequest:
 def _parsed(index: int, one: Any) -> JobRequest:
     try:
         if not isinstance(one, dict):
-            raise InvalidRequest([Problem("", "not_a_job", "each is a request for a job")])
+            raise InvalidRequest([Problem("", "not_a_job", "must be a job request, a JSON object")])
         return parse_request(one)
     except InvalidRequest as error:
         raise _of_job(index, error) from None
 
 
 def _of_job(index: int, error: InvalidRequest) -> InvalidRequest:
-    """The same error, of whatever class: a refused prompt stays one."""
+    """Return the error with `/jobs/index` before its pointers; its class stays the same."""
     error.problems = tuple(replace(p, pointer=f"/jobs/{index}{p.pointer}") for p in error.problems)
     return error
 
@@ -148,7 +148,7 @@ async def send_group(
     asked: Annotated[GroupRequest, Depends(read_group_request)],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """All of them are accepted, or none. Sent again with its key it is the same group."""
+    """Queue all jobs of the group or none. The same Idempotency-Key returns the same group."""
     key = key_of(request, idempotency_key)
     for webhook in (asked.webhook, *(one.webhook for one in asked.jobs)):
         await services.webhooks.check_own(webhook, tenant=caller.tenant)
@@ -166,7 +166,7 @@ async def send_group(
 async def _taken(
     index: int, asked: JobRequest, services: Services, caller: Caller
 ) -> tuple[JobRequest, JobSpec]:
-    """One of the jobs, its pictures taken in, and what it comes to."""
+    """Store the input images of one job; return its request and its spec."""
     try:
         taken = await services.intake.take_in(asked, tenant=caller.tenant)
         return taken, await spec_of(taken, services, caller)
@@ -181,7 +181,7 @@ async def _admit_all(
     idempotency: Idempotency | None,
     webhook: GroupWebhook | None,
 ) -> AdmittedGroup:
-    """Have all of them admitted, and count each. Raises why none was."""
+    """Admit all jobs in one step and count each. Raises the reason if none was admitted."""
     jobs = [Sending.of(services, spec, caller) for spec in specs]
     group = NewGroup(id=new_job_id(), jobs=[job.new for job in jobs], webhook=webhook)
     with sent(services, caller, jobs) as told:
@@ -195,11 +195,11 @@ async def _admit_all(
     return admitted
 
 
-@router.get("/{group_id}", response_model=GroupView, summary="Look at a group", responses=NO_GROUP)
+@router.get("/{group_id}", response_model=GroupView, summary="Get a group", responses=NO_GROUP)
 async def get_group(
     request: Request, services: ServicesDep, caller: Reader, group_id: GroupId
 ) -> Response:
-    """Its jobs as they stand, in the order they were sent."""
+    """Return the group and its jobs, in the order they were sent."""
     group = await services.groups.read(group_id, tenant=caller.tenant)
     return json_answer(await _seen(services, group, base_url(request), cancel=False))
 
@@ -213,13 +213,13 @@ async def get_group(
 async def cancel_group(
     request: Request, services: ServicesDep, caller: Writer, group_id: GroupId
 ) -> Response:
-    """Every job that has not ended."""
+    """Cancel every job of the group that has not ended."""
     group = await services.groups.read(group_id, tenant=caller.tenant)
     return json_answer(await _seen(services, group, base_url(request), cancel=True))
 
 
 async def _seen(services: Services, group: Group, base: str, *, cancel: bool) -> GroupView:
-    """The group after each of its jobs was read, or canceled."""
+    """Read or cancel each job of the group; return the group's view."""
     turn = asyncio.Semaphore(AT_ONCE)
     call = services.store.cancel if cancel else services.store.read
 
@@ -238,7 +238,7 @@ async def _seen(services: Services, group: Group, base: str, *, cancel: bool) ->
 def view_of(
     group: Group, records: Sequence[JobRecord], gone: Sequence[str], base: str
 ) -> GroupView:
-    """The public view of a group."""
+    """Return the public view of a group."""
     statuses = [record.status for record in records]
     return GroupView(
         id=group.id,

@@ -1,7 +1,7 @@
-"""Probes: alive (this process answers) and ready (a job sent now could become a picture).
+"""Health probes: alive (this process answers) and ready (a job sent now can make images).
 
-Owns /livez and /readyz; they need no key, and say nothing about tenants. Invariant: /livez never
-touches Redis or S3, since a restart of this process would mend neither.
+Owns /livez and /readyz; they need no key and show nothing of tenants. Invariant: /livez never
+touches Redis or S3, since a restart of this process would repair neither.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from api.views.jobs import Health
 router = APIRouter(tags=["health"])
 
 
-@router.get("/livez", response_model=Health, summary="Is the process alive?")
+@router.get("/livez", response_model=Health, summary="Liveness probe")
 async def livez() -> Response:
-    """Yes, if this answers."""
+    """Answer 200 while the process runs."""
     return json_answer(Health(status="alive"))
 
 
 @router.get(
     "/readyz",
     response_model=Health,
-    summary="Can it make pictures now?",
-    responses={503: {"model": Health, "description": "Not now; `reasons` say why"}},
+    summary="Readiness probe",
+    responses={503: {"model": Health, "description": "Not ready; `reasons` say why"}},
 )
 async def readyz(services: ServicesDep) -> Response:
-    """Redis takes writes, the picture store answers, a worker is ready."""
+    """Answer 200 if Redis takes writes, object storage answers and a worker is ready."""
     found = await services.readiness.look()
     if not found.reasons:
         return json_answer(Health(status="ready", degraded=dict(found.degraded)))

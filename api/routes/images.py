@@ -1,8 +1,8 @@
-"""A job's pictures: streamed through the API, or by a URL that needs no key.
+"""Images of a job: streamed through the API, or by a presigned URL that needs no key.
 
 Owns Range, ETag and the file name. S3 is read in threads of its own, one chunk at a time, so that
-neither a slow store nor a slow client holds the loop. Invariant: one picture costs one read of
-the record and one of S3, and never more than a chunk of memory.
+neither slow object storage nor a slow client blocks the event loop. Invariant: one image costs one
+read of the record and one of S3, and never more than a chunk of memory.
 """
 
 from __future__ import annotations
@@ -34,24 +34,26 @@ _NAME = re.compile(r"(\d{1,3})(?:\.([a-z]{1,5}))?")
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _PICTURE = {"content": dict.fromkeys(EXTENSIONS, _BYTES)}
 ANSWERS = {
-    200: {"description": "The picture", **_PICTURE},
-    206: {"description": "The range asked for", **_PICTURE},
-    302: {"description": "To a URL that needs no key and ends after 10 minutes"},
-    304: {"description": "As your ETag says"},
+    200: {"description": "The image file", **_PICTURE},
+    206: {"description": "The requested range", **_PICTURE},
+    302: {"description": "Redirect to a presigned URL: no key, valid for 10 minutes"},
+    304: {"description": "Unchanged: the ETag you sent is current"},
 } | problems(JobMissing, JobGone, RangeNotSatisfiable, TooManyDownloads, BlobsUnavailable)
 
 
-@router.get("/{image}", summary="Get a picture", response_class=Response, responses=ANSWERS)
+@router.get("/{image}", summary="Download an image", response_class=Response, responses=ANSWERS)
 async def get_image(
     request: Request,
     services: ServicesDep,
     caller: Reader,
     job_id: JobId,
     *,
-    image: Annotated[str, Path(description="Its index, with or without .png, .jpg or .webp.")],
-    redirect: Annotated[bool, Query(description="Answer with a URL that needs no key.")] = False,
+    image: Annotated[
+        str, Path(description="Index of the image, with or without .png, .jpg or .webp.")
+    ],
+    redirect: Annotated[bool, Query(description="Redirect to a URL that needs no key.")] = False,
 ) -> Response:
-    """The bytes of one picture. Ranges and ETags work."""
+    """Download one image file. Range requests and ETags work."""
     record = await services.store.read(job_id, tenant=caller.tenant)
     found = find_image(record, image)
     if redirect:
@@ -63,7 +65,7 @@ async def get_image(
     if span and if_range and if_range != stream.etag:
         await close_blob(
             services, stream
-        )  # another picture than the client has a part of: all of it
+        )  # not the image that the client has a part of: send all of it
         span, stream = None, await open_blob(services, found, None)
     headers = _headers(job_id, found, stream)
     if etag_matches(request.headers.get("if-none-match"), stream.etag):
@@ -89,7 +91,7 @@ async def head_image(
     image: str,
     redirect: bool = False,
 ) -> Response:
-    """What GET would say of the picture: its type, length and ETag; or a URL for HEAD."""
+    """Return the headers of GET: type, length and ETag; or redirect to a URL for HEAD."""
     record = await services.store.read(job_id, tenant=caller.tenant)
     found = find_image(record, image)
     if redirect:
@@ -101,28 +103,28 @@ async def head_image(
 
 
 def find_image(record: JobRecord, name: str) -> Image:
-    """The image called `0` or `0.png`. Raises ImageMissing with what there is."""
+    """Return the image named `0` or `0.png`. Raises ImageMissing with the job's state."""
     match = _NAME.fullmatch(name)
     index = int(match[1]) if match else -1
     found = next((i for i in record.images if i.index == index), None)
     if found is None and not record.status.final:
-        raise ImageMissing(f"the job is {record.status}: its pictures are there when it succeeded")
+        raise ImageMissing(f"the job is {record.status}: its images exist once it has succeeded")
     if found is None or match is None:
-        raise ImageMissing(f"this job ended {record.status} with {len(record.images)} pictures")
+        raise ImageMissing(f"the job ended {record.status} with {len(record.images)} images")
     if match[2] and match[2] not in EXTENSIONS.get(found.content_type, ()):
-        raise ImageMissing(f"this picture is {found.content_type}")
+        raise ImageMissing(f"this image is {found.content_type}")
     return found
 
 
 def file_name(job_id: str, image: Image) -> str:
-    """The name under which a picture is saved: of our own IDs only, never of a prompt."""
+    """Return the file name of a saved image: made of IDs only, never of a prompt."""
     return f"{job_id}-{image.index}.{EXTENSIONS.get(image.content_type, ('bin',))[0]}"
 
 
 async def _redirect(
     services: Services, image: Image, name: str, *, method: Literal["GET", "HEAD"] = "GET"
 ) -> Response:
-    # in a thread: credentials of an instance's role are fetched over the network at times
+    # in a thread: the credentials of an instance role are sometimes fetched over the network
     sign = functools.partial(
         services.blobs.presign,
         image.key,

@@ -1,7 +1,7 @@
-"""Inputs: pictures that jobs begin with, sent by themselves, once for any number of jobs.
+"""Input images, uploaded once for any number of jobs.
 
-Owns the resource `input` of docs/api.md. Must not know how a picture is decoded (api/intake).
-Invariant: what is answered are pixels that we wrote; what was sent is never sent on.
+Owns the resource `input` of docs/api.md. Must not know how an image is decoded (api/uploads).
+Invariant: responses hold pixels that this service encoded; an uploaded file is never passed on.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ BODY = {"required": True, "content": {**dict.fromkeys(PICTURES, _BYTES), FORM: _
 
 
 def _ours(an_id: str) -> str:
-    """What could not be one of our IDs never reaches Redis."""
+    """Refuse an ID of another form before Redis is asked."""
     if not is_input_id(an_id):
-        raise InputMissing("there is no such input")
+        raise InputMissing("there is no such input image; upload it to /v1/inputs")
     return an_id
 
 
 InputId = Annotated[
-    str, AfterValidator(_ours), Path(description="The input's ID.", examples=["128x96-9f86d0..."])
+    str,
+    AfterValidator(_ours),
+    Path(description="ID of the input image.", examples=["128x96-9f86d0..."]),
 ]
 
 
@@ -59,7 +61,7 @@ InputId = Annotated[
     "",
     status_code=201,
     response_model=InputView,
-    summary="Send a picture to begin with",
+    summary="Upload an input image",
     responses=problems(InvalidRequest, IntakeBusy, BlobsUnavailable),
     openapi_extra={"requestBody": BODY},
 )
@@ -70,10 +72,10 @@ async def send_input(
     *,
     background: Annotated[
         str | None,
-        Query(pattern="^#?[0-9a-fA-F]{6}$", description="The colour under what is transparent."),
+        Query(pattern="^#?[0-9a-fA-F]{6}$", description="Colour under transparent pixels, RRGGBB."),
     ] = None,
 ) -> Response:
-    """PNG, JPEG or WebP, as the body or as the file of a form. Sent twice, it is the same input."""
+    """Upload a PNG, JPEG or WebP as the body or as a form's file; equal pixels get the same ID."""
     form, most_bytes = _form(request), services.settings.max_input_bytes
     whole = Whole()
     async with services.intake.bodies.read(
@@ -88,7 +90,7 @@ async def send_input(
 
 
 def _form(request: Request) -> FormFile | None:
-    """The reader of a form, if the body is one. Raises UnsupportedMediaType if it is no picture."""
+    """Return the reader of a form, or None for an image. Raises UnsupportedMediaType."""
     kind = media_type(request)
     if kind == FORM:
         return FormFile(request.headers["content-type"])
@@ -97,29 +99,34 @@ def _form(request: Request) -> FormFile | None:
     return None
 
 
-@router.get("/{input_id}", response_model=InputView, summary="Look at an input", responses=NO_INPUT)
+@router.get(
+    "/{input_id}",
+    response_model=InputView,
+    summary="Get an input image's record",
+    responses=NO_INPUT,
+)
 async def get_input(
     request: Request, services: ServicesDep, caller: Reader, input_id: InputId
 ) -> Response:
-    """Whether it is still there, and until when."""
+    """Return size, hash and expiry of an input image."""
     found = await services.intake.find(input_id, tenant=caller.tenant)
     return json_answer(input_of(found, base_url(request)))
 
 
 @router.get(
     "/{input_id}/content",
-    summary="Get an input's pixels",
+    summary="Download an input image",
     response_class=Response,
     responses={
         200: {"description": "The pixels, as a PNG", "content": {CONTENT_TYPE: _BYTES}},
-        304: {"description": "As your ETag says"},
+        304: {"description": "Unchanged: the ETag you sent is current"},
     }
     | problems(InputMissing, TooManyDownloads, BlobsUnavailable),
 )
 async def get_input_content(
     request: Request, services: ServicesDep, caller: Reader, input_id: InputId
 ) -> Response:
-    """What the model is given: not the file that was sent."""
+    """Download the decoded pixels that the model gets, not the uploaded file."""
     found = await services.intake.find(input_id, tenant=caller.tenant)
     headers = {"etag": f'"{input_id}"', "cache-control": CACHING}
     if etag_matches(request.headers.get("if-none-match"), headers["etag"]):
@@ -129,7 +136,7 @@ async def get_input_content(
 
 @router.head("/{input_id}/content", include_in_schema=False)
 async def head_input_content(services: ServicesDep, caller: Reader, input_id: InputId) -> Response:
-    """What GET would say of the pixels."""
+    """Return the headers of GET for the pixels."""
     found = await services.intake.find(input_id, tenant=caller.tenant)
     stream = await _opened(services, caller.tenant, found)
     await anyio.to_thread.run_sync(stream.close, limiter=services.blob_threads)
@@ -154,8 +161,8 @@ async def _content(
     return StreamingResponse(chunks, media_type=CONTENT_TYPE, headers=headers)
 
 
-@router.delete("/{input_id}", status_code=204, summary="Erase an input", responses=NO_INPUT)
+@router.delete("/{input_id}", status_code=204, summary="Delete an input image", responses=NO_INPUT)
 async def delete_input(services: ServicesDep, caller: Writer, input_id: InputId) -> Response:
-    """At once: jobs that have not read it yet fail, and none that began with it can be rerun."""
+    """Delete at once: jobs that have not read the image fail; jobs that used it cannot be rerun."""
     await services.intake.erase(input_id, tenant=caller.tenant)
     return Response(status_code=204)

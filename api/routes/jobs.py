@@ -1,7 +1,7 @@
-"""Jobs: send, look, list, cancel, repeat, delete.
+"""Jobs: send, read, list, cancel, repeat, delete.
 
-Owns the resource `job` of docs/api.md. Every call is one script or one read of the store; what
-is asked is validated and priced here, without torch. Must not know Redis.
+Owns the resource `job` of docs/api.md. Every call is one script or one read of the store; requests
+are validated and priced here, without torch. Must not know Redis.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ NO_JOB_OR_COPY = problems(JobMissing, JobGone, NotReplicated)
     response_model=Job,
     summary="Send a job",
     responses={
-        200: {"model": Job | Quote, "description": "Done within the wait; a dry run's Quote"}
+        200: {
+            "model": Job | Quote,
+            "description": "The job ended within the wait; a dry run's Quote",
+        }
     }
     | REFUSALS,
     openapi_extra=JOB_REQUEST_BODY,
@@ -56,10 +59,12 @@ async def send_job(
     prefer: Prefer = "",
     idempotency_key: IdempotencyKey = None,
     *,
-    dry_run: Annotated[bool, Query(description="Validate, price and estimate only.")] = False,
+    dry_run: Annotated[
+        bool, Query(description="Validate, price and estimate; send no job.")
+    ] = False,
 ) -> Response:
-    """Accepted jobs are never lost. The answer comes at once, or after `wait` seconds at most."""
-    # as in get_job: one dependency; five more were a fifth of its time
+    """Queue a job; an accepted job is never lost. Responds at once, or within `wait` seconds."""
+    # as in get_job: one dependency; five more took a fifth of the route's time
     services, wait_s = services_of(request), wait_of(request, wait, prefer)
     key = key_of(request, idempotency_key)
     asked = await read_request(request, caller)
@@ -84,13 +89,15 @@ async def list_jobs(
     services: ServicesDep,
     caller: Reader,
     status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
-    model: Annotated[str | None, Query(description="Only of this model.", max_length=63)] = None,
-    cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before.", pattern=CURSOR)
+    model: Annotated[
+        str | None, Query(description="Only jobs of this model.", max_length=63)
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="Jobs a page.")] = 20,
+    cursor: Annotated[
+        str | None, Query(description="`next_cursor` of the previous page.", pattern=CURSOR)
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Jobs per page.")] = 20,
 ) -> Response:
-    """Newest first."""
+    """List your jobs, newest first."""
     page = await services.store.list(
         caller.tenant, status=status, model=model, cursor=cursor, limit=limit
     )
@@ -100,14 +107,14 @@ async def list_jobs(
 @router.get(
     "/{job_id}",
     response_model=Job,
-    summary="Look at a job",
-    responses={304: {"description": "As your ETag says"}} | NO_JOB,
+    summary="Get a job",
+    responses={304: {"description": "Unchanged: the ETag you sent is current"}} | NO_JOB,
 )
 async def get_job(
     request: Request, caller: Reader, job_id: JobId, wait: Wait = 0, prefer: Prefer = ""
 ) -> Response:
-    """The job as it stands, or as it stands when it ends within `wait` seconds."""
-    # the route that is asked most: one dependency instead of three is a sixth of its time
+    """Return the job now, or as soon as it ends, within `wait` seconds."""
+    # the busiest route: one dependency instead of three saves a sixth of its time
     services, wait_s = services_of(request), wait_of(request, wait, prefer)
     record = await services.store.read(job_id, tenant=caller.tenant)
     headers: dict[str, str] = {}
@@ -125,9 +132,9 @@ async def get_job(
 async def cancel_job(
     request: Request, services: ServicesDep, caller: Writer, job_id: JobId
 ) -> Response:
-    """At once, whatever it is doing; a job that has ended stays as it is.
+    """Cancel a job at once, at any stage; a job that has ended stays as it is.
 
-    `progress.step` says how many model calls were spent.
+    `progress.step` is the number of model calls made.
     """
     record = await services.store.cancel(job_id, tenant=caller.tenant)
     return json_answer(job_of(record, base_url(request)))
@@ -138,7 +145,7 @@ async def cancel_job(
     status_code=202,
     response_model=Job,
     summary="Repeat a job",
-    responses={200: {"model": Job, "description": "Done within the wait"}}
+    responses={200: {"model": Job, "description": "The job ended within the wait"}}
     | REFUSALS
     | problems(JobMissing)
     | problems(JobGone, InputGone),
@@ -151,7 +158,7 @@ async def rerun_job(
     prefer: Prefer = "",
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """A new job with the same resolved values: the same seeds, so the same pictures."""
+    """Send a new job with the same resolved values: the same seeds, so the same images."""
     services, wait_s = services_of(request), wait_of(request, wait, prefer)
     key = key_of(request, idempotency_key)
     record: JobRecord = await services.store.read(job_id, tenant=caller.tenant)
@@ -160,18 +167,18 @@ async def rerun_job(
     try:
         admitted = await admit(services, caller, spec, asked, key=key)
     except InputMissing:
-        raise InputGone("the picture that this job began with was erased") from None
+        raise InputGone("the input image was deleted; send a new job with another image") from None
     return await respond(request, caller, admitted, wait_s=wait_s, keyed=key is not None)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Delete a job", responses=NO_JOB_OR_COPY)
 async def delete_job(services: ServicesDep, caller: Writer, job_id: JobId) -> Response:
-    """Cancel it, erase its prompt and its pictures. It is gone (410) from now on."""
+    """Cancel a job and erase its prompt and images; afterwards the job is gone (410)."""
     blobs = await services.store.delete(job_id, tenant=caller.tenant)
     left = await anyio.to_thread.run_sync(
         services.blobs.delete, blobs, limiter=services.blob_threads
     )
-    if left:  # the janitor erases them, and says so where it cannot
+    if left:  # the janitor erases them, and logs what it cannot erase
         said = {"job_id": job_id, "count": len(left), "reason": min(left.values())}
         log.warning("api.blobs_left", extra=said)
     return Response(status_code=204)

@@ -1,7 +1,7 @@
-"""API keys over HTTP, for administrators: make, list, rotate, revoke.
+"""API keys over HTTP, for administrators: create, list, rotate, revoke.
 
-Owns the resource `key`. The secret is in the answer that makes it and nowhere else. Must not know
-how keys are kept. Invariant: no answer holds a digest.
+Owns the resource `key`. Must not know how keys are stored. Invariant: a secret is only in the
+response to the request that creates it; no response holds a digest.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from jobs.store.api_keys import ApiKey, NewKey, Scope, make_key
 router = APIRouter(prefix="/v1/keys", tags=["keys"], dependencies=[needs(Scope.ADMIN)])
 NO_KEY = problems(KeyMissing)
 NO_KEY_OR_ROTATED = problems(KeyMissing, KeyRotated)
-KeyId = Annotated[str, Path(description="The key's ID: the middle of it.", max_length=40)]
+KeyId = Annotated[str, Path(description="ID of the key: its middle part.", max_length=40)]
 
 
 class KeyRequest(BaseModel):
-    """A key to be made."""
+    """A new API key: tenant, name, scopes, limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
     tenant: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
-    name: str = Field("", max_length=100, description="What it is for.")
+    name: str = Field("", max_length=100, description="Note on the key's use.")
     scopes: list[Annotated[Scope, Field(strict=False)]] = Field(
         [Scope.JOBS_READ, Scope.JOBS_WRITE], min_length=1, max_length=len(Scope)
     )
-    max_open_jobs: int | None = Field(None, ge=0, description="Unfinished jobs it may have.")
-    per_minute: int | None = Field(None, ge=1, description="Requests a minute.")
+    max_open_jobs: int | None = Field(None, ge=0, description="Limit of unfinished jobs.")
+    per_minute: int | None = Field(None, ge=1, description="Limit of requests per minute.")
 
 
 class KeyView(View):
-    """A key without its secret."""
+    """An API key without its secret."""
 
     id: str
     tenant: str
@@ -50,19 +50,19 @@ class KeyView(View):
     max_open_jobs: int | None
     per_minute: int | None
     created_at: datetime
-    ends_at: datetime | None = Field(description="When a rotated key stops working.")
+    ends_at: datetime | None = Field(description="Time when a rotated key stops working.")
     revoked_at: datetime | None
-    successor: str | None = Field(description="ID of the key that a rotated one was rotated to.")
+    successor: str | None = Field(description="ID of the key that replaces a rotated one.")
 
 
 class NewKeyView(KeyView):
-    """A key just made. `secret` is shown this once."""
+    """A new API key with its secret, shown once."""
 
     secret: str
 
 
 class KeyList(View):
-    """All keys, oldest first."""
+    """All API keys, oldest first."""
 
     keys: list[KeyView]
 
@@ -71,13 +71,13 @@ class KeyList(View):
     "",
     status_code=201,
     response_model=NewKeyView,
-    summary="Make a key",
+    summary="Create a key",
     openapi_extra=json_body(KeyRequest, {"least": {"value": {"tenant": "acme"}}}),
 )
 async def create_key(
     services: ServicesDep, asked: Annotated[KeyRequest, body_as(KeyRequest)]
 ) -> Response:
-    """The secret is in this answer only."""
+    """Create an API key; only this response holds the secret."""
     new = make_key(
         tenant=asked.tenant,
         name=asked.name,
@@ -91,7 +91,7 @@ async def create_key(
 
 @router.get("", response_model=KeyList, summary="List the keys")
 async def list_keys(services: ServicesDep) -> Response:
-    """Those that were revoked too."""
+    """List all API keys, revoked ones included."""
     return json_answer(KeyList(keys=[_view(key) for key in await services.keys.list()]))
 
 
@@ -102,14 +102,14 @@ async def list_keys(services: ServicesDep) -> Response:
     responses=NO_KEY_OR_ROTATED,
 )
 async def rotate_key(services: ServicesDep, key_id: KeyId) -> Response:
-    """A new key with the same rights; the old one works for 24 hours more. A key is rotated once:
-    after that its successor is."""
+    """Create a key with the same rights; the old key works for 24 hours more. A key is rotated
+    once: next time rotate its successor."""
     return json_answer(_new_view(await services.keys.rotate(key_id, overlap=timedelta(days=1))))
 
 
 @router.delete("/{key_id}", response_model=KeyView, summary="Revoke a key", responses=NO_KEY)
 async def revoke_key(services: ServicesDep, key_id: KeyId) -> Response:
-    """Refused from now on; within five seconds by every process."""
+    """Revoke a key: every API process refuses the key within five seconds."""
     return json_answer(_view(await services.keys.revoke(key_id)))
 
 

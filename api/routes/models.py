@@ -1,4 +1,4 @@
-"""What there is to ask for: models, samplers, and how busy they are.
+"""Models, samplers and the queue of each model.
 
 Owns the resources `model`, `sampler` and `queue`. The lists come from the model file, the
 numbers from the store. Must not know torch.
@@ -35,25 +35,25 @@ router = APIRouter(prefix="/v1", tags=["models"], dependencies=[needs(Scope.JOBS
 
 @router.get("/models", response_model=ModelList, summary="List the models")
 async def list_models(services: ServicesDep) -> Response:
-    """The first is used where a request names none."""
+    """List the models; the first is the default."""
     return json_answer(ModelList(models=await _views(services, services.catalogue.models)))
 
 
 @router.get(
     "/models/{model_id}",
     response_model=ModelView,
-    summary="Look at a model",
+    summary="Get a model",
     responses=problems(ModelMissing),
 )
 async def get_model(
     services: ServicesDep,
-    model_id: Annotated[str, Path(description="The model's ID.", examples=["demo"])],
+    model_id: Annotated[str, Path(description="ID of the model.", examples=["demo"])],
 ) -> Response:
-    """Its limits, defaults and samplers, and how busy it is."""
+    """Return limits, defaults, samplers and queue of a model."""
     entry = services.catalogue.get(model_id)
     if entry is None:
         known = ", ".join(m.id for m in services.catalogue.models)
-        raise ModelMissing(f"there is no such model; there are: {known}")
+        raise ModelMissing(f"there is no such model; choose one of: {known}")
     (view,) = await _views(services, (entry,))
     return json_answer(view)
 
@@ -75,13 +75,13 @@ async def _views(services: Services, entries: tuple[ModelEntry, ...]) -> list[Mo
 
 
 async def _loras(services: Services, entry: ModelEntry) -> tuple[LoraFile, ...]:
-    """The adapters of a model; a new file is read whole, once, beside the loop."""
+    """List the LoRA files of a model; a new file is read whole, once, in a thread."""
     shelf = services.catalogue.loras_of(entry)
     return () if shelf is None else await asyncio.to_thread(shelf.files)
 
 
 async def _reproducibility(services: Services) -> dict[str, str]:
-    """What the workers keep, by model; the weakest where they differ."""
+    """Return the reproducibility of the workers by model; the weakest where they differ."""
     strength = ("unpacked", "tolerance", "exact")
     kept: dict[str, str] = {}
     for report in await services.store.workers():
@@ -93,7 +93,7 @@ async def _reproducibility(services: Services) -> dict[str, str]:
 
 @router.get("/samplers", response_model=SamplerList, summary="List the samplers")
 async def list_samplers() -> Response:
-    """What each is good for and what a step of it costs."""
+    """List the samplers: use, kinds of model, cost of a step."""
     views = [
         SamplerView(
             id=name,
@@ -110,9 +110,9 @@ async def list_samplers() -> Response:
     return json_answer(SamplerList(samplers=views))
 
 
-@router.get("/queue", response_model=QueueList, summary="How busy it is")
+@router.get("/queue", response_model=QueueList, summary="Get the queue")
 async def get_queue(services: ServicesDep) -> Response:
-    """Jobs waiting and running, and the expected wait, by model."""
+    """Return jobs waiting and running and the expected wait, by model."""
     states = await services.store.queue_state([m.id for m in services.catalogue.models])
     views = [
         ModelQueueView(

@@ -1,7 +1,7 @@
-"""For operators: the workers, whether they take jobs, what waits and what was done, and metrics.
+"""Operations: list and drain workers, pause and purge the queue, statistics, metrics.
 
-Owns /v1/workers, /v1/queue's levers and /metrics. RQ's own flag is used: `rq suspend` and pausing
-are one. Must not know RQ.
+Owns /v1/workers, /v1/stats, the actions under /v1/queue and /metrics. Pausing uses RQ's own flag:
+`rq suspend` and pausing are the same. Must not know RQ.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ scraped = APIRouter(tags=["operations"], dependencies=[needs(Scope.METRICS)])
 
 @router.get("/workers", response_model=WorkerList, summary="List the workers")
 async def list_workers(services: ServicesDep) -> Response:
-    """Those that spoke within the last minute, and what each runs."""
+    """List the workers that reported within the last minute, and the jobs of each."""
     return json_answer(WorkerList(workers=list(await services.store.workers())))
 
 
 @router.post("/queue/pause", response_model=Paused, summary="Pause the queue", responses=NOT_COPIED)
 async def pause_queue(services: ServicesDep) -> Response:
-    """From the answer on no job starts; those that run go on, and new ones wait."""
+    """Start no job from now on; running jobs go on, new jobs wait."""
     await services.store.pause(_models_named(services, None))
     return json_answer(Paused(paused=True))
 
@@ -49,7 +49,7 @@ async def pause_queue(services: ServicesDep) -> Response:
     "/queue/resume", response_model=Paused, summary="Resume the queue", responses=NOT_COPIED
 )
 async def resume_queue(services: ServicesDep) -> Response:
-    """Workers take jobs again."""
+    """Let workers take jobs again."""
     await services.store.resume(_models_named(services, None))
     return json_answer(Paused(paused=False))
 
@@ -58,7 +58,7 @@ async def resume_queue(services: ServicesDep) -> Response:
     "/queue/drain", response_model=Draining, summary="Drain the queue", responses=NOT_COPIED
 )
 async def drain_queue(services: ServicesDep) -> Response:
-    """Pause, and say how many jobs run at that moment: at 0 the fleet is drained. Call it again."""
+    """Pause and return the number of running jobs. Call again until 0: the fleet is drained."""
     running = await services.store.pause(_models_named(services, None))
     return json_answer(Draining(paused=True, running=running))
 
@@ -71,14 +71,16 @@ async def drain_queue(services: ServicesDep) -> Response:
 )
 async def purge_queue(
     services: ServicesDep,
-    model: Annotated[str | None, Query(description="What waits for this one.")] = None,
-    tenant: Annotated[str | None, Query(description="What this one sent.", max_length=63)] = None,
+    model: Annotated[str | None, Query(description="Only jobs of this model.")] = None,
+    tenant: Annotated[
+        str | None, Query(description="Only jobs of this tenant.", max_length=63)
+    ] = None,
     *,
-    dry_run: Annotated[bool, Query(description="Count only.")] = False,
+    dry_run: Annotated[bool, Query(description="Count only; cancel no job.")] = False,
 ) -> Response:
-    """Cancel what waits for a model, or of a tenant, or both. Jobs that run go on."""
+    """Cancel the queued jobs of a model, of a tenant, or of both. Running jobs go on."""
     if model is None and tenant is None:
-        said = "say what: `model`, `tenant` or both"
+        said = "name `model`, `tenant` or both"
         raise InvalidRequest([Problem("?model", "missing", said)])
     models = _models_named(services, model)
     if dry_run:
@@ -98,21 +100,21 @@ async def purge_queue(
 )
 async def drain_worker(
     services: ServicesDep,
-    name: Annotated[str, Path(description="Its name in /v1/workers.", max_length=100)],
+    name: Annotated[str, Path(description="Name of the worker in /v1/workers.", max_length=100)],
 ) -> Response:
-    """From the answer on it is given no job.
+    """Give a worker no more jobs.
 
-    It finishes what fits into its grace time, hands the rest back, ends.
+    The worker finishes the jobs that fit into its grace time, requeues the rest and exits.
     """
     known = {worker.name for worker in await services.store.workers()}
     if name not in known or not await services.store.drain_worker(name):
-        raise WorkerMissing("there is no such worker, or no more")
+        raise WorkerMissing("there is no such worker now; /v1/workers lists them")
     return json_answer(WorkerDraining(name=name), status=202)
 
 
-@router.get("/stats", response_model=StatsList, summary="What was done, by model")
+@router.get("/stats", response_model=StatsList, summary="Statistics by model")
 async def get_stats(services: ServicesDep) -> Response:
-    """Since ever, by all workers together: jobs by outcome and reason, pictures, times."""
+    """Return totals of all workers: jobs by outcome and reason, images, stage times."""
     models = [entry.id for entry in services.catalogue.models]
     return json_answer(stats_of(models, await services.figures.counts()))
 
@@ -121,7 +123,7 @@ def _models_named(services: Services, model: str | None) -> list[str]:
     if model is None:
         return [entry.id for entry in services.catalogue.models]
     if services.catalogue.get(model) is None:
-        raise ModelMissing("there is no such model")
+        raise ModelMissing("there is no such model; /v1/models lists them")
     return [model]
 
 
@@ -131,17 +133,17 @@ def _models_named(services: Services, model: str | None) -> list[str]:
     summary="Prometheus metrics",
     responses={
         200: {
-            "description": "Text, or OpenMetrics where Accept asks for it",
+            "description": "Prometheus text, or OpenMetrics if Accept asks for it",
             "content": {"text/plain": {}, "application/openmetrics-text": {}},
         }
     },
 )
 async def get_metrics(request: Request, services: ServicesDep) -> Response:
-    """Of this process, and of the queue; without Redis, of this process only."""
+    """Return metrics of this process and the queue; without Redis, of this process only."""
     more = [
-        gauge("build_info", "The version that runs.", {(own_version(),): 1}, "version"),
-        gauge("streams", "Followers of jobs.", {(): services.following.count}),
-        gauge("downloads", "Pictures being sent.", {(): services.downloads.count}),
+        gauge("build_info", "Version of the running code.", {(own_version(),): 1}, "version"),
+        gauge("streams", "Open event streams and waits for jobs.", {(): services.following.count}),
+        gauge("downloads", "Images being downloaded.", {(): services.downloads.count}),
     ]
     try:
         models = [entry.id for entry in services.catalogue.models]
@@ -152,9 +154,9 @@ async def get_metrics(request: Request, services: ServicesDep) -> Response:
         more += fleet_metrics(await services.figures.counts())
         redis_up = 1
     except StoreUnavailable as error:
-        redis_up = 0  # a scrape must not fail for what it is to report
+        redis_up = 0  # a scrape must not fail because of the fault it has to report
         log.warning("metrics.store_away", extra={"reason": str(error)})
-    more.append(gauge("redis_up", "Whether Redis answered this.", {(): redis_up}))
+    more.append(gauge("redis_up", "Whether Redis answered this scrape.", {(): redis_up}))
     accept = request.headers.get("accept", "")
     body, content_type = services.metrics.rendered(more, accept=accept)
     headers = {"cache-control": "no-store", "content-type": content_type, "vary": "accept"}

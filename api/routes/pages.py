@@ -1,8 +1,8 @@
-"""The pages for people: the playground at `/`, the API to read at `/docs`.
+"""Web pages: the playground at `/`, the API reference at `/docs`.
 
-Owns the few static files of api/playground and the one policy under which a browser runs them:
-scripts and styles from here only, nothing inline. Invariant: works offline and needs no key; what
-the page asks for afterwards does.
+Owns the few static files of api/playground and their one Content-Security-Policy:
+scripts and styles from here only, nothing inline. Invariant: the pages work offline and need no
+key; the requests that a page makes do need one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A file as it is sent."""
+    """A static file: content, media type, ETag."""
 
     content: bytes
     kind: str
@@ -39,7 +39,7 @@ class Page:
 
 
 def _pages() -> dict[str, Page]:
-    """All files, read once: there are few, and they are small."""
+    """Read all files once: they are few and small."""
     found: dict[str, Page] = {}
     for path in FOLDER.iterdir():
         if path.suffix in KINDS:
@@ -55,19 +55,19 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 async def playground(request: Request) -> Response:
-    """The playground."""
+    """Serve the playground."""
     return _answer(request, "index.html")
 
 
 @router.get("/docs")
 async def docs(request: Request) -> Response:
-    """The API, to read."""
+    """Serve the API reference."""
     return _answer(request, "docs.html")
 
 
 @router.get("/playground/{name}")
 async def static(request: Request, name: str) -> Response:
-    """A file of the two pages."""
+    """Serve a static file of the two pages."""
     return _answer(request, name)
 
 

@@ -1,4 +1,4 @@
-"""Usage: what a tenant's keys had made, day by day; and of all tenants, for administrators.
+"""Usage of a tenant's keys by day; of all tenants, for administrators.
 
 Owns the resource `usage`. A job counts on the day it ended (UTC). Must not know Redis.
 """
@@ -26,20 +26,18 @@ USUAL_DAYS, MOST_DAYS = 30, 366
 
 
 class UsageEntry(View):
-    """What one API key had made on one day."""
+    """Jobs and images of one API key on one day."""
 
     day: date
     tenant: str
-    key: str = Field(description="The key's ID; -: jobs sent without one.")
-    jobs: dict[str, int] = Field(description="Ended that day, by status.")
-    images: int = Field(description="Of the jobs that succeeded.")
-    megapixel_steps: float = Field(
-        description="The work in them: images x steps x megapixels. Only success counts."
-    )
+    key: str = Field(description="ID of the API key; -: jobs sent without a key.")
+    jobs: dict[str, int] = Field(description="Jobs that ended on the day, by status.")
+    images: int = Field(description="Images of succeeded jobs.")
+    megapixel_steps: float = Field(description="Images x steps x megapixels of succeeded jobs.")
 
 
 class UsageTotal(View):
-    """All entries together."""
+    """Sum of all entries."""
 
     jobs: dict[str, int]
     images: int
@@ -47,7 +45,7 @@ class UsageTotal(View):
 
 
 class UsageView(View):
-    """Usage from one day to another, both included."""
+    """Usage from `since` to `until`, both days included: total and entries."""
 
     since: date
     until: date
@@ -60,18 +58,18 @@ Period = tuple[date, date]
 
 async def period(
     since: Annotated[
-        date | None, Query(description="First day (UTC); left out: 30 days before.")
+        date | None, Query(description="First day (UTC); default: 29 days before `until`.")
     ] = None,
-    until: Annotated[date | None, Query(description="Last day (UTC); left out: today.")] = None,
+    until: Annotated[date | None, Query(description="Last day (UTC); default: today.")] = None,
 ) -> Period:
-    """The days asked for. Raises InvalidRequest."""
+    """Return the first and the last day of the query. Raises InvalidRequest."""
     last = until or datetime.now(UTC).date()
     try:
         first = since or last - timedelta(days=USUAL_DAYS - 1)
     except OverflowError:
         first = last
     if not 0 <= (last - first).days < MOST_DAYS:
-        said = f"from 1 to {MOST_DAYS} days, `since` not after `until`"
+        said = f"must be from 1 to {MOST_DAYS} days, `since` not after `until`"
         raise InvalidRequest([Problem("?since", "period", said)])
     return first, last
 
@@ -81,7 +79,7 @@ PeriodDep = Annotated[Period, Depends(period)]
 
 @router.get("", response_model=UsageView, summary="Your usage")
 async def get_usage(services: ServicesDep, caller: Reader, days: PeriodDep) -> Response:
-    """What your keys had made, by day and key; kept for 400 days."""
+    """Return jobs and images of your keys, by day and key; stored for 400 days."""
     found = await services.figures.usage(*days, caller.tenant)
     return json_answer(view_of(days, found))
 
@@ -95,14 +93,16 @@ async def get_usage(services: ServicesDep, caller: Reader, days: PeriodDep) -> R
 async def get_tenants_usage(
     services: ServicesDep,
     days: PeriodDep,
-    tenant: Annotated[str | None, Query(description="Only this one's.", max_length=63)] = None,
+    tenant: Annotated[
+        str | None, Query(description="Only this tenant's usage.", max_length=63)
+    ] = None,
 ) -> Response:
-    """The same, of every tenant, or of one."""
+    """Return the usage of every tenant, or of one."""
     return json_answer(view_of(days, await services.figures.usage(*days, tenant)))
 
 
 def view_of(days: Period, found: Sequence[Usage]) -> UsageView:
-    """The entries and their sum."""
+    """Return the public view of the entries and their sum."""
     jobs: Counter[str] = Counter()
     for one in found:
         jobs.update(one.jobs)

@@ -1,6 +1,6 @@
 """Webhooks: endpoints, their secrets, their deliveries.
 
-Owns the resource `endpoint` of docs/webhooks.md. Sending is the courier's. Must not know Redis.
+Owns the resource `endpoint` of docs/webhooks.md. The courier sends. Must not know Redis.
 Invariant: an endpoint of another tenant is missing, never forbidden.
 """
 
@@ -60,7 +60,7 @@ Owner = Annotated[Caller, needs(Scope.WEBHOOKS)]
 
 
 def _body_as(model: type[BaseModel]) -> Any:
-    """The dependency that reads the body as `model`; none at all is an empty object."""
+    """Return the dependency that parses the body as `model`; no body is an empty object."""
 
     async def read(request: Request) -> BaseModel:
         body = await read_body(request)
@@ -70,7 +70,7 @@ def _body_as(model: type[BaseModel]) -> Any:
 
 
 async def webhooks_of(services: ServicesDep) -> Webhooks:
-    """The stores, where this service has webhooks."""
+    """Return the webhook stores. Raises SealingUnset if this service has no webhooks."""
     services.webhooks.need()
     return services.webhooks
 
@@ -81,9 +81,9 @@ WebhooksDep = Annotated[Webhooks, Depends(webhooks_of)]
 async def endpoint_of(
     owner: Owner,
     webhooks: WebhooksDep,
-    endpoint_id: Annotated[str, Path(description="The endpoint's ID, we_...")],
+    endpoint_id: Annotated[str, Path(description="ID of the endpoint, we_...")],
 ) -> Endpoint:
-    """The caller's endpoint of the path. Raises EndpointMissing."""
+    """Return the caller's endpoint named in the path. Raises EndpointMissing."""
     if not ENDPOINT_ID.fullmatch(endpoint_id):
         raise EndpointMissing("there is no such endpoint")
     return await webhooks.endpoints.get(endpoint_id, tenant=owner.tenant)
@@ -93,11 +93,11 @@ EndpointDep = Annotated[Endpoint, Depends(endpoint_of)]
 
 
 def delivery_id_of(
-    delivery_id: Annotated[str, Path(description="The delivery's ID, msg_...")],
+    delivery_id: Annotated[str, Path(description="ID of the delivery, msg_...")],
 ) -> str:
-    """The ID in the path; what could not be one of ours never reaches Redis."""
+    """Return the ID in the path; an ID of another form is refused before Redis is asked."""
     if not DELIVERY_ID.fullmatch(delivery_id):
-        raise DeliveryMissing("there is no such delivery, or no more")
+        raise DeliveryMissing("there is no such delivery, or it is no longer stored")
     return delivery_id
 
 
@@ -117,7 +117,7 @@ async def register(
     webhooks: WebhooksDep,
     asked: Annotated[EndpointRequest, _body_as(EndpointRequest)],
 ) -> Response:
-    """The answer has the signing secret, once."""
+    """Register a webhook endpoint; only this response holds the signing secret."""
     await webhooks.check_url(asked.url, pointer="/url")
     endpoint, secret = await webhooks.endpoints.add(
         owner.tenant, asked.url, events=events_of(asked.events), description=asked.description
@@ -128,17 +128,17 @@ async def register(
 
 @router.get("", response_model=EndpointList, summary="List your endpoints")
 async def listing(owner: Owner, webhooks: WebhooksDep) -> Response:
-    """Oldest first."""
+    """List your webhook endpoints, oldest first."""
     found = await webhooks.endpoints.list(owner.tenant)
     now_s = time.time()
     return json_answer(EndpointList(endpoints=[endpoint_view(e, now_s=now_s) for e in found]))
 
 
 @router.get(
-    "/{endpoint_id}", response_model=EndpointView, summary="An endpoint", responses=NO_ENDPOINT
+    "/{endpoint_id}", response_model=EndpointView, summary="Get an endpoint", responses=NO_ENDPOINT
 )
 async def look(endpoint: EndpointDep) -> Response:
-    """Its state, and since when it fails."""
+    """Return the endpoint: state, events, time of the first failure."""
     return json_answer(endpoint_view(endpoint, now_s=time.time()))
 
 
@@ -154,7 +154,7 @@ async def change(
     webhooks: WebhooksDep,
     asked: Annotated[EndpointChange, _body_as(EndpointChange)],
 ) -> Response:
-    """What is pending goes to the new URL. Enabling sends what was held meanwhile."""
+    """Change an endpoint. Pending events go to the new URL; enabling sends the held events."""
     fields: dict[str, str] = {}
     if asked.url is not None:
         await webhooks.check_url(asked.url, pointer="/url")
@@ -171,10 +171,10 @@ async def change(
 
 
 @router.delete(
-    "/{endpoint_id}", status_code=204, summary="Forget an endpoint", responses=NO_ENDPOINT
+    "/{endpoint_id}", status_code=204, summary="Delete an endpoint", responses=NO_ENDPOINT
 )
 async def forget(endpoint: EndpointDep, webhooks: WebhooksDep) -> Response:
-    """With everything that it was to be sent."""
+    """Delete the endpoint and all its deliveries."""
     await webhooks.endpoints.drop(endpoint)
     return Response(status_code=204)
 
@@ -182,14 +182,14 @@ async def forget(endpoint: EndpointDep, webhooks: WebhooksDep) -> Response:
 @router.post(
     "/{endpoint_id}/rotate",
     response_model=SecretView,
-    summary="A new signing secret",
+    summary="Rotate the signing secret",
     responses=NO_ENDPOINT | problems(InvalidRequest),
     openapi_extra=body_schema(Rotation),
 )
 async def rotate(
     endpoint: EndpointDep, webhooks: WebhooksDep, asked: Annotated[Rotation, _body_as(Rotation)]
 ) -> Response:
-    """The old one signs beside it for a day, or for `overlap_s`."""
+    """Create a new signing secret; the old one signs too, for a day or for `overlap_s` seconds."""
     secret = await webhooks.endpoints.rotate(endpoint, overlap_s=asked.overlap_s)
     return json_answer(SecretView(secret=secret))
 
@@ -202,7 +202,7 @@ async def rotate(
     responses=NO_ENDPOINT,
 )
 async def test(endpoint: EndpointDep, webhooks: WebhooksDep) -> Response:
-    """Signed and retried like any other; look at the delivery for what came of it."""
+    """Send a test event, signed and retried like any other; get the delivery for its outcome."""
     event_id = f"msg_{new_job_id().replace('-', '')}00"
     body = test_body(endpoint.id, now_s=time.time())
     await webhooks.outbox.put(endpoint, event_id, EventType.TEST, body)
@@ -220,14 +220,15 @@ async def deliveries(
     endpoint: EndpointDep,
     webhooks: WebhooksDep,
     state: Annotated[
-        Literal["pending", "delivered", "exhausted"] | None, Query(description="Only of this state")
+        Literal["pending", "delivered", "exhausted"] | None,
+        Query(description="Only deliveries of this state."),
     ] = None,
     cursor: Annotated[
-        str | None, Query(description="`next_cursor` of the page before.", max_length=64)
+        str | None, Query(description="`next_cursor` of the previous page.", max_length=64)
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="Deliveries a page.")] = 20,
+    limit: Annotated[int, Query(ge=1, le=100, description="Deliveries per page.")] = 20,
 ) -> Response:
-    """Of the newest job first. Delivered ones are kept for 3 days, others for 30."""
+    """List deliveries, newest job first. Delivered ones are stored for 3 days, others for 30."""
     if cursor is not None and not DELIVERY_ID.fullmatch(cursor):
         raise InvalidRequest([Problem("?cursor", "invalid_cursor", "not a cursor of this list")])
     found, after = await webhooks.deliveries.list(
@@ -239,13 +240,13 @@ async def deliveries(
 @router.get(
     "/{endpoint_id}/deliveries/{delivery_id}",
     response_model=DeliveryDetail,
-    summary="A delivery with its log",
+    summary="Get a delivery with its log",
     responses=NO_DELIVERY,
 )
 async def delivery(
     endpoint: EndpointDep, webhooks: WebhooksDep, delivery_id: DeliveryId
 ) -> Response:
-    """What is sent, and what each attempt met."""
+    """Return the payload and the outcome of each attempt."""
     return json_answer(detail_of(endpoint, await webhooks.deliveries.get(endpoint.id, delivery_id)))
 
 
@@ -253,13 +254,13 @@ async def delivery(
     "/{endpoint_id}/deliveries/{delivery_id}/redeliver",
     status_code=202,
     response_model=DeliveryDetail,
-    summary="Send it again",
+    summary="Redeliver an event",
     responses=NO_DELIVERY,
 )
 async def redeliver(
     endpoint: EndpointDep, webhooks: WebhooksDep, delivery_id: DeliveryId
 ) -> Response:
-    """From the first attempt on: the same webhook-id, the same bytes."""
+    """Send the event again: the same webhook-id, the same bytes, from the first attempt on."""
     await webhooks.deliveries.redeliver(endpoint.id, delivery_id)
     one = await webhooks.deliveries.get(endpoint.id, delivery_id)
     return json_answer(detail_of(endpoint, one), status=202)

@@ -1,7 +1,7 @@
-"""Bytes of object storage on their way to a client.
+"""Streaming of objects from object storage to a client.
 
-Owns byte ranges (RFC 9110 14) and the reading in threads, one chunk at a time, so that neither a
-slow store nor a slow client holds the loop. Knows no record. Invariant: never more than a chunk in
+Owns byte ranges (RFC 9110 14) and reads in threads, one chunk at a time, so that neither slow
+storage nor a slow client blocks the loop. Knows no record. Invariant: never more than a chunk in
 memory, and a stream is closed whatever happens to the client.
 """
 
@@ -17,13 +17,13 @@ from api.services.container import Services
 from jobs.blobs import BlobStream
 from jobs.contract.record import Image
 
-# A picture never changes while it is there, but it can be deleted: only its owner may keep it.
+# An image never changes while it exists, but can be deleted: only its owner may cache it.
 CACHING = "private, max-age=3600"
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
 
 def byte_range(header: str | None, total_bytes: int) -> str | None:
-    """The Range header as S3 takes it; None for the whole. Raises RangeNotSatisfiable.
+    """Convert the Range header to S3's form; None: the whole. Raises RangeNotSatisfiable.
 
     A header with several ranges, or in another unit, may be ignored (RFC 9110 14.2), and is.
     """
@@ -34,7 +34,7 @@ def byte_range(header: str | None, total_bytes: int) -> str | None:
     if (first and int(first) >= total_bytes) or (not first and int(last) == 0):
         raise RangeNotSatisfiable(total_bytes)
     if first and last and int(last) < int(first):
-        return None  # not a range at all: as if it were not there
+        return None  # not a valid range: ignored
     return f"bytes={first}-{last}"
 
 
@@ -51,7 +51,7 @@ async def close_blob(services: Services, stream: BlobStream) -> None:
 async def chunks_of(
     services: Services, stream: BlobStream, *, tenant: str
 ) -> AsyncGenerator[bytes]:
-    """The stream, each read in a thread; counted, and closed whatever happens to the client."""
+    """Yield the stream, each read in a thread; counted as a download, and closed in any case."""
     chunks = stream.chunks()
     try:
         with services.downloads.counted(tenant):

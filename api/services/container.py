@@ -1,7 +1,7 @@
-"""What one API process holds: its settings and its doors to Redis and S3.
+"""Services of one API process: settings, connections to Redis and S3, shared state.
 
-Owns the opening and closing of all of them, in order. Routes get it as `ServicesDep`.
-Invariant: it is whole before the first request and closed after the last.
+Owns the opening and closing of all services, in order. Routes get them as `ServicesDep`.
+Invariant: all services are open before the first request and closed after the last.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BLOB_THREADS = 32  # as many as boto3 keeps connections; other threads stay free
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a route may need."""
+    """All services that a route may need."""
 
     settings: ApiSettings
     catalogue: Catalogue
@@ -67,7 +67,7 @@ class Services:
 async def open_services(
     settings: ApiSettings, metrics: Metrics, tracing: Tracing = OFF
 ) -> AsyncGenerator[Services]:
-    """All services, open. Raises SettingsError if this must not run as it is set."""
+    """Open all services for the block. Raises SettingsError if the settings are unsafe."""
     async with AsyncExitStack() as stack:
         catalogue = load_catalogue(settings.models_file)
         store = AsyncJobStore(settings.redis_url, replicas=settings.replicas)
@@ -108,21 +108,21 @@ async def open_services(
 
 
 async def check_before_start(settings: ApiSettings, store: AsyncJobStore, keys: KeyStore) -> None:
-    """Refuse to start where jobs could be lost, or where anybody could come in unseen."""
+    """Refuse to start if jobs could be lost, or if a required key does not exist."""
     try:
         await store.check_server(waived=settings.waived)
         if settings.anonymous != "from-anywhere" and settings.key_needed and not await keys.any():
             raise SettingsError(
-                f"listening on {settings.host} needs a key and there is none: make one with "
+                f"listening on {settings.host} needs an API key, and none exists: create one with "
                 "`python -m api keys create --scope admin --scope jobs:read --scope jobs:write`"
             )
     except StoreUnavailable as error:
-        # Redis may come later than we do: start, and say so in /readyz
+        # Redis may start later than this process: start, and report it in /readyz
         log.warning("api.store_away", extra={"reason": str(error)})
 
 
 def services_of(request: Request) -> Services:
-    """The services of the app that serves this request."""
+    """Return the services of the app that serves this request."""
     services: Services = request.app.state.services
     return services
 

@@ -1,7 +1,7 @@
-"""Downloads under way: pictures that are being sent, counted like streams.
+"""Limits on simultaneous image downloads, in all and per tenant.
 
-Owns two counts. Knows neither HTTP nor the store. Invariant: each has a connection to the picture
-store of its own for as long as its client takes, so there are never more than files allow.
+Owns two counts. Knows neither HTTP nor the store. Invariant: each download has a connection to
+object storage of its own while it lasts, so there are never more than open files allow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from api.errors import TooManyDownloads
 
 
 class Downloads:
-    """`most` in all; of one tenant, half of them."""
+    """Counts of downloads: at most `most` in all, half of them per tenant."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -23,17 +23,19 @@ class Downloads:
 
     @property
     def count(self) -> int:
-        """Downloads now."""
+        """Number of downloads now."""
         return self._of_tenant.total()
 
     def check_room(self, tenant: str) -> None:
         """Raise TooManyDownloads if no more may begin."""
         if self.count >= self._most or self._of_tenant[tenant] >= self._most_each:
-            raise TooManyDownloads("too many pictures are being sent to you", retry_after_s=2)
+            raise TooManyDownloads(
+                "too many of your downloads are open; try again when one has ended", retry_after_s=2
+            )
 
     @contextmanager
     def counted(self, tenant: str) -> Generator[None]:
-        """Count one while the block runs."""
+        """Count one download while the block runs."""
         self._of_tenant[tenant] += 1
         try:
             yield

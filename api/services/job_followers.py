@@ -1,9 +1,9 @@
-"""Following jobs live: one subscription for the whole process, any number of followers.
+"""Followers of jobs: one Redis subscription per process, any number of followers.
 
 Owns the listening task and the followers' bounded state (one flag and the latest progress each:
-a slow client costs no more than a quick one), and the task that looks at their keys again. Must
-not know HTTP. Invariants: a follower that missed something is told to read the record again;
-events only ever say "look"; nobody follows on for KEYS_S and one read longer than its key lives.
+a slow client costs no more than a quick one), and the task that checks their keys again. Must
+not know HTTP. Invariants: a follower that missed an event is made to read the record again;
+status events only trigger reads; no follower outlives its key by over KEYS_S and one read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from jobs.errors import StoreUnavailable
 from jobs.store.job_store import AsyncJobStore
 
 log = logging.getLogger(__name__)
-REREAD_S = 10.0  # pub/sub is lossy: nobody believes an old snapshot for much longer than this
-GOLDEN = 0.618034  # multiples of it, less their whole part, never bunch
+REREAD_S = 10.0  # pub/sub is lossy: no snapshot stays outdated for much longer than this
+GOLDEN = 0.618034  # the fractional parts of its multiples never bunch
 RECONNECT_S = 0.5
-KEYS_S = 3.0  # between two looks at the keys of those who follow: a revoked one is out within 5 s
+KEYS_S = 3.0  # between two checks of the followers' keys: a revoked key ends within 5 s
 
-KEY_ENDED = "the key that this came with was revoked, or its time is over"
+KEY_ENDED = "the key of this request was revoked or has expired; connect again with another key"
 
 LiveKeys = Callable[[Collection[str]], Awaitable[set[str]]]
 
@@ -40,8 +40,8 @@ class Follower:
         self, job_id: str, *, wants_progress: bool, patience_s: float, key_id: str | None = None
     ) -> None:
         self.job_id = job_id
-        self.key_id = key_id  # the API key that it came with; None: with none
-        self.refused = False  # that key lets nobody in any more
+        self.key_id = key_id  # the API key of the request; None: keyless
+        self.refused = False  # the key is no longer valid
         self.patience_s = patience_s  # silence after which the record is read again
         self.wants_progress = wants_progress
         self.stale = False  # the record has changed since it was read
@@ -61,17 +61,17 @@ class Follower:
             self._news.set()
 
     def look_again(self) -> None:
-        """Have the follower read the record."""
+        """Make the follower read the record again."""
         self.stale = True
         self._news.set()
 
     def refuse(self) -> None:
-        """Have the follower end: its key was revoked, or its time is over."""
+        """Make the follower end: its key was revoked or has expired."""
         self.refused = True
         self._news.set()
 
     async def news(self, timeout_s: float) -> bool:
-        """Wait for something new; False if there was nothing in that time."""
+        """Wait for an event; return False after `timeout_s` without one."""
         try:
             async with asyncio.timeout(max(0.0, timeout_s)):
                 await self._news.wait()
@@ -82,7 +82,7 @@ class Follower:
 
 
 class JobFollowers:
-    """All followers of this process, and the task that tells them."""
+    """All followers of this process, and the tasks that notify them."""
 
     def __init__(
         self, store: AsyncJobStore, live_keys: LiveKeys, *, max_streams: int, max_tenant: int
@@ -118,11 +118,11 @@ class JobFollowers:
 
     @property
     def count(self) -> int:
-        """Followers now."""
+        """Number of followers now."""
         return self._of_tenant.total()
 
     def check_room(self, tenant: str) -> None:
-        """Raise TooManyStreams if no follower more may come."""
+        """Raise TooManyStreams if the limit of followers is reached."""
         if self.count >= self._max_streams or self._of_tenant[tenant] >= self._max_tenant:
             raise TooManyStreams("too many streams are open; polling still works", retry_after_s=2)
 
@@ -135,10 +135,10 @@ class JobFollowers:
         key_id: str | None = None,
         wants_progress: bool = False,
     ) -> Generator[Follower]:
-        """A follower, told of what happens until the block ends. Raises TooManyStreams."""
+        """Register a follower for the block; events reach it. Raises TooManyStreams."""
         self.check_room(tenant)
         self._made += 1
-        # spread: a thousand that came together must not all read at the same moment
+        # spread: a thousand that connect together must not all read at the same moment
         patience_s = REREAD_S * (0.75 + 0.5 * (self._made * GOLDEN % 1))
         follower = Follower(
             job_id, wants_progress=wants_progress, patience_s=patience_s, key_id=key_id
@@ -160,13 +160,13 @@ class JobFollowers:
     ) -> JobRecord:
         """Return the record once it is final, or as it is after `wait_s` seconds.
 
-        Raises Unauthorized once the key `key_id` lets nobody in any more.
+        Raises Unauthorized once the key `key_id` is no longer valid.
         """
         clock = asyncio.get_running_loop().time
         until = clock() + wait_s
         with self.follow(record.id, tenant=record.tenant, key_id=key_id) as follower:
             while not self.draining:
-                # read after following has begun: what happened in between is in the record
+                # read after the subscription: the record then holds every earlier change
                 record = await self._store.read(record.id, tenant=record.tenant)
                 left_s = until - clock()
                 if record.status.final or left_s <= 0:
@@ -177,7 +177,7 @@ class JobFollowers:
         return record
 
     def drain(self) -> None:
-        """Send every follower home: the process is about to end."""
+        """End every follower: the process is about to exit."""
         self.draining = True
         self._wake_all()
 
@@ -187,14 +187,14 @@ class JobFollowers:
                 follower.look_again()
 
     async def _look_at_keys(self) -> None:
-        """Send those home whose key was revoked or has ended: one read for all, every KEYS_S."""
+        """End followers whose key was revoked or has expired: one read for all, every KEYS_S."""
         while True:
             await asyncio.sleep(KEYS_S)
             try:
                 await self._refuse_ended()
-            except StoreUnavailable as error:  # then nothing is told of any job, either
+            except StoreUnavailable as error:  # then no job's events arrive, either
                 log.warning("api.keys_not_looked_at", extra={"reason": str(error)})
-            except Exception:  # a look that fails must not be the last one
+            except Exception:  # a failing check must not be the last one
                 log.exception("api.keys_not_looked_at")
 
     async def _refuse_ended(self) -> None:
@@ -212,5 +212,5 @@ class JobFollowers:
                         follower.tell(event)
             except StoreUnavailable as error:
                 log.warning("api.following_broke", extra={"reason": str(error)})
-            self._wake_all()  # whatever was said meanwhile is lost
+            self._wake_all()  # events published meanwhile are lost
             await asyncio.sleep(RECONNECT_S)

@@ -1,7 +1,7 @@
-"""The operator's list of what a prompt may not ask for; off unless a file is named.
+"""The operator's list of blocked words and phrases for prompts; off unless a file is named.
 
-Owns the reading and the matching. Must not know routes. Invariant: neither an answer nor a log line
-says which entry it was, but to an administrator, and to that one by its line in the file.
+Owns the parsing and the matching. Must not know routes. Invariant: no response and no log line
+names the entry that matched; an administrator gets its line number in the file.
 
 A line is a word or a phrase; `#` begins a comment. It matches whole words, whatever their case,
 width, accents' form and punctuation: `red_bicycle` and `Red  BICYCLE!` are `red bicycle`.
@@ -22,7 +22,7 @@ MOST_ENTRIES = 100_000
 
 
 class Policy:
-    """What is blocked; an empty one blocks nothing."""
+    """A set of blocked entries; an empty one blocks nothing."""
 
     def __init__(self, entries: dict[str, int]) -> None:
         self._entries = entries  # normal form: line
@@ -30,7 +30,7 @@ class Policy:
 
     @classmethod
     def of(cls, path: Path | None) -> Policy:
-        """From the file, if one is named. Raises SettingsError where it cannot be read."""
+        """Load the policy from the file, if one is named. Raises SettingsError if unreadable."""
         if path is None:
             return cls({})
         try:
@@ -44,7 +44,7 @@ class Policy:
                 f"PRINTWORKS_API_BLOCKED_PROMPTS: {path} has {len(normal)} entries; "
                 f"from 1 to {MOST_ENTRIES} are expected (unset it to block nothing)"
             )
-        _tables()  # a fifth of a second, at the start and not at the first prompt
+        _tables()  # 0.2 s, at the start and not at the first prompt
         return cls(normal)
 
     def check(self, prompt: str) -> None:
@@ -59,26 +59,26 @@ class Policy:
                     raise PromptBlocked([Problem("/prompt", PromptBlocked.code, REFUSED)], line)
 
 
-REFUSED = "this service does not make pictures of that"
+REFUSED = "the prompt has a word or phrase that this service blocks; change the prompt"
 
 
 def normal_form(text: str) -> str:
-    """Words in one form, one space between: what is compared."""
+    """Return the words in normal form, one space between, for comparison."""
     marks, invisible = _tables()
     plain = unicodedata.normalize("NFKC", marks.sub(r"\1", text)).casefold()
     return " ".join(_BETWEEN.sub(" ", plain.translate(invisible)).split())
 
 
-_BETWEEN = re.compile(r"[\W_]+")  # all but what str.isalnum says yes to
+_BETWEEN = re.compile(r"[\W_]+")  # everything that is not str.isalnum
 MOST_MARKS = 30  # on one letter: Unicode's Stream-Safe Text (UAX #15, section 13)
 
 
 @functools.cache
 def _tables() -> tuple[re.Pattern[str], dict[int, None]]:
-    """A pattern of marks beyond `MOST_MARKS` on one letter; a table that drops what is invisible.
+    """Build a pattern of marks beyond `MOST_MARKS` per letter, and a table of invisible characters.
 
     Python sorts a letter's marks by insertion: 20,000 on one took 0.4 s. Joiners, soft hyphens and
-    the like, put into a word, hide it from nobody but us.
+    the like, put into a word, hide it from a plain comparison only.
     """
     every = [chr(point) for point in range(sys.maxunicode + 1)]
     mark = f"[{re.escape(''.join(c for c in every if unicodedata.combining(c)))}]"

@@ -1,7 +1,7 @@
-"""Jobs on their way to the store: their IDs and spans, and what is counted and logged of them.
+"""Submission of jobs to the store: IDs, spans, metrics and log lines.
 
 Owns what every route that sends jobs does around the store's call. Must not know HTTP. Invariant: a
-request is counted once for each job that it made or met again, or once for its refusal.
+request is counted once for each job that it created or replayed, or once for its refusal.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A job on its way, and the span that all that becomes of it is under."""
+    """A job to be admitted, and the parent span of everything that follows."""
 
     new: NewJob
     span: Span
 
     @classmethod
     def of(cls, services: Services, spec: JobSpec, caller: Caller) -> Self:
-        """A job with an ID of its own."""
+        """Create a job with a new ID and its span."""
         job_id = new_job_id()
         queue = queue_name(spec.model, spec.priority)
         span = sending(services.tracing, job_id=job_id, queue=queue)
@@ -44,16 +44,16 @@ class Sending:
 
 
 class Told(Protocol):
-    """Say which jobs were admitted, or known already."""
+    """Callback for the jobs that were admitted or replayed."""
 
     def __call__(self, records: Sequence[JobRecord], *, replayed: bool) -> None:
-        """The jobs' records, as the store gave them."""
+        """Count and log the jobs' records, as the store returned them."""
         ...
 
 
 @contextmanager
 def sent(services: Services, caller: Caller, jobs: Sequence[Sending]) -> Generator[Told]:
-    """Count and log what becomes of a request for `jobs`; who admits them calls what it yields."""
+    """Count and log the outcome of a request for `jobs`; yields the callback for admitted ones."""
 
     def told(records: Sequence[JobRecord], *, replayed: bool) -> None:
         result = "replayed" if replayed else "accepted"

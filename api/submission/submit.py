@@ -1,6 +1,6 @@
-"""From a request to an admitted job, for every route and dialect that sends jobs.
+"""Submission: turns a request into an admitted job, for every route and dialect that sends jobs.
 
-Owns the order: resolve, check the prompt policy, fit the pictures, admit, wait, answer. Must not
+Owns the order: resolve, check the prompt policy, fit input images, admit, wait, respond. Must not
 know Redis or a body's syntax. Invariant: an accepted job is never lost, and a request is admitted
 once for each idempotency key.
 """
@@ -45,7 +45,7 @@ REFUSALS = problems(
     QueueFull,
     NotReplicated,
     InputMissing,
-    JobMissing,  # an earlier job whose image was to be begun with
+    JobMissing,  # an earlier job named as the source of an input image
     ImageMissing,
     IntakeBusy,
     BlobsUnavailable,
@@ -53,7 +53,7 @@ REFUSALS = problems(
 
 
 def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
-    """What `request` comes to. The seed is drawn here, so that a second sending changes nothing."""
+    """Resolve `request` to a spec. A random seed is chosen here, so that a retry keeps it."""
     spec = resolve(
         request,
         services.catalogue,
@@ -71,7 +71,7 @@ def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
 
 
 async def spec_of(asked: JobRequest, services: Services, caller: Caller) -> JobSpec:
-    """What `asked` comes to, its pictures of the job's own size."""
+    """Resolve `asked` to a spec, its input images resized to the job's size."""
     return await services.intake.fitted(resolved_spec(asked, services), tenant=caller.tenant)
 
 
@@ -83,7 +83,7 @@ async def admit(
     *,
     key: tuple[str, str] | None,
 ) -> Admitted:
-    """Have `spec` admitted for the caller, once for each idempotency key."""
+    """Admit `spec` for the caller, once for each idempotency key."""
     idempotency = idempotency_of(key, caller.tenant, asked)
     job = Sending.of(services, spec, caller)
     with sent(services, caller, [job]) as told:
@@ -102,7 +102,7 @@ async def admit(
 async def respond(
     request: Request, caller: Caller, admitted: Admitted, *, wait_s: int, keyed: bool
 ) -> Response:
-    """Wait if asked to, then say what became of the job: 200 if it is done, else 202."""
+    """Wait up to `wait_s` seconds, then respond with the job: 200 if it ended, else 202."""
     record = admitted.record
     headers = replay_headers(record, replayed=admitted.replayed) if keyed else {}
     if wait_s:

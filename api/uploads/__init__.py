@@ -1,1 +1,1 @@
-"""Pictures that clients send: from bytes that nobody vouches for to stored, plain pixels."""
+"""Image uploads: untrusted bytes become stored, plain pixels."""

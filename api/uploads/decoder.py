@@ -1,8 +1,8 @@
-"""From the bytes of a picture to plain pixels, in a process of its own that may be killed.
+"""Image decoder: untrusted bytes to plain pixels, in a process of its own that may be killed.
 
-Owns what is accepted and what each refusal says. Run as `python -m api.uploads.decoder PIXELS`; the
-API talks to it over its pipes (decoder_pool.py). Knows no HTTP and no store. Invariant: what comes
-out is 8-bit RGB and nothing else of what came in: no profile, no EXIF, no text, no trailing bytes.
+Owns the accepted formats and the message of each refusal. Run as `python -m api.uploads.decoder
+PIXELS`, driven over pipes by decoder_pool.py. Knows no HTTP and no store. Invariant: the result
+is 8-bit RGB and nothing else of the file: no profile, no EXIF, no text, no trailing bytes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ PNG_LEVEL = 1  # 6 takes five times as long and saves a tenth of the bytes
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _ORIENTATION = 0x0112
 _BACKGROUND_ALPHA = 255
-# A file of this process's own memory: Python and Pillow, and what a pixel can cost (WebP's two
+# Address space of this process: Python and Pillow, and the worst case per pixel (WebP's two
 # canvases of 4 bytes, its copy, RGBA and RGB beside it, the PNG).
 _BASE_BYTES, _BYTES_PER_PIXEL = 512 * 1024 * 1024, 32
-# CPU seconds for one picture: some five times what the dearest of its size takes here.
-# The kernel ends the process that needs more (SIGXCPU), whichever library is busy in it.
+# CPU seconds for one image: some five times the time of the slowest of its size, as measured.
+# The kernel kills a process that needs more (SIGXCPU), whichever library runs in it.
 _BASE_CPU_S, _CPU_S_PER_PIXEL = 2, 0.5e-6
 
 
 class Refused(Exception):
-    """This picture is not taken: `code` for programs, the message for people."""
+    """An image was refused: `code` for programs, the message for people."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 def decode(data: bytes, *, max_pixels: int, background: str | None = None) -> dict[str, Any]:
-    """Take a picture in: {width, height, pixel_sha256, changes, png}. Raises Refused.
+    """Decode an image to {width, height, pixel_sha256, changes, png}. Raises Refused.
 
     `background`: "#rrggbb" to lay transparent pixels on; without it transparency is refused, since
     no colour of ours would be the one that was meant.
@@ -61,7 +61,7 @@ def decode(data: bytes, *, max_pixels: int, background: str | None = None) -> di
 
 
 def resize(data: bytes, *, width: int, height: int, how: str) -> dict[str, Any]:
-    """One of our own PNGs at another size. `how`: cover (crop the middle) or stretch."""
+    """Resize a PNG that this service wrote. `how`: cover (crop the middle) or stretch."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
         allow_cpu(picture.width * picture.height + width * height)
         method = Image.Resampling.LANCZOS
@@ -73,57 +73,59 @@ def resize(data: bytes, *, width: int, height: int, how: str) -> dict[str, Any]:
 
 
 def from_base64(text: bytes) -> bytes:
-    """The bytes in base64 or in a `data:` URI; `\\/`, line breaks and missing `=` are let pass."""
+    """Decode base64 or a `data:` URI; `\\/`, line breaks and missing `=` are accepted."""
     if text[:5].lower() == b"data:":
         head, comma, text = text.partition(b",")
         if not comma or not head.lower().endswith(b";base64"):
-            raise Refused("invalid_data", "a data URI is data:image/png;base64,...")
+            raise Refused("invalid_data", "a data URI must be data:image/png;base64,...")
     text = text.replace(b"\\/", b"/").replace(b"\\n", b"").replace(b"\\r", b"")
     text = text.translate(bytes.maketrans(b"-_", b"+/"), b" \r\n\t")
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise Refused("invalid_data", "this is not base64 of a picture") from None
+        raise Refused("invalid_data", "this is not base64 of an image") from None
 
 
 def _opened(data: bytes, max_pixels: int) -> tuple[Image.Image, list[str]]:
-    """The picture, decoded, after what it declares was held against the limits."""
+    """Decode the image, once its declared size is within the limits."""
     said = _within_limits(data, max_pixels)
     allow_cpu(said.width * said.height)
-    # PIL's own bound for text chunks and profiles is 64 MB in all: a picture needs none of them
+    # PIL's own bound for text chunks and profiles is 64 MB in all: an image needs none of them
     PngImagePlugin.MAX_TEXT_MEMORY = PngImagePlugin.MAX_TEXT_CHUNK = 1024 * 1024
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(data), formats=_FORMATS)
             if picture.size != (said.width, said.height):
-                raise Refused("unreadable", "its parts disagree about its size")
-            # phones send JPEGs with more pictures behind the first (MPO): the first is the picture
+                raise Refused(
+                    "unreadable", "the file's parts disagree about its size: save it again"
+                )
+            # phones send JPEGs with more images behind the first (MPO): the first is used
             if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-                raise Refused("animated", "it moves: send one frame")
+                raise Refused("animated", "the image is animated: send one frame")
             picture.load()
     except Refused:
         raise
     except Image.DecompressionBombError:
-        raise Refused("too_many_pixels", f"at most {max_pixels} pixels in one picture") from None
+        raise Refused("too_many_pixels", f"at most {max_pixels} pixels per image") from None
     except (OSError, SyntaxError, ValueError, KeyError, IndexError, EOFError, TypeError) as error:
-        raise Refused("unreadable", f"it cannot be read: {_said(error)}") from None
+        raise Refused("unreadable", f"the image cannot be read: {_said(error)}") from None
     except (struct.error, zlib.error, OverflowError, AttributeError) as error:
-        raise Refused("unreadable", f"it cannot be read: {_said(error)}") from None
+        raise Refused("unreadable", f"the image cannot be read: {_said(error)}") from None
     return picture, ["profile_ignored"] if picture.info.get("icc_profile") else []
 
 
 def _within_limits(data: bytes, max_pixels: int) -> ImageHeader:
-    """The size that the file declares, where it and the file's structure are within the limits."""
+    """Return the declared format and size. Raises Refused beyond the limits."""
     said = declared(data)
     if said is None:
-        raise Refused("unknown_format", "send a PNG, a JPEG or a WebP")
+        raise Refused("unknown_format", "send a PNG, JPEG or WebP image")
     if not (0 < said.width <= MAX_SIDE and 0 < said.height <= MAX_SIDE):
-        raise Refused("too_many_pixels", f"sides are from 1 to {MAX_SIDE} px")
+        raise Refused("too_many_pixels", f"sides must be from 1 to {MAX_SIDE} px")
     if said.width * said.height > max_pixels:
         raise Refused(
             "too_many_pixels",
-            f"it is {said.width}x{said.height}; at most {max_pixels} pixels in one picture",
+            f"the image is {said.width}x{said.height}; at most {max_pixels} pixels per image",
         )
     if (reason := overdone(data)) is not None:
         raise Refused("too_complex", reason)
@@ -131,13 +133,13 @@ def _within_limits(data: bytes, max_pixels: int) -> ImageHeader:
 
 
 def _said(error: BaseException) -> str:
-    """The reason in a few words; a decoder's message may carry bytes of the file."""
+    """Return the reason in a few words; a decoder's message may carry bytes of the file."""
     words = str(error)
     return words[:80] if words.isascii() and words.isprintable() and words else "damaged"
 
 
 def _turned(picture: Image.Image, changes: list[str]) -> Image.Image:
-    """Upright, as every viewer shows it."""
+    """Apply the EXIF orientation, as every viewer does."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
         upright = ImageOps.exif_transpose(picture) if orientation in range(2, 9) else None
@@ -150,7 +152,7 @@ def _turned(picture: Image.Image, changes: list[str]) -> Image.Image:
 
 
 def _plain(picture: Image.Image, background: str | None, changes: list[str]) -> Image.Image:
-    """8-bit RGB."""
+    """Convert the image to 8-bit RGB."""
     match picture.mode:
         case "RGB" if "transparency" not in picture.info:
             return picture
@@ -161,7 +163,9 @@ def _plain(picture: Image.Image, background: str | None, changes: list[str]) -> 
         case "1" | "L" | "P" | "RGB" | "LA" | "PA" | "La" | "RGBA" | "RGBa" | "RGBX":
             return _opaque(picture, background, changes)
         case other:
-            raise Refused("color_space", f"its colours are {other}: send RGB or grey")
+            raise Refused(
+                "color_space", f"the colour mode {other} is not supported: send RGB or grey"
+            )
 
 
 def _opaque(picture: Image.Image, background: str | None, changes: list[str]) -> Image.Image:
@@ -172,7 +176,7 @@ def _opaque(picture: Image.Image, background: str | None, changes: list[str]) ->
     if background is None:
         raise Refused(
             "transparent",
-            'parts of it are transparent: flatten it, or say a `background`, such as "#ffffff"',
+            'the image is partly transparent: flatten it, or send a `background`, like "#ffffff"',
         )
     changes.append(f"flattened_on_{background.lower()}")
     ground = Image.new("RGBA", layered.size, background)
@@ -196,7 +200,7 @@ def _packed(picture: Image.Image, changes: list[str]) -> dict[str, Any]:
 
 
 def serve(read: BinaryIO, write: BinaryIO, *, max_pixels: int) -> None:
-    """Answer questions until the pipe is closed; a line of JSON, then bytes, both ways."""
+    """Serve requests until the pipe is closed; a line of JSON, then bytes, both ways."""
     while line := read.readline():
         asked: dict[str, Any] = json.loads(line)
         data = read.read(asked.pop("bytes"))
@@ -206,7 +210,10 @@ def serve(read: BinaryIO, write: BinaryIO, *, max_pixels: int) -> None:
         except Refused as refused:
             answer = {"code": refused.code, "detail": str(refused)}
         except MemoryError:
-            answer = {"code": "too_large", "detail": "it takes too much memory to decode"}
+            answer = {
+                "code": "too_large",
+                "detail": "the image takes too much memory to decode: send a smaller one",
+            }
         png: bytes = answer.pop("png", b"")
         write.write(json.dumps({**answer, "bytes": len(png)}).encode() + b"\n" + png)
         write.flush()
@@ -219,12 +226,12 @@ def _answer(data: bytes, asked: dict[str, Any], max_pixels: int) -> dict[str, An
     if asked.pop("base64"):
         data = from_base64(data)
     if len(data) > asked.pop("max_bytes"):
-        raise Refused("too_large", "the picture has more bytes than one may have")
+        raise Refused("too_large", "the image file is larger than the limit: send a smaller one")
     return decode(data, max_pixels=max_pixels, **asked)
 
 
 def allow_cpu(pixels: int) -> None:
-    """Let this process live for as much CPU time more as a picture of so many pixels may take."""
+    """Allow this process the CPU time that an image of so many pixels may take."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     until_s = used.ru_utime + used.ru_stime + _BASE_CPU_S + _CPU_S_PER_PIXEL * pixels
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -232,10 +239,10 @@ def allow_cpu(pixels: int) -> None:
 
 
 def confine(max_pixels: int) -> None:
-    """No more memory than a picture of the limit can need, no file written, and not a word.
+    """Limit memory to the need of the largest image; forbid files and all output.
 
-    Its stderr is the API's log: a JPEG of 65 kB with 5,000 entries in its EXIF had as many warnings
-    written.
+    The process's stderr is the API's log: a JPEG of 65 kB with 5,000 EXIF entries wrote as many
+    warnings.
     """
     warnings.simplefilter("ignore")
     logging.disable()

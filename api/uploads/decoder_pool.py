@@ -1,8 +1,8 @@
-"""The decoder's processes: a few, started when first needed, killed when they take too long.
+"""Pool of decoder processes: a few, started when first needed, killed when too slow.
 
-Owns their pipes and their time. Knows no picture. Invariant: whatever a picture does to its
-decoder (hang, crash, eat memory), the API's loop never waits, the next picture is decoded, and
-another tenant's finds a decoder free.
+Owns their pipes and time limits. Knows no image format. Invariant: whatever an image does to its
+decoder (hang, crash, eat memory), the API's loop never waits, the next image is decoded, and
+another tenant's image finds a decoder free.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from api.uploads.tenant_places import Turns
 from jobs.settings import ROOT
 
 log = logging.getLogger(__name__)
-PROCESSES = 3  # one tenant has at most two of them: the third is started when somebody else comes
-DECODE_S = 20.0  # by the clock; its CPU time is bounded by the decoder itself, and is less
-LINE_S = 10.0  # the longest wait for a free decoder; then: try again later
+PROCESSES = 3  # one tenant has at most two of them: the third is started for another tenant
+DECODE_S = 20.0  # wall time; the decoder itself bounds its CPU time, which is less
+LINE_S = 10.0  # the longest wait for a free decoder; then 503
 PROGRAM = (sys.executable, "-m", "api.uploads.decoder")
 MAX_ANSWER_LINE = 64 * 1024
 PIECE = 256 * 1024  # bytes that go through a pipe in one turn of the loop
@@ -35,7 +35,7 @@ Bytes = bytes | bytearray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """A plain picture, as it is to be stored."""
+    """A decoded image as it is stored: size, hash, changes, PNG."""
 
     width: int
     height: int
@@ -45,12 +45,12 @@ class Pixels:
 
     @property
     def id(self) -> str:
-        """Its input ID (jobs/contract/input_images.py)."""
+        """Input ID of the image (jobs/contract/input_images.py)."""
         return f"{self.width}x{self.height}-{self.pixel_sha256}"
 
 
 class Undecodable(Exception):
-    """The decoder refuses this picture, or did not survive it."""
+    """The decoder refused an image, or crashed on it."""
 
     def __init__(self, code: str, detail: str) -> None:
         self.code, self.detail = code, detail
@@ -58,7 +58,7 @@ class Undecodable(Exception):
 
 
 class Decoders:
-    """A handful of decoder processes and the line before them."""
+    """A few decoder processes and the queue for them."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Decoders:
         base64: bool = False,
         background: str | None = None,
     ) -> Pixels:
-        """The plain pixels of a picture. Raises Undecodable, IntakeBusy."""
+        """Decode an image to plain pixels. Raises Undecodable, IntakeBusy."""
         return await self._ask(
             {"what": "decode", "base64": base64, "max_bytes": max_bytes, "background": background},
             data,
@@ -98,7 +98,7 @@ class Decoders:
         )
 
     async def resize(self, png: bytes, *, tenant: str, width: int, height: int, how: str) -> Pixels:
-        """A picture of ours at another size. Raises Undecodable, IntakeBusy."""
+        """Resize a PNG that this service wrote. Raises Undecodable, IntakeBusy."""
         return await self._ask(
             {"what": "resize", "width": width, "height": height, "how": how}, png, tenant
         )
@@ -110,16 +110,22 @@ class Decoders:
             try:
                 async with asyncio.timeout(self._decode_s):
                     answer, png = await _exchange(process, question, data)
-                kept = answer.get("code") != "too_large"  # its memory is in pieces: a fresh one
+                kept = answer.get("code") != "too_large"  # its memory is fragmented: replace it
             except TimeoutError:
                 log.warning("decoder.too_slow", extra={"pid": process.pid})
-                raise Undecodable("too_slow", "it takes too long to decode") from None
+                raise Undecodable(
+                    "too_slow", "the image takes too long to decode: send a smaller one"
+                ) from None
             except (asyncio.IncompleteReadError, ConnectionError, ValueError):
                 if await _end(process) == -signal.SIGXCPU:
                     log.warning("decoder.too_slow", extra={"pid": process.pid})
-                    raise Undecodable("too_slow", "it takes too long to decode") from None
+                    raise Undecodable(
+                        "too_slow", "the image takes too long to decode: send a smaller one"
+                    ) from None
                 log.warning("decoder.died", extra={"pid": process.pid})
-                raise Undecodable("unreadable", "it cannot be decoded") from None
+                raise Undecodable(
+                    "unreadable", "the image cannot be decoded: save it again"
+                ) from None
             finally:
                 if kept:
                     self._free.append(process)
@@ -136,11 +142,13 @@ class Decoders:
             try:
                 await turn.enter_async_context(self._turns.take(tenant, timeout_s=LINE_S))
             except TimeoutError:
-                raise IntakeBusy("too many pictures are being read: send it again") from None
+                raise IntakeBusy(
+                    "too many images are being decoded: send the request again"
+                ) from None
             yield
 
     async def _start(self) -> Process:
-        # Our folder, and nothing else of the environment: no key and no password is in it.
+        # PYTHONPATH and PATH, and nothing else of the environment: no key and no password is in it.
         environ = {"PYTHONPATH": str(ROOT), "PATH": os.environ.get("PATH", "")}
         return await asyncio.create_subprocess_exec(
             *self._program, str(self._max_pixels), stdin=PIPE, stdout=PIPE, env=environ,
@@ -151,7 +159,7 @@ class Decoders:
 async def _exchange(
     process: Process, question: dict[str, Any], data: Bytes
 ) -> tuple[dict[str, Any], bytearray]:
-    """Ask and be answered, in pieces: a copy of 48 MB at once would hold the loop for 20 ms."""
+    """Send a request, read the response, in pieces: a copy of 48 MB blocks the loop for 20 ms."""
     assert process.stdin, "made with pipes"
     assert process.stdout, "made with pipes"
     line = json.dumps({**question, "bytes": len(data)}).encode() + b"\n"
@@ -170,7 +178,7 @@ async def _exchange(
 
 
 async def _end(process: Process) -> int:
-    """Its exit status, after it was killed if it had not ended by itself."""
+    """Kill the process unless it has ended; return its exit status."""
     with suppress(ProcessLookupError):
         process.kill()
     return await process.wait()

@@ -1,6 +1,6 @@
-"""The file of a form: multipart/form-data (RFC 7578), read while it arrives.
+"""File upload by form: multipart/form-data (RFC 7578), parsed while it arrives.
 
-Owns which part is the file, and how many parts there may be. The syntax is python-multipart's: it
+Owns the choice of the file's part and the limit of parts. python-multipart parses the syntax: it
 is linear in the body, and bounds a part's headers. Invariant: nothing of other parts is kept.
 """
 
@@ -48,7 +48,7 @@ class FormFile:
             raise _no_file() from None
 
     def file(self) -> bytearray:
-        """The bytes of the file, after the last piece. Raises InvalidRequest."""
+        """Return the bytes of the file, after the last piece. Raises InvalidRequest."""
         if self._file is None or not self._ended:
             raise _no_file()
         return self._file
@@ -56,7 +56,7 @@ class FormFile:
     def _begin(self) -> None:
         self._parts += 1
         if self._parts > MOST_PARTS:
-            said = f"a form of at most {MOST_PARTS} parts is read"
+            said = f"a form may have at most {MOST_PARTS} parts"
             raise InvalidRequest([Problem("", "too_many_parts", said)])
 
     def _on_name(self, data: bytes, start: int, end: int) -> None:

@@ -1,8 +1,8 @@
-"""The structure of a picture file: format, size, scans and parts, read before any decoder is.
+"""Header and structure of an image file, read before any decoder: format, size, scans, parts.
 
-Owns a few lines of three formats. Pure, and linear in the file. Why it is needed: WebP's decoder
-takes two canvases of memory when a file is opened, before anybody can ask how large they are (16383
-x 16383: 2 GB); and each scan of a progressive JPEG passes over the whole picture (20,000 scans in
+Owns minimal parsers of three formats. Pure, and linear in the file. The reason: WebP's decoder
+allocates two canvases when a file is opened, before their size can be checked (16383
+x 16383: 2 GB); and each scan of a progressive JPEG passes over the whole image (20,000 scans in
 286 kB: 20 s).
 """
 
@@ -26,7 +26,7 @@ MAX_PARTS = (
 
 
 class ImageHeader(NamedTuple):
-    """A file's own word about itself; sides in px."""
+    """Format and size read from the file header; sides in px."""
 
     kind: Kind
     width: int
@@ -34,7 +34,7 @@ class ImageHeader(NamedTuple):
 
 
 def declared(data: bytes) -> ImageHeader | None:
-    """Format and size, or None: no PNG, JPEG or WebP, or one that is cut off before its size."""
+    """Read format and size; None: no PNG, JPEG or WebP, or one cut off before its size."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
             return ImageHeader("png", *struct.unpack(">II", data[16:24]))
@@ -79,19 +79,19 @@ def _webp(data: bytes) -> ImageHeader | None:
 
 
 def overdone(data: bytes) -> str | None:
-    """The reason why a file is dearer to decode than a picture of its size needs, or None."""
+    """Return the reason why a file costs too much to decode for its size, or None."""
     scans = 0
     for parts, part in enumerate(_parts(data), start=1):
         scans += part == _JPEG_SCAN
         if scans > MAX_SCANS:
-            return f"it has more than {MAX_SCANS} scans: save it again"
+            return f"the image has more than {MAX_SCANS} scans: save it again"
         if parts > MAX_PARTS:
-            return f"it has more than {MAX_PARTS} parts: save it again"
+            return f"the image file has more than {MAX_PARTS} parts: save it again"
     return None
 
 
 def _parts(data: bytes) -> Iterator[int]:
-    """The markers of a JPEG, or a 0 for each chunk of a PNG or WebP."""
+    """Yield the markers of a JPEG, or a 0 for each chunk of a PNG or WebP."""
     if data.startswith(b"\xff\xd8"):
         yield from _jpeg_markers(data)
     elif data.startswith(b"RIFF"):
@@ -104,7 +104,7 @@ def _jpeg_markers(data: bytes) -> Iterator[int]:
     at = 2
     while found := _JPEG_NEXT.search(data, at):
         marker, at = data[found.end() - 1], found.end()
-        if marker == _JPEG_END:  # what is behind it is another file's: an MPO's second picture
+        if marker == _JPEG_END:  # behind it is another file: an MPO's second image
             return
         yield marker
         if marker not in _JPEG_ALONE and len(data) >= at + 2:
@@ -114,7 +114,7 @@ def _jpeg_markers(data: bytes) -> Iterator[int]:
 def _chunks(
     data: bytes, *, first: int, head: int, order: str, length_at: int, even: bool
 ) -> Iterator[int]:
-    """A 0 a chunk. `head`: bytes of a chunk besides its data; `even`: its data are padded."""
+    """Yield a 0 per chunk. `head`: bytes of a chunk besides its data; `even`: data are padded."""
     at = first
     while at + length_at + 4 <= len(data):
         length = struct.unpack_from(f"{order}I", data, at + length_at)[0]

@@ -1,9 +1,9 @@
-"""Bodies that may hold pictures: few at a time, taken apart while they arrive.
+"""Large request bodies with images: few at a time, split while they arrive.
 
-Owns the limits on large bodies, and the way pictures are cut out of JSON before it is parsed. Knows
-no decoder and no store. Invariant: what JSON is parsed from is no larger than a body without
-pictures may be, and no piece of work grows with the body: a body of 16 MB of escaped quotes, looked
-at as a whole, kept everybody waiting for 3.7 s.
+Owns the limits on large bodies, and the extraction of images from JSON before parsing. Knows
+no decoder and no store. Invariant: the JSON that is parsed is no larger than a body without
+images may be, and no piece of work grows with the body: a body of 16 MB of escaped quotes, scanned
+as a whole, blocked every request for 3.7 s.
 """
 
 from __future__ import annotations
@@ -22,23 +22,21 @@ from api.uploads.tenant_places import Turns
 from jobs.errors import InvalidRequest, Problem
 
 LARGE_AT_ONCE = 8  # bodies of more than the usual size in memory together
-LARGE_EACH = 6  # of one tenant: what it sends slowly leaves places for others
-LINE_S = 10.0  # the longest wait for a place among them
-BYTES_PER_S = 256 * 1024  # slower than this, a large body is given up
-CUT_AT = (
-    32 * 1024
-)  # strings of JSON from this length on are pictures; no other field may be so long
+LARGE_EACH = 6  # per tenant: a slow sender leaves places for others
+LINE_S = 10.0  # the longest wait for a place
+BYTES_PER_S = 256 * 1024  # a large body slower than this is refused
+CUT_AT = 32 * 1024  # JSON strings from this length on are images; no other field may be so long
 
 
 class Reader(Protocol):
-    """Takes a body piece by piece, of 80 KiB at most each."""
+    """Consumer of a body in pieces of 80 KiB at most."""
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece. Raises InvalidRequest, PayloadTooLarge: the rest is not read."""
 
 
 class Whole:
-    """A body as it is: a picture sent by itself."""
+    """A whole body in memory: an image file."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -49,7 +47,7 @@ class Whole:
 
 
 class LargeBodySlots:
-    """The places for large bodies."""
+    """Places for large bodies in memory, shared by tenants."""
 
     def __init__(self, *, usual_bytes: int, body_timeout_s: float) -> None:
         self._usual_bytes = usual_bytes
@@ -62,8 +60,7 @@ class LargeBodySlots:
     ) -> AsyncGenerator[None]:
         """Feed the body to `into`; a large one has a place until the block ends.
 
-        How large it may be is held by the edge. Raises BodyTimeout, IntakeBusy, and what `into`
-        raises.
+        The edge bounds the body's size. Raises BodyTimeout, IntakeBusy, and the errors of `into`.
         """
         total, placed = 0, False
         clock = asyncio.get_running_loop().time
@@ -73,14 +70,14 @@ class LargeBodySlots:
                     async for piece in request.stream():
                         total += len(piece)
                         if total > self._usual_bytes and not placed:
-                            limit.reschedule(None)  # the line is our doing, not the client's
+                            limit.reschedule(None)  # the wait for a place is not the client's fault
                             await places.enter_async_context(self._place(tenant))
                             placed = True
                             more_s = most_bytes / BYTES_PER_S
                             limit.reschedule(clock() + self._timeout_s + more_s)
                         into.feed(piece)
             except TimeoutError:
-                raise BodyTimeout("the body came too slowly; send it again") from None
+                raise BodyTimeout("the body arrived too slowly; send the request again") from None
             yield
 
     @asynccontextmanager
@@ -89,30 +86,30 @@ class LargeBodySlots:
             try:
                 await turn.enter_async_context(self._places.take(tenant, timeout_s=LINE_S))
             except TimeoutError:
-                raise IntakeBusy("too many pictures arrive at once: send it again") from None
+                raise IntakeBusy("too many images arrive at once: send the request again") from None
             yield
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractedImages:
-    """JSON without its large strings: each is a token of `pictures` instead."""
+    """JSON whose large strings are replaced by tokens, the keys of `pictures`."""
 
     json: bytes
     pictures: dict[str, bytearray]
 
 
 class PictureCutter:
-    """Cuts the large strings out of JSON that arrives in pieces, each byte looked at once.
+    """Extractor of large strings from JSON that arrives in pieces; each byte is scanned once.
 
-    Raises PayloadTooLarge where what is left is larger than `usual_bytes`.
+    Raises PayloadTooLarge if the rest is larger than `usual_bytes`.
     """
 
     def __init__(self, *, usual_bytes: int) -> None:
         self._usual_bytes = usual_bytes
-        self._small: bytes | None = b""  # all of it, while no string of it can be a picture
+        self._small: bytes | None = b""  # the whole body, while no string in it can be an image
         self._kept = bytearray()
         self._pictures: dict[str, bytearray] = {}
-        self._string: bytearray | None = None  # the one that has begun and not ended
+        self._string: bytearray | None = None  # the string that has begun and not ended
         self._held_back = b""  # a backslash whose second byte is in the next piece
 
     def feed(self, piece: bytes) -> None:
@@ -135,7 +132,7 @@ class PictureCutter:
             at = stop
 
     def _take(self, part: bytes, *, ended: bool) -> None:
-        """A stretch of JSON that is all inside a string or all outside, up to its quote."""
+        """Consume JSON that is all inside a string or all outside, up to its quote."""
         if self._string is None:
             self._keep(part)
             if ended:
@@ -147,19 +144,19 @@ class PictureCutter:
             self._keep(self._token(string) if len(string) > CUT_AT else string)
 
     def _token(self, string: bytearray) -> bytes:
-        """What stands for a large string, whose closing quote comes with it."""
+        """Replace a large string, closing quote included, by a token."""
         token = secrets.token_hex(8)
         del string[-1:]
-        self._pictures[token] = string  # as it is: a copy of 16 MB takes 5 ms
+        self._pictures[token] = string  # not copied: a copy of 16 MB takes 5 ms
         return token.encode() + b'"'
 
     def _keep(self, part: bytes | bytearray) -> None:
         self._kept += part
         if len(self._kept) > self._usual_bytes:
-            raise PayloadTooLarge(f"at most {self._usual_bytes} bytes besides pictures")
+            raise PayloadTooLarge(f"at most {self._usual_bytes} bytes besides images")
 
     def cut(self) -> ExtractedImages:
-        """The JSON and its pictures, after the last piece. Raises InvalidRequest."""
+        """Return the JSON and its images, after the last piece. Raises InvalidRequest."""
         if self._small is not None:
             return ExtractedImages(self._small, {})
         if self._string is not None or self._held_back:

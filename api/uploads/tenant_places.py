@@ -1,8 +1,8 @@
-"""Places that tenants share: decoders, memory for large bodies.
+"""Fair sharing of places among tenants: decoders, memory for large bodies.
 
-Owns who is next. Knows neither what a place is nor HTTP. Invariant: one tenant never holds all
-places, so that what it sends, however slow, leaves one for a stranger; and whoever holds fewer is
-served first.
+Owns the order of grants. Knows neither the use of a place nor HTTP. Invariant: one tenant never
+holds all places, so that a slow tenant leaves one for another; and the tenant with the fewest
+places is served first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """`places` in all, at most `most_each` of one tenant."""
+    """Grants of `places` in all, at most `most_each` to one tenant."""
 
     def __init__(self, places: int, *, most_each: int) -> None:
         self._free = places
@@ -24,7 +24,7 @@ class Turns:
 
     @asynccontextmanager
     async def take(self, tenant: str, *, timeout_s: float) -> AsyncGenerator[None]:
-        """Hold a place while the block runs. Raises TimeoutError where none came free in time."""
+        """Hold a place while the block runs. Raises TimeoutError if none is free in time."""
         await self._wait(tenant, timeout_s)
         try:
             yield
@@ -39,7 +39,7 @@ class Turns:
             async with asyncio.timeout(timeout_s):
                 await turn
         except BaseException:
-            if self._waiting.pop(turn, None) is None:  # granted in the moment it was given up
+            if self._waiting.pop(turn, None) is None:  # granted at the moment of the timeout
                 self._leave(tenant)
             raise
 
@@ -51,12 +51,12 @@ class Turns:
         self._grant()
 
     def _grant(self) -> None:
-        """Give free places out: to who holds least, then to who came first."""
+        """Grant free places: to the tenant with the fewest, then to the first in the queue."""
         while self._free:
             allowed = [
                 turn
                 for turn, tenant in self._waiting.items()
-                # done: its time is over, and it has not yet noticed
+                # done: timed out, but its task has not run yet
                 if self._held[tenant] < self._most_each and not turn.done()
             ]
             turn = min(allowed, key=lambda t: self._held[self._waiting[t]], default=None)

@@ -1,8 +1,8 @@
-"""Pictures taken in: what a request brings or names becomes an input, stored once.
+"""Input images: images that a request brings or names are stored once.
 
 Owns the way from bytes, or from an earlier job's image, to an `Input`; and the one way an input
-becomes another size. Knows no route. Invariant: what is stored are plain pixels of our own
-writing; the bytes that came are never stored and never decoded in this process.
+is resized. Knows no route. Invariant: stored bytes are plain pixels in a PNG of this service's
+writing; uploaded bytes are never stored and never decoded in this process.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from jobs.store.scripts import input_calls
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-OWN_BYTES = 256 * 1024 * 1024  # of a picture that we made: bounded by its pixels, not by its bytes
+OWN_BYTES = 256 * 1024 * 1024  # limit of a generated image: its pixels bound it, not its bytes
 
 
 class ImageUploads:
-    """Everything that turns pictures into inputs. Make it by `open_intake`."""
+    """Storage of images as inputs. Created by `open_intake`."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ImageUploads:
         )
 
     async def upload(self, data: Bytes, *, tenant: str, background: str | None = None) -> Input:
-        """Store a picture that was sent by itself. Raises InvalidRequest, IntakeBusy."""
+        """Decode and store an uploaded image. Raises InvalidRequest, IntakeBusy."""
         try:
             pixels = await self._decoders.decode(
                 data,
@@ -68,14 +68,14 @@ class ImageUploads:
         return await self.keep(pixels, tenant=tenant)
 
     async def find(self, an_id: str, *, tenant: str) -> Input:
-        """An input as it stands. Raises InputMissing."""
+        """Return the record of an input image. Raises InputMissing."""
         found = await self._store.run(input_calls.find(tenant, an_id))
         if found is None:
-            raise InputMissing("there is no such input, or its time is over")
+            raise InputMissing("there is no such input image, or it has expired; upload it again")
         return found
 
     async def keep(self, pixels: Pixels, *, tenant: str) -> Input:
-        """Store plain pixels, unless they are there; held for as long as an upload is."""
+        """Store pixels unless they are stored already; either way for `input_ttl_s` from now."""
         hold_s, blob = self._settings.input_ttl_s, secrets.token_hex(8)
         find = input_calls.find(tenant, pixels.id, new_blob=blob, hold_s=hold_s)
         known = await self._store.run(find)
@@ -92,7 +92,7 @@ class ImageUploads:
     async def take_in(
         self, asked: JobRequest, *, tenant: str, cut: Mapping[str, Bytes] | None = None
     ) -> JobRequest:
-        """The request with every picture an input. `cut`: pictures cut out of its JSON, by token.
+        """Store every image of a request as an input. `cut`: images extracted from JSON, by token.
 
         Raises InvalidRequest, JobMissing, ImageMissing, IntakeBusy.
         """
@@ -105,7 +105,7 @@ class ImageUploads:
         return _with_pictures(asked, taken) if taken else asked
 
     async def fitted(self, spec: JobSpec, *, tenant: str) -> JobSpec:
-        """The spec with its pictures of its own size; where they are another, `resize` says how."""
+        """Resize the spec's input images to the job's size by `resize`; return the new spec."""
         size = (spec.width, spec.height)
         fitted = {
             an_id: await self._resized(an_id, spec, tenant)
@@ -115,18 +115,18 @@ class ImageUploads:
         return _with_inputs(spec, fitted) if fitted else spec
 
     async def erase(self, an_id: str, *, tenant: str) -> None:
-        """Forget an input, whoever holds it. Raises InputMissing, BlobsUnavailable."""
+        """Delete an input image, even if jobs use it. Raises InputMissing, BlobsUnavailable."""
         key = await self._store.run(input_calls.drop(tenant, an_id))
         if key is None:
-            raise InputMissing("there is no such input, or its time is over")
+            raise InputMissing("there is no such input image, or it has expired; upload it again")
         left = await self._in_thread(self._blobs.delete, [key])
-        if left:  # the janitor tries on; whoever asked is not told that it is done
+        if left:  # the janitor tries again; the caller must not get a success
             raise BlobsUnavailable(left[key])
 
     async def _mended(self, known: Input, pixels: Pixels, *, tenant: str) -> bool:
-        """Put the bytes of an input where they belong, if they are not there; True: they were not.
+        """Store the bytes of a known input again if its object is missing; True: it was missing.
 
-        Redis knows an input whose object somebody removed. Under the same name, since the jobs
+        Redis knows an input whose object was removed. Under the same name, since the jobs
         that wait for it know that one.
         """
         key = input_blob_key(f"{tenant}/{known.id}/{known.blob}")
@@ -155,7 +155,7 @@ class ImageUploads:
         return await self.keep(pixels, tenant=tenant)
 
     async def _of_job(self, pointer: str, job_id: str, index: int, tenant: str) -> Input:
-        """An image of a job, as it was stored: its pixels are its `pixel_sha256` if it is a PNG."""
+        """Store a job's image as an input: a PNG keeps its `pixel_sha256`."""
         try:
             record = await self._store.read(job_id, tenant=tenant)
         except JobMissing as error:
@@ -190,14 +190,14 @@ class ImageUploads:
 
 
 def _pictures(asked: JobRequest) -> dict[str, Picture]:
-    """Those of a request, by the pointer to each."""
+    """Return the images of a request by JSON pointer."""
     control = asked.control.image if asked.control else None
     given = {"/image": asked.image, "/mask": asked.mask, "/control/image": control}
     return {pointer: picture for pointer, picture in given.items() if picture is not None}
 
 
 def _with_pictures(asked: JobRequest, taken: Mapping[str, Picture]) -> JobRequest:
-    """The request with these pictures in place of its own, by pointer."""
+    """Return the request with the given images in place of its own, by pointer."""
     new: dict[str, Any] = {p[1:]: picture for p, picture in taken.items() if p.count("/") == 1}
     if asked.control and (steering := taken.get("/control/image")):
         new["control"] = asked.control.model_copy(update={"image": steering})
@@ -205,7 +205,7 @@ def _with_pictures(asked: JobRequest, taken: Mapping[str, Picture]) -> JobReques
 
 
 def _with_inputs(spec: JobSpec, fitted: Mapping[str, str]) -> JobSpec:
-    """The spec with these inputs in place of its own."""
+    """Return the spec with the given inputs in place of its own."""
     new: dict[str, Any] = {
         name: fitted.get(an_id, an_id)
         for name, an_id in (("image", spec.image), ("mask", spec.mask))
@@ -218,16 +218,16 @@ def _with_inputs(spec: JobSpec, fitted: Mapping[str, str]) -> JobSpec:
 
 
 def _check_used(asked: JobRequest, cut: Mapping[str, Bytes]) -> None:
-    """Raise InvalidRequest where a large string of the JSON is no picture: it was cut out of it."""
+    """Raise InvalidRequest if an extracted large string of the JSON is no image."""
     used = {picture.data for picture in _pictures(asked).values()}
     if not used.issuperset(cut):
-        raise InvalidRequest([Problem("", "too_long", "only a picture may be that long a string")])
+        raise InvalidRequest([Problem("", "too_long", "only an image may be a string this long")])
 
 
 @asynccontextmanager
 async def open_intake(
     settings: ApiSettings, store: AsyncJobStore, blobs: BlobStore, threads: anyio.CapacityLimiter
 ) -> AsyncGenerator[ImageUploads]:
-    """The intake, until the block ends; no decoder is started before one is needed."""
+    """Open the image uploads for the block; a decoder starts when first needed."""
     async with Decoders(max_pixels=settings.max_input_pixels) as decoders:
         yield ImageUploads(settings, store, blobs, threads, decoders)

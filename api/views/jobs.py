@@ -1,8 +1,8 @@
-"""What clients see: the job, its pictures, models, samplers, the queue.
+"""Response models of the API: jobs, images, input images, models, samplers, the queue.
 
-Owns the public shape of every answer and the one translation from `JobRecord`. Must not know
-connections. Invariant: no tenant and no blob key is ever in an answer; `resolved` is itself a
-request that makes the same pictures again.
+Owns the public shape of every response and the one translation from `JobRecord`. Must not know
+connections. Invariant: no tenant and no blob key is ever in a response; `resolved` is itself a
+request that makes the same images again.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from jobs.contract.spec import JobSpec, Priority, Reproducibility
 
 
 class View(BaseModel):
-    """A public answer: immutable, and nothing in it that is not declared."""
+    """Base class of the response models: immutable, no undeclared fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ImageView(View):
-    """One picture, and where to get it."""
+    """One image of a job: seed, size, hash and download URL."""
 
     index: int
-    seed: int = Field(description="Makes this picture alone: the same request with n = 1.")
+    seed: int = Field(description="Seed of this image; with n = 1 the same request makes it alone.")
     url: str
-    pixel_sha256: str = Field(description="Of the decoded RGB bytes: equal pixels, equal hash.")
+    pixel_sha256: str = Field(
+        description="SHA-256 of the decoded RGB bytes: equal pixels, equal hash."
+    )
     width: int = Field(description="px")
     height: int = Field(description="px")
     content_type: str
@@ -42,13 +44,13 @@ class ImageView(View):
 
 
 class PictureView(View):
-    """A picture that a job began with."""
+    """An input image of a job."""
 
-    input: str = Field(description="Its ID: width, height, and the SHA-256 of its RGB bytes.")
+    input: str = Field(description="Input ID: width, height and SHA-256 of the RGB bytes.")
 
 
 class ControlView(View):
-    """The picture that steered the layout, and how."""
+    """The ControlNet of a job, its control image and its strength."""
 
     name: str
     image: PictureView
@@ -58,7 +60,7 @@ class ControlView(View):
 
 
 class Resolved(View):
-    """Every value the pictures were made with. Send it as a request to make them again."""
+    """Every value of a request, defaults included; sent as a request they make the same images."""
 
     model: str
     prompt: str
@@ -67,13 +69,15 @@ class Resolved(View):
     height: int = Field(description="px")
     steps: int
     guidance_scale: float
-    seed: list[int] = Field(description="One an image.")
+    seed: list[int] = Field(description="Random seeds, one per image.")
     n: int
     sampler: str
     loras: list[LoraChoice]
-    control: ControlView | None = Field(description="What steered the layout.")
-    image: PictureView | None = Field(description="What it began with; null: noise.")
-    mask: PictureView | None = Field(description="White where the image was repainted.")
+    control: ControlView | None = Field(description="ControlNet; null: none.")
+    image: PictureView | None = Field(description="Input image; null: text-to-image.")
+    mask: PictureView | None = Field(
+        description="Inpaint mask, white where the image was repainted."
+    )
     strength: float | None
     resize: Resize | None
     output: Output
@@ -86,14 +90,14 @@ class Resolved(View):
 
 
 class QueueView(View):
-    """Where a waiting job stands."""
+    """Position and expected wait of a queued job."""
 
-    position: int | None = Field(description="Jobs ahead of it; 0: next.")
+    position: int | None = Field(description="Jobs ahead of this one; 0: next.")
     eta_seconds: float | None = Field(description="Expected wait until it starts, if known.")
 
 
 class Urls(View):
-    """Where to go from here."""
+    """URLs of a job: the job itself, its event stream, its cancellation."""
 
     self: str
     events: str
@@ -101,90 +105,98 @@ class Urls(View):
 
 
 class Job(View):
-    """A job as it stands now. A status you do not know is not final."""
+    """A job: status, progress, images, resolved values. Treat an unknown status as not final."""
 
     id: str
     status: Status
-    stage: Stage | None = Field(description="What a job that is not final is doing.")
+    stage: Stage | None = Field(description="Current stage of a job that has not ended.")
     created_at: datetime | None
     started_at: datetime | None
     completed_at: datetime | None
-    expires_at: datetime | None = Field(description="When record and pictures go.")
+    expires_at: datetime | None = Field(
+        description="Time when the record and the images are deleted."
+    )
     queue: QueueView | None
     progress: Progress
     images: list[ImageView]
     resolved: Resolved
-    reproducibility: str | None = Field(description="What was kept: exact, tolerance or unpacked.")
-    fingerprint: dict[str, Any] | None = Field(description="What the bits depend on besides.")
+    reproducibility: str | None = Field(description="Level reached: exact, tolerance or unpacked.")
+    fingerprint: dict[str, Any] | None = Field(
+        description="Software, hardware and files that the pixels depend on."
+    )
     metrics: dict[str, float]
     error: JobError | None
     urls: Urls
 
 
 class InputView(View):
-    """A picture that jobs can begin with: plain 8-bit RGB, whatever was sent."""
+    """An uploaded image, stored as 8-bit RGB, for image-to-image, inpainting or ControlNet."""
 
-    id: str = Field(description='For `"image": {"input": ...}`: size and SHA-256 of its pixels.')
+    id: str = Field(description='Input ID for `"image": {"input": ...}`: size and pixel SHA-256.')
     width: int = Field(description="px")
     height: int = Field(description="px")
-    pixel_sha256: str = Field(description="Of the RGB bytes: as `pixel_sha256` of a job's images.")
-    changes: list[str] = Field(description="What decoding changed beyond unpacking.")
-    kept_until: datetime = Field(description="Longer, while a job that began with it has a record.")
-    url: str = Field(description="Its pixels, as a PNG.")
+    pixel_sha256: str = Field(description="SHA-256 of the RGB bytes, as for a job's images.")
+    changes: list[str] = Field(description="Changes made in decoding, such as a rotation.")
+    kept_until: datetime = Field(
+        description="Earliest deletion; jobs that use the image prolong it."
+    )
+    url: str = Field(description="URL of the pixels, as a PNG.")
 
 
 class JobPage(View):
-    """Some of your jobs, newest first."""
+    """One page of your jobs, newest first."""
 
     jobs: list[Job]
-    next_cursor: str | None = Field(description="For `cursor`; null: the last page.")
+    next_cursor: str | None = Field(description="Value of `cursor` for the next page; null: none.")
 
 
 class LoraView(View):
     """One LoRA adapter of a model."""
 
     name: str
-    digest: str = Field(description="SHA-256 of its file.")
+    digest: str = Field(description="SHA-256 of the file.")
     bytes: int
 
 
 class ModelView(View):
-    """A model, what it allows, and what it does when not told."""
+    """A model: limits, defaults, samplers, LoRAs, ControlNets, queue."""
 
     id: str
     title: str
-    default: bool = Field(description="Used where a request names no model.")
+    default: bool = Field(description="Used if a request names no model.")
     prediction: str
     revision: str | None
     limits: Limits
     defaults: Defaults
-    inputs: list[str] = Field(description="Pictures that a job may begin with: image, mask.")
+    inputs: list[str] = Field(description="Kinds of input image accepted: image, mask.")
     samplers: list[str]
-    loras: list[LoraView] = Field(description="The LoRA adapters that a job may name.")
-    controls: list[str] = Field(description="The ControlNets that a job may name.")
+    loras: list[LoraView] = Field(description="LoRA adapters that a request may name.")
+    controls: list[str] = Field(description="ControlNets that a request may name.")
     queued: int
     running: int
-    workers: int = Field(description="Workers that serve it now.")
-    reproducibility: str | None = Field(description="What its workers keep; null: none is there.")
+    workers: int = Field(description="Workers that serve the model now.")
+    reproducibility: str | None = Field(
+        description="Level that its workers reach; null: no worker."
+    )
 
 
 class ModelList(View):
-    """All models; the first is the default."""
+    """All models, the default first."""
 
     models: list[ModelView]
 
 
 class SamplerView(View):
-    """One way from noise to picture."""
+    """A sampler and its cost per step."""
 
     id: str
     title: str
     good_for: str
-    predictions: list[str] = Field(description="The kinds of model that it fits.")
+    predictions: list[str] = Field(description="Kinds of model that the sampler fits.")
     adds_noise: bool
-    from_image: bool = Field(description="Whether it can begin with an image.")
-    calls_per_step: int = Field(description="Model calls a step: what a step costs.")
-    max_steps: int = Field(description="It takes no more; a model's limit may be lower.")
+    from_image: bool = Field(description="Whether image-to-image is possible.")
+    calls_per_step: int = Field(description="Model calls per step: the cost of a step.")
+    max_steps: int = Field(description="Maximum; a model's limit may be lower.")
 
 
 class SamplerList(View):
@@ -194,48 +206,50 @@ class SamplerList(View):
 
 
 class ModelQueueView(View):
-    """How busy one model is."""
+    """Queue of one model: jobs waiting and running, expected wait, workers."""
 
     model: str
     queued: int
     running: int
-    eta_seconds: float | None = Field(description="Expected wait of a job sent now, if known.")
+    eta_seconds: float | None = Field(description="Expected wait of a new job, if known.")
     workers: int
 
 
 class QueueList(View):
-    """How busy the service is."""
+    """Queue of the service, in all and by model."""
 
     queued: int
     running: int
-    paused: bool = Field(description="Whether an operator has workers take no jobs.")
+    paused: bool = Field(description="Whether an operator has paused the queue.")
     models: list[ModelQueueView]
 
 
 class Paused(View):
-    """Whether workers take no jobs."""
+    """Pause state of the queue."""
 
     paused: bool
 
 
 class WorkerList(View):
-    """The workers that spoke within the last minute."""
+    """Workers that reported within the last minute."""
 
     workers: list[WorkerReport]
 
 
 class Health(View):
-    """Whether the process, or the service behind it, can work; `reasons` where it cannot."""
+    """Health of the process or of the service; `reasons` say why it is not ready."""
 
     status: str
-    reasons: dict[str, str] = Field(default={}, description="What is amiss, by part.")
+    reasons: dict[str, str] = Field(
+        default={}, description="Faults that stop image generation, by part."
+    )
     degraded: dict[str, str] = Field(
-        default={}, description="What is amiss though pictures are made, by part."
+        default={}, description="Faults that do not stop image generation, by part."
     )
 
 
 def job_of(record: JobRecord, base_url: str) -> Job:
-    """The public view of a record. `base_url`: how the caller reaches us, without a last slash."""
+    """Return the public view of a record. `base_url`: the API's public URL without a last slash."""
     url = f"{base_url}/v1/jobs/{record.id}"
     queue = record.queue
     return Job(
@@ -271,12 +285,12 @@ def _image(image: Image, job_url: str) -> ImageView:
     )
 
 
-# What of a spec `resolved` does not repeat: a webhook's URL may hold a secret of its owner.
+# Fields of a spec that `resolved` leaves out: a webhook's URL may hold a secret of its owner.
 NOT_RESOLVED = frozenset({"webhook"})
 
 
 def resolved_of(spec: JobSpec) -> Resolved:
-    """Return the spec in the words of a request; a field that Resolved lacks is an error."""
+    """Return the spec in the fields of a request; a field that Resolved lacks is an error."""
     values = {name: value for name, value in spec if name not in NOT_RESOLVED}
     values["seed"], values["n"] = list(values.pop("seeds")), spec.n
     values["loras"] = list(spec.loras)
@@ -299,7 +313,7 @@ def _control(control: Control) -> ControlView:
 
 
 def input_of(found: Input, base_url: str) -> InputView:
-    """The public view of an input."""
+    """Return the public view of an input image."""
     width, height = size_of(found.id)
     return InputView(
         id=found.id,
@@ -313,7 +327,7 @@ def input_of(found: Input, base_url: str) -> InputView:
 
 
 def page_of(page: Page, base_url: str) -> JobPage:
-    """One page of a listing."""
+    """Return the public view of one page of jobs."""
     return JobPage(jobs=[job_of(r, base_url) for r in page.jobs], next_cursor=page.next_cursor)
 
 
@@ -325,7 +339,7 @@ def model_of(
     reproducibility: str | None,
     loras: Sequence[LoraFile] = (),
 ) -> ModelView:
-    """A model as clients see it: not where its files are."""
+    """Return the public view of a model, without the paths of its files."""
     return ModelView(
         id=entry.id,
         title=entry.title,
@@ -346,17 +360,17 @@ def model_of(
 
 
 class Quote(View):
-    """What a request would come to: a dry run's answer."""
+    """Result of a dry run: resolved values, cost and expected times."""
 
     resolved: Resolved
-    cost: float = Field(description="Megapixel-rows: images x steps x rows a step x megapixels.")
-    eta_seconds: float | None = Field(description="Expected wait until it would start, if known.")
-    run_seconds: float | None = Field(description="Expected time to make it, alone, if known.")
-    queued: int = Field(description="Jobs waiting for this model now.")
+    cost: float = Field(description="Megapixel-rows: images x steps x rows per step x megapixels.")
+    eta_seconds: float | None = Field(description="Expected wait before the start, if known.")
+    run_seconds: float | None = Field(description="Expected run time, alone on a worker, if known.")
+    queued: int = Field(description="Jobs queued for this model now.")
 
 
 def quote_of(resolved: Resolved, *, cost: float, queue: ModelQueue) -> Quote:
-    """The price and the wait of a job that was not sent."""
+    """Return the cost and the expected times of a job that was not sent."""
     return Quote(
         resolved=resolved,
         cost=round(cost, 4),

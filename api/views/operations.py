@@ -1,4 +1,4 @@
-"""What operators see of the queue's levers, and what was done by each model.
+"""Response models for operators: drain, purge, statistics by model.
 
 Owns these public shapes. Must not know connections.
 """
@@ -14,44 +14,44 @@ from jobs.store.counters import Count
 
 
 class Draining(View):
-    """Workers take no jobs, and some still run."""
+    """Drain state of the queue: paused, and jobs still running."""
 
     paused: bool
-    running: int = Field(description="Jobs that workers still hold; 0: drained.")
+    running: int = Field(description="Jobs still running; 0: drained.")
 
 
 class Purged(View):
-    """Waiting jobs that were canceled, or would be."""
+    """Number of queued jobs that were canceled, or would be in a dry run."""
 
     jobs: int
     dry_run: bool
 
 
 class WorkerDraining(View):
-    """A worker that was told to end."""
+    """A worker that drains and then exits."""
 
     name: str
 
 
 class ModelStats(View):
-    """What was done with one model since ever."""
+    """Totals of one model: jobs, failures, images, batch size, stage times."""
 
     model: str
-    jobs: dict[str, int] = Field(description="Ended, by status.")
-    failures: dict[str, int] = Field(description="Failed ones, by error code.")
+    jobs: dict[str, int] = Field(description="Jobs that ended, by status.")
+    failures: dict[str, int] = Field(description="Failed jobs, by error code.")
     images: int
-    batch_size_mean: float | None = Field(description="Images sharing a model call, on average.")
-    stage_seconds: dict[str, float] = Field(description="Mean of a job that succeeded, by stage.")
+    batch_size_mean: float | None = Field(description="Mean number of images per model call.")
+    stage_seconds: dict[str, float] = Field(description="Mean of succeeded jobs, by stage.")
 
 
 class StatsList(View):
-    """By model, in the order of the model file."""
+    """Statistics by model, in the order of the model file."""
 
     models: list[ModelStats]
 
 
 def stats_of(models: Sequence[str], counts: Sequence[Count]) -> StatsList:
-    """The statistics in the counts."""
+    """Compute each model's statistics from the counters."""
     return StatsList(models=[_of_model(model, counts) for model in models])
 
 

@@ -1,7 +1,7 @@
-"""What clients send and see of webhooks: endpoints, secrets, deliveries.
+"""Request and response models of webhooks: endpoints, secrets, deliveries.
 
-Owns their public shape. Must not know connections. Invariant: a secret is in one answer only, the
-one that made it.
+Owns their public shape. Must not know connections. Invariant: a secret is in one response only, the
+response of the request that made it.
 """
 
 from __future__ import annotations
@@ -23,109 +23,113 @@ from jobs.webhooks.endpoints import OVERLAP_S, Endpoint, live
 from jobs.webhooks.events import DEFAULT
 
 Events = Annotated[list[SubscribableEvent], Field(min_length=1, max_length=len(SUBSCRIBABLE))]
-Url = Annotated[str, Field(min_length=8, max_length=2048, description="Where to post.")]
-Words = Annotated[str, Field(max_length=200, description="Yours, for your own eyes.")]
+Url = Annotated[
+    str, Field(min_length=8, max_length=2048, description="URL that events are posted to.")
+]
+Words = Annotated[str, Field(max_length=200, description="Note for your own use.")]
 DeliveryState = Literal["pending", "held", "delivered", "exhausted"]
 
 
 class EndpointRequest(Frozen):
-    """A new endpoint."""
+    """A new webhook endpoint: URL, events, description."""
 
     url: Url
     events: Events = Field(
         list(DEFAULT),
-        description="Of what to tell; left out: how jobs and groups end.",
+        description="Subscribed events; default: the end of jobs and groups.",
     )
     description: Words = ""
 
 
 class EndpointChange(Frozen):
-    """What is to be different; the rest stays."""
+    """Changes to a webhook endpoint; fields left out stay as they are."""
 
     url: Url | None = None
     events: Events | None = None
     description: Words | None = None
     state: Literal["enabled", "disabled"] | None = Field(
-        None, description="Enabling sends what was held meanwhile."
+        None, description="Enabling sends the events held meanwhile."
     )
 
 
 class Rotation(Frozen):
-    """How long the old secrets sign beside the new one."""
+    """Rotation of a signing secret: seconds that the old secrets stay valid."""
 
     overlap_s: Annotated[int, Field(ge=0, le=OVERLAP_S)] = Field(
-        OVERLAP_S, description="0 where the old one leaked."
+        OVERLAP_S, description="Seconds that old secrets still sign; 0 if one leaked."
     )
 
 
 class EndpointView(View):
-    """Whom to tell."""
+    """A webhook endpoint: URL, subscribed events, state."""
 
     id: str
     url: str
     events: list[str]
     description: str
     state: Literal["enabled", "disabled"]
-    reason: str | None = Field(description="Why disabled: failing (120 h), gone (410), by_hand.")
+    reason: str | None = Field(
+        description="Cause of disabling: failing (120 h), gone (410), by_hand."
+    )
     disabled_at: datetime | None
-    failing_since: datetime | None = Field(description="The first failure since the last success.")
+    failing_since: datetime | None = Field(description="First failure since the last success.")
     created_at: datetime
-    dropped: int = Field(description="Events left out, because 10,000 waited already.")
-    secrets: int = Field(description="How many sign: more than one while a rotation overlaps.")
+    dropped: int = Field(description="Events dropped because 10,000 were pending.")
+    secrets: int = Field(description="Signing secrets in use; above 1 during a rotation.")
 
 
 class NewEndpointView(EndpointView):
-    """Whom to tell, and the only sight of its secret."""
+    """A new webhook endpoint and its signing secret, shown once."""
 
-    secret: str = Field(description="whsec_...: keep it, it is not shown again.")
+    secret: str = Field(description="Signing secret, whsec_...; store it: it is shown only once.")
 
 
 class SecretView(View):
-    """The only sight of a new secret."""
+    """A new signing secret; shown once."""
 
     secret: str
 
 
 class EndpointList(View):
-    """All of yours, oldest first."""
+    """All your webhook endpoints, oldest first."""
 
     endpoints: list[EndpointView]
 
 
 class AttemptView(View):
-    """One attempt."""
+    """One attempt to deliver an event: time, outcome, response."""
 
     at: datetime
     took_ms: int
     outcome: str
-    status: int | None = Field(description="Of the receiver's answer, if there was one.")
-    answer: str = Field(description="The head of it, 1 KiB at most.")
-    next_in_s: float | None = Field(description="Until the next attempt; null: none.")
+    status: int | None = Field(description="HTTP status of the receiver, if it answered.")
+    answer: str = Field(description="Start of the receiver's response, 1 KiB at most.")
+    next_in_s: float | None = Field(description="Seconds until the next attempt; null: none.")
 
 
 class DeliveryView(View):
-    """One event on its way to one endpoint. `id` is the webhook-id, with -job for a job's URL."""
+    """The delivery of one event to one URL. `id` is the webhook-id, with -job for a job's URL."""
 
     id: str
     type: str
     job_id: str | None
     state: DeliveryState = Field(description="held: pending, but the endpoint is disabled.")
-    attempts: int = Field(description="Since it was sent first, or redelivered.")
-    url: str = Field(description="Where to.")
+    attempts: int = Field(description="Attempts since the first, or since the redelivery.")
+    url: str = Field(description="URL that the event is posted to.")
     created_at: datetime
     ended_at: datetime | None
     next_attempt_at: datetime | None
 
 
 class DeliveryDetail(DeliveryView):
-    """One delivery, with what is sent and the log."""
+    """A delivery with its payload and the log of its attempts."""
 
     payload: Any
     log: list[AttemptView]
 
 
 class DeliveryPage(View):
-    """Deliveries, of the newest job first."""
+    """One page of deliveries, those of the newest job first."""
 
     deliveries: list[DeliveryView]
     next_cursor: str | None
@@ -135,13 +139,13 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra=` of a route whose body is parsed by hand, strictly."""
+    """Return `openapi_extra=` of a route whose body is parsed by hand, strictly."""
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def read_as(model: type[M], body: bytes) -> M:
-    """The body as a `model`, strictly; an empty one is an empty object. Raises InvalidRequest."""
+    """Parse the body as `model`, strictly; no body is an empty object. Raises InvalidRequest."""
     try:
         return model.model_validate(strict_json(body or b"{}"))
     except ValidationError as error:
@@ -149,7 +153,7 @@ def read_as(model: type[M], body: bytes) -> M:
 
 
 def endpoint_view(endpoint: Endpoint, *, now_s: float) -> EndpointView:
-    """The endpoint as its tenant sees it."""
+    """Return the public view of an endpoint."""
     return EndpointView(
         id=endpoint.id,
         url=endpoint.url,
@@ -166,19 +170,19 @@ def endpoint_view(endpoint: Endpoint, *, now_s: float) -> EndpointView:
 
 
 def new_endpoint_view(endpoint: Endpoint, secret: str, *, now_s: float) -> NewEndpointView:
-    """The endpoint just made."""
+    """Return the public view of a new endpoint, with its secret."""
     seen = endpoint_view(endpoint, now_s=now_s)
     return NewEndpointView(**seen.model_dump(), secret=secret)
 
 
 def page_of(endpoint: Endpoint, found: Sequence[Delivery], after: str | None) -> DeliveryPage:
-    """A page of deliveries."""
+    """Return the public view of a page of deliveries."""
     views = [DeliveryView(**_fields(endpoint, one)) for one in found]
     return DeliveryPage(deliveries=views, next_cursor=after)
 
 
 def detail_of(endpoint: Endpoint, one: Delivery) -> DeliveryDetail:
-    """A delivery with all that is known of it."""
+    """Return a delivery with its payload and its log."""
     return DeliveryDetail(
         **_fields(endpoint, one),
         payload=json.loads(one.body or "null"),
@@ -211,5 +215,5 @@ def _time(unix_s: float | None) -> datetime | None:
 
 
 def events_of(names: Sequence[str]) -> tuple[EventType, ...]:
-    """Each type once, in the order given."""
+    """Return the event types in the order given, without duplicates."""
     return tuple(EventType(name) for name in dict.fromkeys(names))

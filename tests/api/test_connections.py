@@ -204,7 +204,7 @@ def test_connections_and_downloads_leave_files_for_ourselves(files: int):
 
 
 def test_more_connections_than_files_are_refused_in_words():
-    with pytest.raises(SettingsError, match="there is room for 7"):
+    with pytest.raises(SettingsError, match="open files allow 7"):
         within(1_024, ApiSettings(max_connections=1_000))
 
 

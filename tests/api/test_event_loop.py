@@ -88,7 +88,7 @@ def least_s(call: Callable[[], object]) -> float:
 
 def test_parsing_takes_twice_the_time_for_twice_the_names():
     def refused(body: bytes) -> None:
-        with pytest.raises(InvalidRequest, match="stands twice"):
+        with pytest.raises(InvalidRequest, match="occurs twice"):
             strict_json(body)
 
     once, twice = (doubled("{", "}")(size) for size in (SMALL * 4, SMALL * 8))

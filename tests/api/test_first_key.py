@@ -100,7 +100,7 @@ def test_none_is_made_where_there_are_keys(
 
     said = capsys.readouterr()
     assert (code, said.out) == (0, "")
-    assert said.err.startswith("note: there are keys already")
+    assert said.err.startswith("note: keys exist already")
     assert [key.id for key in kept(redis)] == [other.id]
     assert not file.exists()
 

@@ -209,9 +209,10 @@ def test_f3_what_is_due_and_not_erased_is_said(
         done, well = overdue(api), degraded(api)
 
     assert nobody == {"pictures": 2, "inputs": 1}
-    assert without["erase_pictures"].endswith("stored: 2; no janitor is there, or none keeps up")
+    assert without["erase_pictures"].endswith("stored: 2; no janitor runs, or none keeps up")
     assert refused == {"pictures": 1, "inputs": 1}
-    assert "inputs due to be erased and still stored: 1; the picture" in told["erase_inputs"]
+    late_inputs = "input images overdue for deletion and still stored: 1; the picture"
+    assert late_inputs in told["erase_inputs"]
     assert "AccessDenied" in told["erase_pictures"]
     assert (done, well) == ({"pictures": 0, "inputs": 0}, {})
     assert sorted(logged(caplog, "erase.refused")) == ["inputs", "pictures"]  # once, of two looks
