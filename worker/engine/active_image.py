@@ -142,7 +142,7 @@ class Live:
             encode_ms=call.stage_ms("encoding", now_s),
             denoise_ms=call.stage_ms("denoising", now_s),
             decode_ms=call.stage_ms("decoding", now_s),
-            batch_size_mean=call.company / max(1, call.calls),
+            batch_size_mean=call.batch_size_sum / max(1, call.calls),
             calls=call.calls,
             fingerprint=self.model.fingerprint_for(call, verdict),
             reproducibility=self._earned if call.request.exact else "free",

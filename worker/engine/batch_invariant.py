@@ -20,7 +20,7 @@ from torch.nn.functional import linear
 PAIR = 2
 
 
-class _SteadyForward:
+class _BatchInvariantForward:
     """Takes the place of one Linear's `forward`."""
 
     def __init__(self, module: torch.nn.Linear) -> None:
@@ -33,15 +33,15 @@ class _SteadyForward:
         return torch.cat([linear(pair, weight, bias) for pair in x.split(PAIR)])
 
 
-def steady(module: Any) -> None:
+def make_batch_invariant(module: Any) -> None:
     """Substitute every plain Linear inside `module`."""
     for part in module.modules():
         if type(part) is torch.nn.Linear:
-            part.__dict__["forward"] = _SteadyForward(part)
+            part.__dict__["forward"] = _BatchInvariantForward(part)
 
 
-def unsteady(module: Any) -> None:
-    """Undo `steady`."""
+def undo_batch_invariant(module: Any) -> None:
+    """Undo `make_batch_invariant`."""
     for part in module.modules():
-        if isinstance(part.__dict__.get("forward"), _SteadyForward):
+        if isinstance(part.__dict__.get("forward"), _BatchInvariantForward):
             del part.__dict__["forward"]

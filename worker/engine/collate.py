@@ -185,7 +185,7 @@ def _split(leaf: Any, rows: list[int]) -> Sequence[Any]:
     return [leaf] * len(rows)
 
 
-def company(calls: Sequence[Packed], widths: Sequence[int]) -> list[int]:
+def batch_sizes(calls: Sequence[Packed], widths: Sequence[int]) -> list[int]:
     """For each call, how many calls share its fullest lane."""
     if len(widths) == 1:
         return [len(calls)] * len(calls)

@@ -202,7 +202,7 @@ class Model:
     def _gate(self, pipeline: Any, only: Container[str] | None = None) -> Gated:
         float32_on_cpu = self.entry.dtype == "float32" and pipeline.device.type == "cpu"
         return Gated(
-            pipeline, self.profile, controls=self._controls, steady_rows=float32_on_cpu, only=only
+            pipeline, self.profile, controls=self._controls, batch_invariant=float32_on_cpu, only=only
         )
 
     def _beside(self, request: ImageRequest, loras: str) -> str:

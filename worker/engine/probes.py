@@ -106,7 +106,7 @@ def _looked_at(call: ImageCall, profile: Profile) -> list[Packed]:
             forms.setdefault(packed.gate.number, []).append(packed.form.pattern)
             if all(map(_told, forms.values())):
                 break
-        call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
+        call.answer(call.parked.gate.run(**call.parked.arguments), batch_size=1)
     call.throw(Dropped())
     return found
 

@@ -79,7 +79,7 @@ def _need(call: Packed, widths: Collection[int]) -> Need:
     """What a call of so many rows takes of memory: the narrowest and the widest tell."""
     peaks: dict[int, int] = {}
     for width in {min(widths), max(widths)}:
-        calls = _company_of(call, width)
+        calls = _batch_of(call, width)
         lanes = [width] * -(-sum(c.rows for c in calls) // width)
         with unbroken():
             _, peaks[width] = measured(partial(run_together, calls, lanes), call.device)
@@ -90,16 +90,16 @@ class _Trial:
     """All test rows through lanes of one width: what came out, and how long a lane took."""
 
     def __init__(self, call: Packed, width: int, total_rows: int) -> None:
-        calls = _company_of(call, max(total_rows, 2 * call.rows))
+        calls = _batch_of(call, max(total_rows, 2 * call.rows))
         self.width = width
         self.cost_ms = math.inf
         self._device = call.device
-        self._full = _company_of(call, width)
+        self._full = _batch_of(call, width)
         self.results = self._run(calls)
         # The other way round every row sits at another place, beside other rows.
         turned = self._run(calls[::-1])[::-1]
         alone = self._run(calls[:1])
-        self.steady = all(map(_same, self.results, turned)) and _same(alone, self.results[:1])
+        self.batch_invariant = all(map(_same, self.results, turned)) and _same(alone, self.results[:1])
 
     def _run(self, calls: Sequence[Packed]) -> list[Any]:
         lanes = -(-sum(call.rows for call in calls) // self.width)
@@ -156,7 +156,7 @@ def _affordable_widths(call: Packed) -> tuple[int, ...]:
 def _lane_s(call: Packed, width: int) -> float:
     """What one full lane takes, the less of two: the first may be the first of its kind."""
     trial_s: list[float] = []
-    calls, device = _company_of(call, width), call.device
+    calls, device = _batch_of(call, width), call.device
     for _ in range(2):
         with unbroken():
             started_s = _device_s(device)
@@ -171,7 +171,7 @@ def _trials_s(lane_s: Mapping[int, float]) -> float:
     return sum((2 * rows / width + 1 + TIMED_ROUNDS) * s for width, s in lane_s.items())
 
 
-def _company_of(call: Packed, rows: int) -> list[Packed]:
+def _batch_of(call: Packed, rows: int) -> list[Packed]:
     """Calls of together `rows` rows: the call itself, variations of it, and one single row."""
     generator = torch.Generator().manual_seed(0)
     calls = [call]
@@ -224,7 +224,7 @@ def _widths_alike(trials: dict[int, _Trial], own_rows: int) -> tuple[int, ...]:
     """The most useful set of widths whose bits agree; () if no width agrees with itself."""
     classes: list[list[_Trial]] = []
     for trial in trials.values():
-        if not trial.steady:
+        if not trial.batch_invariant:
             continue
         for known in classes:
             if all(map(_same, known[0].results, trial.results)):
