@@ -2,8 +2,8 @@
 
 Owns the replacement of a module's `forward` (or a VAE's `decode`) by a gate, the greenlet that
 parks there, and gates for calls that need their network at given LoRA scales (`Tuned`).
-Knows no batch and no model family. Invariant: a call that is not ours (a plain `pipeline(...)` in the same process)
-passes every gate as if it were not there.
+Knows no batch and no model family. Invariant: a call that is not ours (a plain `pipeline(...)` in
+the same process) passes every gate as if it were not there.
 """
 
 from __future__ import annotations
