@@ -66,7 +66,7 @@ class ImageRequest:
     guidance_scale: float
     seed: int
     sampler: str
-    exact: bool = True  # False: any batch size may be used, bits may differ by company
+    exact: bool = True  # False: any batch size may be used, bits may differ by batch
     key: str = ""  # whose turn it is: fairness is between keys
     priority: int = 0  # larger goes first
     deadline_s: float | None = None  # on the system-wide monotonic clock; later: Failed
@@ -151,7 +151,7 @@ class Finished:
 
     id: str
     pixels: Pixels
-    encode_ms: float  # wall time of each stage, waiting for company included
+    encode_ms: float  # wall time of each stage, waiting for other images included
     denoise_ms: float
     decode_ms: float
     batch_size_mean: float  # images sharing a model call, averaged over this image's calls

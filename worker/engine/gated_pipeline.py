@@ -1,6 +1,6 @@
 """A pipeline behind gates: its own modules, its variants, its ControlNets.
 
-Owns where the gates of one pipeline are. Knows no request and no promise. Invariant: with the
+Owns where the gates of one pipeline are. Knows no request and no verdict. Invariant: with the
 gates closed, or called from outside, the pipeline behaves exactly as diffusers made it.
 """
 
@@ -28,7 +28,7 @@ class Gated:
         batch_invariant: bool = False,
         only: Container[str] | None = None,
     ) -> None:
-        """`controls`: ControlNets by name; `batch_invariant`: see batch_invariant.py.
+        """Create the gates, closed; `controls`: ControlNets by name; see batch_invariant.py.
 
         `only`: the names of the modules that are this pipeline's own, where it shares the others
         with one that has its gates already.
@@ -52,7 +52,7 @@ class Gated:
                 hold_in_float32(gate.owner)
 
     def close(self) -> None:
-        """Give the modules back as they were."""
+        """Restore the modules as they were."""
         for gate in self.gates:
             gate.close()
             if gate.kind is Kind.ROWS:
