@@ -1,4 +1,4 @@
-"""Matrix products of few rows, made independent of the batch.
+"""Make matrix products of few rows batch-invariant.
 
 Owns one substitution: a Linear that sees one token an image (time embeddings and their
 projections) computes two rows at a time. Knows no model. Invariant: a call of one or two rows
@@ -21,7 +21,7 @@ PAIR = 2
 
 
 class _BatchInvariantForward:
-    """Takes the place of one Linear's `forward`."""
+    """Replacement of one Linear's `forward`: computes two rows at a time."""
 
     def __init__(self, module: torch.nn.Linear) -> None:
         self._module = module

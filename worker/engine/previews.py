@@ -7,7 +7,7 @@ it draws no random number of the image's, and an image's bits are the same with 
 Letters: C latent channels; h, w sides of the latents; f pixels of the picture a latent cell; k of
 them a cell in the preview (1 <= k <= f).
 
-The map is fitted once a model, by least squares, on what its own VAE makes of a few drawn pictures:
+The map is fitted once a model, by least squares, on its own VAE's latents of a few drawn images:
 no table of constants per family, and a VAE that is nearly linear (as the demo model's) is shown
 nearly as it is. One encoding of 4 pictures of 16 x 16 cells: 30 ms for the demo on one core.
 """

@@ -1,4 +1,4 @@
-"""The same modules under another pipeline class: picture to picture, and repainting.
+"""Pipeline variants on the same modules: image-to-image, inpaint and ControlNet.
 
 Owns the making of such a pipeline and the pictures in a request. Knows no batch. Invariant: no
 weight is loaded or copied twice, and the gates on the modules hold for every variant.
@@ -25,7 +25,7 @@ ASKING_FOR_4 = frozenset(
 
 
 class Variants:
-    """The pipelines of one model: its own, and those made of its modules when first needed."""
+    """The pipelines of one model: its own, and variants made at their first use."""
 
     def __init__(self, pipeline: Any, profile: Profile, controls: Mapping[str, Any]) -> None:
         """Create the variants; `controls`: the ControlNets by the name that a request uses."""
@@ -52,18 +52,18 @@ class Variants:
 
 
 def _place(request: ImageRequest, profile: Profile) -> str:
-    """Where the pipeline class for such pictures is. Raises Unservable."""
+    """Return the module and class of the pipeline for a request. Raises Unservable."""
     led = request.control is not None
     if request.mask:
-        wanted, where = "inpainting", profile.control_inpaint if led else profile.inpaint
+        wanted, where = "inpaint", profile.control_inpaint if led else profile.inpaint
     elif request.image:
         plain, steered = profile.image_to_image, profile.control_image_to_image
-        wanted, where = "image to image", steered if led else plain
+        wanted, where = "image-to-image", steered if led else plain
     else:
-        wanted, where = "text to image", profile.control
+        wanted, where = "text-to-image", profile.control
     if where is None:
         wanted += " with a ControlNet" if led else ""
-        raise Unservable(f"{wanted} is not there for the family {profile.name!r}")
+        raise Unservable(f"the family {profile.name!r} has no {wanted}: choose another model")
     return where
 
 
@@ -103,8 +103,8 @@ def _picture(pixels: Pixels, request: ImageRequest) -> Image.Image:
     if (pixels.width, pixels.height) != (request.width, request.height):
         # Never resized in silence: whoever submits decides how.
         raise Unservable(
-            f"the given picture is {pixels.width}x{pixels.height}, "
-            f"the request {request.width}x{request.height}"
+            f"the input image is {pixels.width}x{pixels.height}, "
+            f"the request {request.width}x{request.height}: send both in one size"
         )
     return Image.frombytes("RGB", (pixels.width, pixels.height), pixels.data)
 
