@@ -5,7 +5,8 @@ the very numbers that it would get without it.
 
 Why: encoding an image is a random draw. SD3's ControlNet pipeline uses torch's global generator
 for it: the same request gave another image each time, in the vendor's own pipeline as well
-(0.42.1, a tiny random model: up to 6 of 255, in two of three values). With the seed, the numbers are those of the vendor's pipeline right after `torch.manual_seed(seed)`.
+(0.42.1, a tiny random model: up to 6 of 255, in two of three values). With the seed, the numbers
+are those of the vendor's pipeline right after `torch.manual_seed(seed)`.
 """
 
 from __future__ import annotations
