@@ -141,9 +141,9 @@ def _inside() -> Iterator[list[float]]:
     inside_s: list[float] = []
     real = ImageCall.answer
 
-    def answer(call: ImageCall, result: Any, *, company: int) -> None:
+    def answer(call: ImageCall, result: Any, *, batch_size: int) -> None:
         started_s = time.perf_counter()
-        real(call, result, company=company)
+        real(call, result, batch_size=batch_size)
         inside_s.append(time.perf_counter() - started_s)
 
     ImageCall.answer = answer
@@ -169,5 +169,5 @@ def _switch_us() -> float:
     started_s = time.perf_counter()
     with torch.no_grad():
         while not call.ended:
-            call.answer(None, company=1)
+            call.answer(None, batch_size=1)
     return (time.perf_counter() - started_s) / SWITCHES * 1e6

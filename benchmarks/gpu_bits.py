@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from worker.engine.collate import run_together
 from worker.engine.model import Model
-from worker.engine.selftest import Verdict, _company_of, _first_row, _same, _varied
+from worker.engine.selftest import Verdict, _batch_of, _first_row, _same, _varied
 from worker.engine.signatures import Packed
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 16)
@@ -85,7 +85,7 @@ def _held(model: Model, size: int, verdict: Verdict) -> tuple[int, int]:
         return 0, 0
     with torch.no_grad():
         call = model._probe(size, size)[-1]
-        calls = _company_of(call, max(verdict.lanes.widest, 2 * call.rows))
+        calls = _batch_of(call, max(verdict.lanes.widest, 2 * call.rows))
         width = verdict.lanes.widths[0]
         wanted = run_together(calls, [width] * -(-sum(c.rows for c in calls) // width))
         held = tried = 0

@@ -21,7 +21,7 @@ from worker.engine.errors import Dropped
 from worker.engine.gates import Kind, ModelCall
 from worker.engine.memory import measured
 from worker.engine.model import Model
-from worker.engine.selftest import _company_of
+from worker.engine.selftest import _batch_of
 from worker.engine.signatures import Packed
 
 IMAGES = (1, 2, 4, 8, 16)
@@ -91,7 +91,7 @@ def _saturated(speeds: dict[int, float]) -> int:
 
 def images_of(call: Packed, images: int) -> list[Packed]:
     """Return the calls of so many images: the given call, and unlike calls made from it."""
-    whole = [c for c in _company_of(call, 2 * images * call.rows + 1) if c.rows == call.rows]
+    whole = [c for c in _batch_of(call, 2 * images * call.rows + 1) if c.rows == call.rows]
     return whole[:images]
 
 
@@ -102,7 +102,7 @@ def parked_decode(model: Model, size: int) -> Any:
     call.start(0.0)
     with torch.no_grad():
         while call.parked and call.parked.gate.kind is not Kind.DECODE:
-            call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
+            call.answer(call.parked.gate.run(**call.parked.arguments), batch_size=1)
     if call.parked is None:
         raise call.error or RuntimeError("the pipeline never decoded")
     try:
@@ -145,7 +145,7 @@ def memory(model: Model, size: int) -> dict[str, Any]:
     with torch.no_grad():
         call = model._probe(size, size)[-1]
         for width in verdict.lanes.widths:
-            calls = _company_of(call, max(width, call.rows))
+            calls = _batch_of(call, max(width, call.rows))
             lanes = [width] * -(-sum(c.rows for c in calls) // width)
             _, peak = measured(lambda c=calls, w=lanes: run_together(c, w), device)
             taken[width], believed[width] = peak >> 20, verdict.need.of(width) >> 20

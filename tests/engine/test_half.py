@@ -44,7 +44,7 @@ def test_a_canceled_decoding_leaves_the_vae_as_it_was(model: Model):
     call.start(0.0)
     with torch.no_grad():
         while call.parked and call.stage != "decoding":
-            call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
+            call.answer(call.parked.gate.run(**call.parked.arguments), batch_size=1)
 
     call.throw(RuntimeError("canceled, say"))
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engine.collate import company, run_together
+from worker.engine.collate import batch_sizes, run_together
 from worker.engine.gates import Gate, Kind, ModelCall
 from worker.engine.lane_widths import LaneRule
 from worker.engine.profiles import DEFAULT
@@ -67,7 +67,7 @@ def test_every_call_gets_its_own_rows_back_from_any_lanes(rows: list[int], width
         assert torch.equal(out, call.leaves[0] * 2 + i)
         assert nothing is None
     assert set(net.widths) <= set(widths)
-    assert min(company(calls, lanes)) >= 1
+    assert min(batch_sizes(calls, lanes)) >= 1
 
 
 def test_times_of_unlike_types_share_a_call():

@@ -1,4 +1,4 @@
-"""`python -m worker.engine FD PARENT_PID`: how the link starts the engine's process.
+"""Entry point of the engine's process: `python -m worker.engine FD PARENT_PID`.
 
 Owns the first moments: from its very first line the process dies with its parent, also while
 torch is still being imported. Invariant: no orphan ever holds a GPU.
@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Linux kills this process when the thread that spawned it ends."""
+    """Have Linux kill this process when the thread that spawned it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent_pid:  # it died between spawn and here

@@ -32,13 +32,13 @@ QUANTIZATIONS: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 def words(speed: Speed) -> str:
-    """The options in use, for a fingerprint; empty: none."""
+    """Return the options in use as a word of the fingerprint; empty: none."""
     used = {name: value for name, value in speed if value}
     return "+".join(n if value is True else f"{n}:{value}" for n, value in used.items())
 
 
 def quantization(speed: Speed, profile: Profile) -> PipelineQuantizationConfig | None:
-    """What `from_pretrained` is to be told. Raises ModelBroken where the package is missing."""
+    """Return the quantization for `from_pretrained`; raise ModelBroken without its package."""
     if speed.quantize is None:
         return None
     backend, arguments, package = QUANTIZATIONS[speed.quantize]
@@ -52,7 +52,7 @@ def quantization(speed: Speed, profile: Profile) -> PipelineQuantizationConfig |
 
 
 def apply(speed: Speed, pipeline: Any, profile: Profile) -> None:
-    """Switch on what changes the modules themselves. Raises ModelBroken."""
+    """Switch on the options that change the modules themselves. Raises ModelBroken."""
     denoisers = [d for n in profile.denoisers if (d := getattr(pipeline, n, None)) is not None]
     vae = getattr(pipeline, profile.decoder, None)
     if speed.channels_last:
@@ -74,18 +74,18 @@ def apply(speed: Speed, pipeline: Any, profile: Profile) -> None:
 
 
 def _never_give_up() -> None:
-    """After 8 shapes of one block torch would run it uncompiled, in silence and with other bits.
+    """Raise torch's limit of 8 shapes, after which a block runs uncompiled, with other bits.
 
-    A UNet has 4 sizes of block, times 5 widths: 20 shapes for one size of picture.
+    A UNet has 4 sizes of block, times 5 widths: 20 shapes for one size of image.
     """
     dynamo_config.recompile_limit = dynamo_config.accumulated_recompile_limit = MANY_SHAPES
 
 
 def _call(module: Any, method: str, option: str, *arguments: str, **options: bool) -> None:
-    found = getattr(module, method, None)
-    if found is None:
+    switch = getattr(module, method, None)
+    if switch is None:
         raise ModelBroken(f"{option}: {type(module).__name__} has no such option")
     try:
-        found(*arguments, **options)
+        switch(*arguments, **options)
     except (ValueError, RuntimeError, ImportError, NotImplementedError) as error:
         raise ModelBroken(f"{option}: {type(module).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""LoRA adapters: for each set of files asked for, a second network on the first one's weights.
+"""LoRA adapters: for each requested set of files, a second network on the model's weights.
 
 Owns the making of such networks by diffusers' own loader, and which of them stay in memory. Knows
 no batch. Invariant: the model itself is never touched. A loader gets copies of the modules that
@@ -77,13 +77,15 @@ class Adapters:
         return sum(dressed.own_bytes for dressed in self._sets.values())
 
     def find(self, loras: tuple[Lora, ...]) -> LoraSet:
-        """The files of a request's adapters. Raises Unservable for one that is not there."""
+        """Return the files of a request's adapters. Raises Unservable for a missing one."""
         chosen: list[tuple[LoraFile, float]] = []
         for lora in sorted(loras, key=lambda lora: (lora.name, lora.scale)):
             breathe()  # a new file is read whole, for its digest
             file = self._shelf.find(lora.name) if self._shelf else None
             if file is None:
-                raise Unservable(f"there is no LoRA {lora.name!r} for this model any more")
+                raise Unservable(
+                    f"there is no LoRA {lora.name!r} for this model any more: choose another"
+                )
             chosen.append((file, lora.scale))
         return tuple(chosen)
 
@@ -92,16 +94,18 @@ class Adapters:
         return self._shelf is None or all(self._shelf.noted(lora.name) for lora in loras)
 
     def loaded(self, loras: LoraSet) -> bool:
-        """Whether the set is in memory; the empty one always is."""
+        """Return whether the set is in memory; the empty set always is."""
         return not loras or _files(loras) in self._sets
 
     def refused(self, loras: LoraSet) -> bool:
-        """Whether it was tried, and cannot be had."""
+        """Return whether loading the set was tried and refused."""
         return _files(loras) in self._refused
 
     def worn(self, loras: LoraSet) -> Worn:
-        """The pipeline with these adapters at their scales. Raises Unservable for a file that
-        fits not, DeviceMemoryFull where there is no room for it."""
+        """Return the pipeline with these adapters at their scales.
+
+        Raises Unservable for a file that does not fit, DeviceMemoryFull without room for it.
+        """
         if not loras:
             return Worn(self._base, {})
         files = _files(loras)
@@ -118,7 +122,7 @@ class Adapters:
         return Worn(dressed.gated, dressed.tuned(tuple(scale for _, scale in loras)))
 
     def _dress(self, files: Files) -> _Dressed:
-        """The network with these files on it, one file a piece of work."""
+        """Load these files onto a copy of the network, one file a piece of work."""
         pipeline = copy.copy(self._base.pipeline)
         try:
             for number, file in enumerate(files):  # a file may be named twice
@@ -135,7 +139,7 @@ class Adapters:
         return _Dressed(gated, self._base.pipeline, [f"a{i}" for i in range(len(files))])
 
     def _put_on(self, pipeline: Any, name: str, file: LoraFile) -> Any:
-        """The pipeline with one more file on copies of its modules."""
+        """Return the pipeline with one more file on copies of its modules."""
         self._base.close()  # gates are no part of what is copied
         try:
             lent = {taker: Lent(getattr(pipeline, taker)) for taker in _takers(pipeline)}
@@ -179,7 +183,7 @@ class _Dressed:
 
 
 def label(loras: LoraSet) -> str:
-    """A set in a fingerprint: `name@digest:scale`, joined by +; of the scale, every digit."""
+    """Return a set as in a fingerprint: `name@digest:scale` joined by +, all scale digits."""
     return "+".join(f"{names_of((file,))}:{_digits(scale)}" for file, scale in loras)
 
 
@@ -188,12 +192,12 @@ def _digits(scale: float) -> str:
 
 
 def names_of(files: Files) -> str:
-    """What is tested: files, whatever their scales."""
+    """Return `name@digest` of each file, joined by +; self-tests ignore scales."""
     return "+".join(f"{file.name}@{file.digest[:12]}" for file in files)
 
 
 def untuned(loras: LoraSet) -> str:
-    """The same, of a set."""
+    """Return a set's files as text, without scales."""
     return names_of(_files(loras))
 
 
@@ -202,7 +206,7 @@ def _files(loras: LoraSet) -> Files:
 
 
 def _loaded(pipeline: Any, lent: Mapping[str, Lent], name: str, file: LoraFile) -> Any:
-    """The pipeline on lent modules, after diffusers' own loader; raises what that raises."""
+    """Run diffusers' own loader on lent modules and return the pipeline; errors pass through."""
     made = copy.copy(pipeline)
     # Through __dict__: a pipeline's own __setattr__ would note each in its configuration.
     made.__dict__.update({taker: loan.module for taker, loan in lent.items()})
@@ -221,16 +225,16 @@ def _loaded(pipeline: Any, lent: Mapping[str, Lent], name: str, file: LoraFile) 
         )
     made.__dict__.update(hidden)
     if any(getattr(made, taker) is not loan.module for taker, loan in lent.items()):
-        raise ValueError("it puts another network in the place of the model's")
+        raise ValueError("the loader replaces the model's network with another")
     if not any(name in layer.scaling for layer in _layers(made)):
-        raise ValueError("none of its weights is for a part of this model")
+        raise ValueError("none of its weights fits a part of this model")
     return made
 
 
 def _taken_back(lent: Mapping[str, Lent], pipeline: Any) -> Any:
-    """The pipeline, on the model's own tensors wherever the loader left them alone."""
+    """Put the model's own tensors back wherever the loader left them unwritten."""
     if any(loan.restore() for loan in lent.values()):
-        raise ValueError("its loader wrote to the model itself, which was put right again")
+        raise ValueError("its loader wrote to the model itself, which was restored")
     for loan in lent.values():
         loan.take_back()
     return pipeline
@@ -244,7 +248,7 @@ def _refusal(file: LoraFile, error: Exception) -> EngineError:
 
 
 def _layers(pipeline: Any) -> list[Any]:
-    """The layers of its modules that adapters sit on."""
+    """Return the layers of a pipeline's modules that have adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415 - only where `loras` is
 
     modules = (part for name in _takers(pipeline) for part in getattr(pipeline, name).modules())
@@ -252,14 +256,14 @@ def _layers(pipeline: Any) -> list[Any]:
 
 
 def _takers(pipeline: Any) -> list[str]:
-    """The names of its modules that LoRA files are for."""
+    """Return the names of a pipeline's modules that LoRA files are for."""
     named = getattr(pipeline, "_lora_loadable_modules", [])
     return [name for name in named if getattr(pipeline, name, None) is not None]
 
 
 def _check(pipeline: Any) -> None:
     if not hasattr(pipeline, "load_lora_weights"):
-        raise ModelBroken(f"{type(pipeline).__name__} takes no LoRA: leave out `loras`")
+        raise ModelBroken(f"{type(pipeline).__name__} takes no LoRA: remove `loras`")
     if find_spec("peft") is None:
         raise ModelBroken("`loras` needs the package peft: pip install peft")
 

@@ -1,9 +1,9 @@
-"""Who is next: which waiting image starts, and how urgent one is beside another.
+"""Admission: choose the next waiting image, by fair shares and urgency.
 
-Owns the waiting line, the order of urgency, and the account of who was served how much. Knows no
-model and no tensor: work is seconds. Invariant: nobody waits for ever. Fair between keys first
-(a key that asks for much waits for itself), within a key by priority, then least remaining work,
-with age on everyone's side.
+Owns the waiting line, the order of urgency, and the account of work served per key. Knows no
+model and no tensor: work is seconds. Invariant: no image waits for ever. Fair between keys first
+(a key with much work delays only itself), within a key by priority, then least remaining work,
+with credit for age.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ Work = Callable[[ImageRequest], float]  # in seconds of the device
 
 
 def level(request: ImageRequest, waited_s: float) -> float:
-    """Its priority, raised by age."""
+    """Return a request's priority, raised by one per 30 s of waiting."""
     return request.priority + waited_s // PRIORITY_STEP_S
 
 
 def urgency(request: ImageRequest, *, remaining_s: float, waited_s: float) -> tuple[float, float]:
-    """Sorts ascending: the smallest is the most urgent."""
+    """Return a sort key; the smallest is the most urgent."""
     return -level(request, waited_s), remaining_s - AGE_CREDIT * waited_s
 
 
 class Shares:
-    """Deficit round robin, in one number each: the least served so far is next.
+    """Deficit round robin, one number per competitor: the least served so far is next.
 
-    Who was away has no claim on the past: it comes back level with the least served of those
-    that are there.
+    A competitor that was idle has no claim on the past: it re-enters at the minimum service total
+    of the active ones.
     """
 
     def __init__(self) -> None:
         self._served: dict[Hashable, float] = {}
 
     def join(self, who: Hashable, others: Iterable[Hashable]) -> None:
-        """Compete from here on, with those who do already."""
+        """Add a competitor, at the minimum of `others`, the active ones."""
         floor = min((self._served.get(other, 0.0) for other in others), default=0.0)
         self._served[who] = max(self._served.get(who, 0.0), floor)
 
     def charge(self, who: Hashable, amount: float) -> None:
-        """Served that much more."""
+        """Add to a competitor's service total."""
         self._served[who] = self.served(who) + amount
 
     def served(self, who: Hashable) -> float:
-        """How much so far."""
+        """Return a competitor's service total so far."""
         return self._served.get(who, 0.0)
 
     def forget(self) -> None:
-        """Nobody competes any more: all start level again."""
+        """Reset all totals, when nobody competes any more."""
         self._served.clear()
 
 
@@ -68,7 +68,7 @@ class _Entry:
 
 
 class WaitingLine:
-    """Images that were submitted and not started."""
+    """The images that were submitted and not started."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -86,13 +86,13 @@ class WaitingLine:
         return iter([entry.request for entry in self._entries.values()])
 
     def add(self, request: ImageRequest, now_s: float) -> None:
-        """Join the line."""
+        """Add a request to the line."""
         if request.key not in self._by_key:
             self._shares.join(request.key, self._by_key)
         self._entries[request.id] = self._by_key[request.key][request.id] = _Entry(request, now_s)
 
     def remove(self, request_id: str) -> bool:
-        """Leave the line; False: was not in it."""
+        """Remove a request from the line; False: it was not in the line."""
         entry = self._entries.pop(request_id, None)
         if entry is None:
             return False
@@ -105,7 +105,10 @@ class WaitingLine:
     def take(
         self, now_s: float, may: Callable[[ImageRequest], bool] = lambda _: True
     ) -> tuple[ImageRequest, float] | None:
-        """The next to start of those that `may`, and since when it waited; None: none may."""
+        """Remove and return the next request that `may` start, and its time of submission.
+
+        None: no request may start.
+        """
         for key in sorted(self._by_key, key=self._shares.served):
             able = [entry for entry in self._by_key[key].values() if may(entry.request)]
             if able:

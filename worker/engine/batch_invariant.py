@@ -1,4 +1,4 @@
-"""Matrix products of few rows, made independent of the batch.
+"""Make matrix products of few rows batch-invariant.
 
 Owns one substitution: a Linear that sees one token an image (time embeddings and their
 projections) computes two rows at a time. Knows no model. Invariant: a call of one or two rows
@@ -20,8 +20,8 @@ from torch.nn.functional import linear
 PAIR = 2
 
 
-class _SteadyForward:
-    """Takes the place of one Linear's `forward`."""
+class _BatchInvariantForward:
+    """Replacement of one Linear's `forward`: computes two rows at a time."""
 
     def __init__(self, module: torch.nn.Linear) -> None:
         self._module = module
@@ -33,15 +33,15 @@ class _SteadyForward:
         return torch.cat([linear(pair, weight, bias) for pair in x.split(PAIR)])
 
 
-def steady(module: Any) -> None:
+def make_batch_invariant(module: Any) -> None:
     """Substitute every plain Linear inside `module`."""
     for part in module.modules():
         if type(part) is torch.nn.Linear:
-            part.__dict__["forward"] = _SteadyForward(part)
+            part.__dict__["forward"] = _BatchInvariantForward(part)
 
 
-def unsteady(module: Any) -> None:
-    """Undo `steady`."""
+def undo_batch_invariant(module: Any) -> None:
+    """Undo `make_batch_invariant`."""
     for part in module.modules():
-        if isinstance(part.__dict__.get("forward"), _SteadyForward):
+        if isinstance(part.__dict__.get("forward"), _BatchInvariantForward):
             del part.__dict__["forward"]

@@ -1,14 +1,15 @@
-"""The engine: many images, each in its own unmodified pipeline call, stepped together.
+"""The engine: step many images together, each in its own unmodified pipeline call.
 
-Owns the loop that the project is about:
+Owns the engine's main loop:
 
     every live image is a pipeline call parked at a model call (gates, image_call)
-    a tick admits waiting images (admission), picks the parked calls that may meet (group_choice),
-    runs them as one (runner, signatures, lane_widths), and hands each its own rows: it runs on to
-    its next model call; or it does one piece of what a newcomer needs first (preparation)
+    a tick admits waiting images (admission), picks parked calls that may share a batch
+    (group_choice), runs them as one (runner, signatures, lane_widths), and hands each call its own
+    rows: that call runs on to its next model call. Or the tick does one piece of what a new
+    image needs before it can start (preparation)
 
 Knows no process, no file and no family. One thread, no locks. Invariant: whatever one image
-does (raise, turn to NaN, be canceled), its neighbours get the bits they would get alone.
+does (raise, turn to NaN, be canceled), the others get the bits that they would get alone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Submit, cancel, tick. Every submitted image ends in one Finished, Failed or Canceled."""
+    """Submit, cancel and step images; each ends in one Finished, Failed or Canceled event."""
 
     def __init__(
         self,
@@ -44,7 +45,10 @@ class Engine:
         room: Callable[[], int | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`room`: bytes of memory that are left beside the weights of all models, if limited."""
+        """Create an engine for `models` that runs at most `max_live` images at once.
+
+        `room`: bytes of memory that are left beside the weights of all models; None: no limit.
+        """
         self._models = {model.entry.id: model for model in models}
         self._refused: dict[str, EngineError] = {}  # models that could not be loaded
         self._max_live = max_live
@@ -60,35 +64,35 @@ class Engine:
 
     @property
     def idle(self) -> bool:
-        """Nothing waits, nothing runs, nothing is left to report."""
+        """True if nothing waits, nothing runs and nothing is left to report."""
         return not (self._waiting or self._live or self._events or self.preparing)
 
     @property
     def preparing(self) -> str | None:
-        """The model that something new of is loaded or tested just now, if any."""
+        """ID of the model for which a new size or adapter is being loaded or tested, if any."""
         current = self._preparing.current
         return current and current.model.entry.id
 
     @property
     def live(self) -> int:
-        """Images under way."""
+        """Number of images under way."""
         return len(self._live)
 
     @property
     def waiting(self) -> int:
-        """Images submitted and not started."""
+        """Number of images submitted and not started."""
         current = self._preparing.current
         return len(self._waiting) + bool(current and current.wanted)
 
     @property
     def step_ms(self) -> float | None:
-        """What a model call takes now: the watchdog is as patient as the slowest size needs."""
+        """Milliseconds to expect of a model call now; the watchdog waits for the slowest size."""
         median_ms = self._runner.median_ms
         expected = [live.capacity.slowest_ms for live in self._live.values()]
         return max([median_ms or 0.0, *expected]) or None
 
     def busy(self, model_id: str) -> bool:
-        """Whether images of that model wait or are under way."""
+        """Return whether images of that model wait or are under way."""
         return (
             self.preparing == model_id
             or any(live.model.entry.id == model_id for live in self._live.values())
@@ -101,29 +105,31 @@ class Engine:
         self._refused.pop(model.entry.id, None)
 
     def remove_model(self, model_id: str) -> None:
-        """Serve it no more; only for one that is not `busy`."""
+        """Stop serving a model; call this only for a model that is not `busy`."""
         self._models.pop(model_id, None)
         self._capacities.forget(model_id)
         self._runner.forget()
 
     def refuse_model(self, model_id: str, error: EngineError) -> None:
-        """Fail this model's requests with the reason why it cannot be loaded."""
+        """Fail this model's requests with the reason why the model cannot be loaded."""
         self._refused[model_id] = error
 
     def submit(self, request: ImageRequest) -> None:
-        """Take an image in; it starts at one of the next ticks. Never raises."""
+        """Add an image to the waiting line, to start at one of the next ticks. Never raises."""
         prepared = self._prepared(request.id)
         if request.id in self._live or request.id in self._waiting or prepared:
             log.warning("engine.submitted_twice", extra={"image": request.id})
             return
         if request.model not in self._models:
-            unknown = Unservable(f"model {request.model!r} is not loaded")
+            unknown = Unservable(
+                f"model {request.model!r} is not loaded: choose a model that this worker serves"
+            )
             self._events.append(failed(request.id, self._refused.get(request.model, unknown)))
             return
         self._waiting.add(request, self._clock())
 
     def cancel(self, request_id: str) -> None:
-        """Drop an image wherever it is; unknown IDs are ignored."""
+        """Cancel an image, waiting or running; unknown IDs are ignored."""
         if self._waiting.remove(request_id):
             self._events.append(Canceled(id=request_id, calls=0))
         elif preparation := self._prepared(request_id):
@@ -133,7 +139,7 @@ class Engine:
             self._throw(self._live[request_id], Dropped())
 
     def tick(self) -> list[ImageEvent]:
-        """Admit; run one group of model calls and move its images on, or prepare; what came."""
+        """Admit images, run one group of model calls or one preparation piece; return events."""
         with torch.no_grad():  # outermost: each pipeline's own no_grad then restores the same
             self._drop_late()
             self._admit()
@@ -145,7 +151,7 @@ class Engine:
         return events
 
     def close(self) -> None:
-        """Drop everything, so that every pipeline call's `finally` blocks have run."""
+        """Cancel everything, so that every pipeline call's `finally` blocks have run."""
         for request in list(self._waiting):
             self.cancel(request.id)
         for request_id in list(self._live):
@@ -155,11 +161,11 @@ class Engine:
             self._preparing.end()
             preparation.drop()
 
-    # --- who
+    # --- admission and deadlines
 
     def _drop_late(self) -> None:
         now_s = self._clock()
-        late = DeadlinePassed("its deadline passed before it was done")
+        late = DeadlinePassed("the deadline passed before this image was done: set a later one")
         for request in self._waiting:
             if _over(request, now_s):
                 self._waiting.remove(request.id)
@@ -192,15 +198,15 @@ class Engine:
         try:
             return self._models[request.model].prepared(request)
         except EngineError:
-            return True  # to fail at its start, in words
+            return True  # the error is reported when the image starts
 
     def _prepared(self, request_id: str) -> Preparation | None:
-        """The preparation, if it is that image's."""
+        """Return the current preparation, if that image wants it."""
         current = self._preparing.current
         return current if current and current.wanted and current.request.id == request_id else None
 
     def _prepare(self, preparation: Preparation) -> None:
-        """One piece of it; after the last, its image starts."""
+        """Do one piece of a preparation; after the last piece its image starts."""
         request, started_s = preparation.request, self._clock()
         try:
             unfinished = preparation.step()
@@ -212,7 +218,7 @@ class Engine:
                 self._events.append(failed(request.id, as_engine_error(error)))
             return
         now_s = self._clock()
-        self._waiting.charge(request.key, now_s - started_s)  # whoever asks for it pays for it
+        self._waiting.charge(request.key, now_s - started_s)  # charged to the key that asked for it
         if not unfinished:
             self._preparing.end()
             if preparation.wanted:
@@ -234,23 +240,23 @@ class Engine:
         call.start(now_s)
         self._settle(live)
 
-    # --- what
+    # --- running
 
     def _step(self, group: Sequence[Live]) -> None:
-        """Run one group and let each of its images go on."""
+        """Run one group of model calls, then run each of its images up to its next call."""
         for answer in self._runner.run(group):
             call = answer.live.call
             if isinstance(answer.result, BaseException):
                 call.throw(answer.result)
             else:
-                call.answer(answer.result, company=answer.company)
+                call.answer(answer.result, batch_size=answer.batch_size)
             self._settle(answer.live)
 
     def _settle(self, live: Live) -> None:
-        """After an image ran on: it is parked again, or it ended."""
+        """Retire an image that ended, or read the model call that an image is parked at."""
         call = live.call
-        while call.parked and (known := self._runner.known(call.parked)) is not None:
-            call.answer(known, company=1)
+        while call.parked and (encoding := self._runner.cached(call.parked)) is not None:
+            call.answer(encoding, batch_size=1)
         if not call.ended and call.looks_dead():
             call.throw(NanOutput(f"NaN or infinity in the latents after {call.calls} model calls"))
         if call.ended:
@@ -271,7 +277,7 @@ class Engine:
         self._events.append(live.ending(self._clock()))
 
     def _work_s(self, request: ImageRequest) -> float:
-        """Seconds of the device for all model calls of one image, in good company."""
+        """Return the device seconds of all model calls of one image, when run in full batches."""
         profile = self._models[request.model].profile
         calls = request.steps * profile.calls_per_step(request) * profile.rows(request)
         return calls * self._capacities.row_ms(request) / 1000

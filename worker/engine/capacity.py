@@ -1,10 +1,10 @@
-"""What one model takes at one size: which lanes, what a row costs, how many rows at once.
+"""Capacity of one model at one size: its lanes, the cost of a row, the most rows at once.
 
-Owns what the self-test measured there and what was learned since. Knows no pipeline, no tensor.
+Owns the self-test's measurements and those learned since. Knows no pipeline, no tensor.
 Invariant: only widths of the verdict are ever used; learning moves times and limits, no bits.
 
 A self-test is one look, at a moment when the machine may have been busy: once it took 8 rows for
-hardly faster than 4, and pictures were made 4 rows at a time at 0.6 of the speed, for as long as
+hardly faster than 4, and images were made 4 rows at a time at 0.6 of the speed, for as long as
 the engine lived, since a width that is never used is never measured. So now and then the next
 wider one is tried. It costs nothing but a moment's latency: those rows had to run anyway. What
 memory forbids, it forbids for as long as it is short: with more room more rows run again.
@@ -32,12 +32,12 @@ Size = tuple[str, int, int]  # model, width, height
 
 
 class Capacity:
-    """The one mutable thing of a (model, size)."""
+    """The mutable state of a (model, size)."""
 
     def __init__(self, verdict: Verdict, row_ms: float) -> None:
         self.verdict = verdict
         self.packs = verdict.reproducibility != "unpacked"
-        self.row_ms = row_ms  # what a row takes in good company, by the clock
+        self.row_ms = row_ms  # wall time of a row in a full batch
         # What a lane of each width costs beside the others; `_pace` is what it costs by the clock.
         self._cost_ms = dict(zip(verdict.lanes.widths, verdict.lanes.cost_ms, strict=False))
         self._pace: float | None = None
@@ -52,12 +52,12 @@ class Capacity:
 
     @property
     def rows_now(self) -> int:
-        """How many rows may run in this tick: the cap, or, to look, the width after it."""
+        """Rows that may run in this tick: the cap or, to try it, the next wider width."""
         wider = [w for w in self.lanes.widths if w > self.cap_rows]
         return wider[0] if wider and self._looks else self.cap_rows
 
     def widths_for(self, rows: int, *, exact: bool) -> tuple[int, ...]:
-        """The model calls that so many rows go through."""
+        """Return the widths of the model calls that run `rows` rows."""
         if not (exact and self.packs):
             return (rows,)
         holding = [w for w in self.lanes.widths if w >= rows]
@@ -65,18 +65,18 @@ class Capacity:
 
     @property
     def _looks(self) -> bool:
-        """Whether it is time to try what is not believed to be best."""
+        """True when a width that is not believed to be best is due to be tried."""
         return self._until_look <= 0 and self.packs and bool(self._cost_ms)
 
     @property
     def slowest_ms(self) -> float:
-        """What the longest call may be expected to take; 0: nobody knows."""
+        """Expected milliseconds of the longest call; 0: unknown."""
         return (self._pace or 1.0) * max(self.lanes.cost_ms, default=0.0)
 
     # --- learning
 
     def learn(self, widths: tuple[int, ...], rows: int, took_s: float) -> None:
-        """So many rows took so long in lanes of these widths."""
+        """Learn from a measurement: `rows` rows in lanes of `widths` took `took_s` seconds."""
         self._until_look = LOOK_EVERY if self._looks else self._until_look - 1
         if self._shed.went_well():
             self._choose()
@@ -95,7 +95,7 @@ class Capacity:
                 self._choose()
 
     def _choose(self) -> None:
-        """Lanes and cap, by what is known now."""
+        """Choose lanes and cap by the measurements so far."""
         widths = self.verdict.lanes.widths
         most = min(self._fits_rows, self._shed.rows)
         usable = tuple(w for w in widths if w <= most) or widths[:1]
@@ -110,7 +110,7 @@ class Capacity:
     # --- memory
 
     def fit(self, room: int | None) -> None:
-        """Keep to lanes that fit into `room` bytes, more or fewer than before; None: any.
+        """Limit the lanes to those that fit into `room` bytes; None: no limit.
 
         Raises DeviceMemoryFull if none does.
         """
@@ -129,7 +129,7 @@ class Capacity:
         self._limit(min(fits, self.verdict.lanes.widest))
 
     def shed(self, width: int) -> bool:
-        """A call of that width ran out of memory: use narrower ones. False: there are none."""
+        """Use narrower lanes, after a call of `width` ran out of memory. False: there are none."""
         if not self.packs or width // 2 < self.verdict.lanes.widths[0]:
             return False
         self._until_look = LOOK_EVERY
@@ -147,9 +147,9 @@ class Capacity:
 
 
 class _Shed:
-    """How many rows may run at once after calls that ran out of memory.
+    """The rows that may run at once after calls that ran out of memory.
 
-    The books say that they fit, so the cause was a moment's: another process, holes between
+    By the measured need they fit, so the cause was a moment's: another process, holes between
     blocks. After some calls that went well twice as many are tried, and each time that this
     fails again, twice as many calls are waited for.
     """
@@ -159,13 +159,13 @@ class _Shed:
         self._wait = self._left = CALLS_BEFORE_MORE
 
     def ran_out(self, width: int) -> None:
-        """A call of that width did."""
+        """Lower the limit after a call of `width` ran out of memory."""
         if self.rows < self._widest or self._wait > CALLS_BEFORE_MORE:
             self._wait = min(2 * self._wait, MOST_CALLS_BEFORE_MORE)
         self.rows, self._left = min(self.rows, width // 2), self._wait
 
     def went_well(self) -> bool:
-        """A call did; True: more rows may run from here on."""
+        """Count a call that succeeded; True: more rows may run from here on."""
         if self.rows >= self._widest and self._wait == CALLS_BEFORE_MORE:
             return False
         self._left -= 1
@@ -179,18 +179,18 @@ class _Shed:
         return True
 
     def forgive(self) -> None:
-        """There is more memory than when it ran out."""
+        """Lift the limit, since there is more memory than when a call ran out."""
         self.rows = self._widest
 
 
 class Capacities:
-    """Those of the models and sizes that were asked for last."""
+    """The capacities of the models and sizes that were requested last."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Size, OrderedDict[Verdict, Capacity]] = OrderedDict()
 
     def of(self, request: ImageRequest, verdict: Verdict) -> Capacity:
-        """That of this request's model and size."""
+        """Return the capacity of a request's model and size."""
         row_ms, size = self.row_ms(request), _size(request)
         there = self._known.setdefault(size, OrderedDict())
         if verdict not in there:  # a ControlNet or a LoRA at the same size has a verdict of its own
@@ -205,14 +205,14 @@ class Capacities:
         return there[verdict]
 
     def row_ms(self, request: ImageRequest) -> float:
-        """What a row of such a request takes, as far as is known."""
+        """Return milliseconds of a row of such a request, estimated if never measured."""
         there = self._known.get(_size(request))
         if not there:
             return UNMEASURED_ROW_MS * request.width * request.height / 1e6
         return max(capacity.row_ms for capacity in there.values())
 
     def forget(self, model_id: str) -> None:
-        """The model is gone; loaded again, it starts from its verdicts."""
+        """Drop a model's capacities; loaded again, the model starts from its verdicts."""
         for size in [size for size in self._known if size[0] == model_id]:
             del self._known[size]
 

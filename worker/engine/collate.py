@@ -1,10 +1,10 @@
-"""Rows of several calls through one model call, and each call's own rows back.
+"""Collate rows of several calls into one model call, and split the result by call.
 
-Owns the joining of taken-apart calls into lanes and the parting of what comes out. Knows no image
-and no signature's meaning: calls that it gets may meet. R rows of all calls; W rows of one lane.
+Owns the joining of packed calls into lanes and the splitting of results. Knows no image and no
+signature's meaning: all calls passed in may share a batch. R: rows of all calls; W: of one lane.
 Invariant: a row goes through the model with nothing but its own numbers beside the shared ones,
-at any position of a lane, next to any neighbour, and lies in memory as it would anywhere else
-(layout): so does what each call gets back.
+at any position of a lane, next to any other row, and with the same memory layout everywhere
+(memory_layout); so does each call's result.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from worker.engine.memory_layout import padded, settled, together
 from worker.engine.signatures import HALF, LEAF, LeafRole, Packed, row_list, version_of
 
-REMEMBERED = 2  # signatures: a size takes turns with another, rarely with a third
+REMEMBERED = 2  # signatures: two sizes alternate, rarely three
 
 
 def run_together(calls: Sequence[Packed], widths: Sequence[int]) -> list[Any]:
-    """Run calls of one signature in lanes of these widths; each gets its own result back."""
+    """Run calls of one signature in lanes of these widths; return one result per call."""
     return Joiner().run(calls, widths)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Column:
-    """One leaf of all calls, joined along the rows, and of what it was joined."""
+    """One leaf of all calls, joined along the rows, and the tensors that it was joined from."""
 
     joined: Any
     values: list[Any]
     versions: list[int]
 
     def holds(self, values: list[Any]) -> bool:
-        """Whether it is still the join of these very tensors, which nobody wrote to since."""
+        """Return whether `joined` is the join of these very tensors, unwritten since."""
         return (
             len(values) == len(self.values)
             and all(new is old for new, old in zip(values, self.values, strict=True))
@@ -47,7 +47,7 @@ class _Column:
 
 
 class Joiner:
-    """Joins rows, and remembers what it joined last.
+    """Joiner of rows, with a cache of its last joins.
 
     A text embedding is the same tensor at every step: joining eight of them anew each time was
     most of the engine's own time in a step (1.2 MB of fresh memory for the smallest of models).
@@ -57,14 +57,14 @@ class Joiner:
         self._columns: OrderedDict[Hashable, dict[int, _Column]] = OrderedDict()
 
     def run(self, calls: Sequence[Packed], widths: Sequence[int]) -> list[Any]:
-        """Run calls of one signature in lanes of these widths; each gets its own result back."""
+        """Run calls of one signature in lanes of these widths; return one result per call."""
         head = calls[0]
         if len(calls) == 1 and list(widths) == [head.rows]:
             return [head.gate.run(**_alone(head))]
         columns = self._join(calls)
         total = sum(call.rows for call in calls)
         assert sum(widths) >= total, f"lanes {widths} hold fewer than {total} rows"
-        lanes: list[list[Any]] = []  # of each lane the leaves of what came out
+        lanes: list[list[Any]] = []  # of each lane the leaves of its result
         spec: TreeSpec | None = LEAF
         for low, width in zip(itertools.accumulate(widths, initial=0), widths, strict=False):
             lane = [
@@ -78,27 +78,27 @@ class Joiner:
 
     def _join(self, calls: Sequence[Packed]) -> list[Any]:
         signature = calls[0].signature
-        known = self._columns.setdefault(signature, {})
+        cached = self._columns.setdefault(signature, {})
         self._columns.move_to_end(signature)
         if len(self._columns) > REMEMBERED:
             self._columns.popitem(last=False)
         head = calls[0]
         return [
-            leaf if part is LeafRole.SHARED else _joined(calls, index, part, known)
+            leaf if part is LeafRole.SHARED else _joined(calls, index, part, cached)
             for index, (leaf, part) in enumerate(zip(head.leaves, head.form.parts, strict=True))
         ]
 
 
-def _joined(calls: Sequence[Packed], index: int, part: LeafRole, known: dict[int, _Column]) -> Any:
+def _joined(calls: Sequence[Packed], index: int, part: LeafRole, cached: dict[int, _Column]) -> Any:
     values = [call.leaves[index] for call in calls]
     if part is LeafRole.TIME:
         return _times(calls, values)
     if part is LeafRole.ITEMS:
         return list(itertools.chain.from_iterable(values))
-    column = known.get(index)
+    column = cached.get(index)
     if column is None or not column.holds(values):
         joined = together(values)
-        column = known[index] = _Column(joined, values, _versions(joined, values))
+        column = cached[index] = _Column(joined, values, _versions(joined, values))
     return column.joined
 
 
@@ -107,7 +107,7 @@ def _versions(joined: torch.Tensor, values: list[torch.Tensor]) -> list[int]:
 
 
 def _alone(call: Packed) -> dict[str, Any]:
-    """The arguments as the pipeline gave them, in the form that they would have in company."""
+    """Return a call's own arguments, in the memory layout and dtypes that a batch would have."""
     leaves = call.leaves.copy()
     for index, part in enumerate(call.form.parts):
         if part is LeafRole.ROWS:
@@ -123,13 +123,13 @@ def _sent(time: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _times(calls: Sequence[Packed], values: list[Any]) -> torch.Tensor:
-    """As (R,), in float32 unless they came in half: whoever counts in int64 meets whoever does not.
+    """Join times to (R,), in float32 unless half: int64 and float samplers share a batch.
 
     Every model's embedding of a time starts with `.float()`.
     """
     tensors = [v if isinstance(v, torch.Tensor) else torch.as_tensor(v) for v in values]
     tensors = [t if t.dtype in HALF else t.float() for t in tensors]
-    if all(t.dim() == 0 for t in tensors):  # one operation, where each expand would be one
+    if all(t.dim() == 0 for t in tensors):  # one operation instead of one expand a call
         joined = torch.stack(
             [t for c, t in zip(calls, tensors, strict=True) for _ in range(c.rows)]
         )
@@ -146,7 +146,7 @@ def _lane(column: Any, low: int, width: int) -> Any:
 
 
 def _came_out(out: Any, width: int, head: Packed) -> tuple[list[Any], TreeSpec | None]:
-    """The leaves of a result and how they were nested; None: a plain tuple, as almost always."""
+    """Return the leaves of a result and their nesting; None: a plain tuple, as almost always."""
     if type(out) is tuple and all(isinstance(leaf, torch.Tensor) for leaf in out):
         return list(out), None
     as_row = row_list(width, tensors=True) if head.form.lists_are_rows else None
@@ -165,7 +165,7 @@ def _hand_back(calls: Sequence[Packed], lanes: list[list[Any]], spec: TreeSpec |
 
 
 def _in_one(pieces: Sequence[Any]) -> Any:
-    """One leaf of the results, of all lanes."""
+    """Join one leaf of the results of all lanes."""
     if len(pieces) == 1 or not _has_rows(pieces[0]):
         return pieces[0]
     if isinstance(pieces[0], list):
@@ -174,7 +174,7 @@ def _in_one(pieces: Sequence[Any]) -> Any:
 
 
 def _split(leaf: Any, rows: list[int]) -> Sequence[Any]:
-    """To each call its rows of a leaf."""
+    """Split a leaf into each call's rows."""
     if isinstance(leaf, torch.Tensor) and leaf.dim() > 0:
         total = sum(rows)
         own = (leaf if len(leaf) == total else leaf[:total]).split(rows)  # the rest is padding
@@ -185,8 +185,8 @@ def _split(leaf: Any, rows: list[int]) -> Sequence[Any]:
     return [leaf] * len(rows)
 
 
-def company(calls: Sequence[Packed], widths: Sequence[int]) -> list[int]:
-    """For each call, how many calls share its fullest lane."""
+def batch_sizes(calls: Sequence[Packed], widths: Sequence[int]) -> list[int]:
+    """Return, for each call, the number of calls in its fullest lane."""
     if len(widths) == 1:
         return [len(calls)] * len(calls)
     edges = list(itertools.accumulate(widths, initial=0))

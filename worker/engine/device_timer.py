@@ -1,11 +1,11 @@
-"""How long the device took for a group of model calls, and how far ahead of it Python may be.
+"""Device timer: measure the device time of model calls, and limit the queue ahead of it.
 
 Owns the stopwatch. On a CPU a call is over when it returns; on a GPU it has only been queued, so
 two marks are put beside it in the queue and read when the device has passed them.
 Knows no model. Invariants: timing never makes the engine wait; and it is never more than `AHEAD`
 groups ahead of the device. Else a small model's whole picture would lie in the queue before its
 second step was made: canceled work would still be done, newcomers would wait behind it, and
-progress would be told of steps that nobody had taken yet.
+progress would be reported of steps that the device had not run yet.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-Tell = Callable[[float], None]  # gets the seconds that it took
+Tell = Callable[[float], None]  # receives the seconds that a lap took
 
 AHEAD = 2  # one that the device works on, one that it goes on with while Python makes the next
 
@@ -31,7 +31,7 @@ class Mark(Protocol):
 
 
 def cuda_mark(device: torch.device) -> Mark:
-    """Here, after all that was queued by now. Who waits for it sleeps."""
+    """Record an event after all that is queued now; waiting for the event sleeps, not spins."""
     event = torch.cuda.Event(enable_timing=True, blocking=True)
     event.record(torch.cuda.current_stream(device))
     return event
@@ -49,7 +49,7 @@ class Laps:
 
     @contextmanager
     def lap(self, device: torch.device, tell: Tell) -> Generator[None]:
-        """Time what is inside; nothing is told of what raised."""
+        """Time the body, and pass its seconds to `tell`; not if the body raises."""
         if device.type != "cuda":
             started_s = self._clock()
             yield
@@ -63,13 +63,13 @@ class Laps:
         self._queued.append((started, self._mark(device), tell))
 
     def collect(self) -> None:
-        """Tell of those that the device has passed by now."""
+        """Report the laps that the device has finished by now."""
         while self._queued and self._queued[0][1].query():
             started, ended, tell = self._queued.popleft()
             tell(started.elapsed_time(ended) / 1000)
 
     def finish(self) -> None:
-        """Wait for all that is queued, and tell of it."""
+        """Wait for all queued laps, and report them."""
         if self._queued:
             self._queued[-1][1].synchronize()
         self.collect()

@@ -1,16 +1,16 @@
-"""What can go wrong with one image, as one tree; the class carries code and retryability.
+"""The engine's errors, as one tree; a class carries an error code and retryability.
 
     PrintworksError
     └── EngineError
         ├── Unservable          the request fits no loaded model, sampler or pipeline
         ├── PipelineFailed      the pipeline's own code raised
         ├── NanOutput           the numbers turned to NaN or infinity
-        ├── DegenerateOutput    the picture is one flat colour
-        ├── DeadlinePassed      its time was over before it was done
+        ├── DegenerateOutput    the image is one flat colour
+        ├── DeadlinePassed      its deadline passed before it was done
         ├── DeviceMemoryFull    it does not fit, even alone
         └── ModelBroken         a model cannot be loaded
     BaseException
-    └── Dropped                 not an error: what unwinds a canceled call
+    └── Dropped                 not an error: unwinds a canceled call
 
 Each of these ends one image. What breaks the device itself (a CUDA abort) is not caught at all:
 it ends the process, and the link on the other side hands the images back.
@@ -34,25 +34,25 @@ class Unservable(EngineError):
 
 
 class PipelineFailed(EngineError):
-    """The pipeline's own code raised; the cause says what."""
+    """The pipeline's own code raised; see the cause."""
 
     code = "pipeline_error"
 
 
 class NanOutput(EngineError):
-    """NaN or infinity in the latents or the picture: other settings, or another dtype, may do."""
+    """NaN or infinity in the latents or the image: other settings, or another dtype, may help."""
 
     code = "nan_output"
 
 
 class DegenerateOutput(EngineError):
-    """The picture is one flat colour, which no prompt asks for."""
+    """The image is one flat colour, which no prompt asks for."""
 
     code = "degenerate_output"
 
 
 class DeadlinePassed(EngineError):
-    """The request's own deadline passed before its picture was done."""
+    """The request's own deadline passed before its image was done."""
 
     code = "deadline_exceeded"
 
@@ -71,4 +71,4 @@ class ModelBroken(EngineError):
 
 
 class Dropped(BaseException):
-    """Raised inside a parked call that is canceled; BaseException, so that no pipeline eats it."""
+    """Cancellation, raised inside a parked call; BaseException, so that no pipeline eats it."""

@@ -1,7 +1,7 @@
-"""What one model promises at each size: tested when first asked, remembered on disk.
+"""Exactness per model and size: self-tested at first use, stored on disk.
 
 Owns the verdicts and their file. Knows no batch. Invariant: a verdict is used only under the
-fingerprint that it was found under.
+fingerprint of its self-test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Probe = Callable[[int, int], list[Packed]]
 
 
 class Promises:
-    """The verdicts of one model. `enabled=False` promises nothing and tests nothing."""
+    """The verdicts of one model; with `enabled=False` nothing is tested or promised."""
 
     def __init__(
         self,
@@ -44,16 +44,16 @@ class Promises:
         self._enabled = enabled
         self._file = state_dir and state_dir / f"promises-{short_hash(fingerprint)}.json"
         self._verdicts = self._read()
-        self._tested: dict[str, Verdict] = {}  # by signature: kinds of request have calls in common
+        self._tested: dict[str, Verdict] = {}  # by signature: kinds of request share calls
 
     def known(self, width: int, height: int, beside: str = "") -> bool:
-        """Whether `at` has its answer ready."""
+        """Return whether `at` has a verdict ready."""
         return not self._enabled or f"{width}x{height}{beside}" in self._verdicts
 
     def at(self, width: int, height: int, beside: str = "", probe: Probe | None = None) -> Verdict:
-        """The verdict at that size; the first time it takes a second or so to find.
+        """Return the verdict at a size in px; the first time this runs a test of a second or so.
 
-        `beside`: which networks take part besides the model's own, and `probe` calls them, too.
+        `beside`: names of networks besides the model's own; `probe` returns their calls as well.
         """
         if not self._enabled:
             return UNTESTED
@@ -82,7 +82,7 @@ class Promises:
             return {size: _from_json(verdict) for size, verdict in kept.items()}
         except (ValueError, KeyError, TypeError):
             log.warning("engine.promises_unreadable", extra={"file": str(self._file)})
-            return {}  # a torn file costs a second self-test, nothing else
+            return {}  # an unreadable file costs a second self-test, nothing else
 
     def _write(self) -> None:
         if self._file is None:
@@ -95,7 +95,7 @@ class Promises:
 
 
 def weakest(verdicts: Sequence[Verdict]) -> Verdict:
-    """What holds for a picture that several networks made: the last one's, as far as all agree."""
+    """Combine the verdicts of several networks: the last one's, as far as all agree."""
     last = verdicts[-1]
     widths = [set(verdict.lanes.widths) for verdict in verdicts]
     common = [w for w in last.lanes.widths if all(w in one for one in widths)]

@@ -1,4 +1,4 @@
-"""What a picture's bits depend on beside its request, as one line of text.
+"""The fingerprint: all that an image's bits depend on beside its request, as one line of text.
 
 Owns the list of those things. Knows no batch. Invariant: with one fingerprint, one request has
 one picture; where anything below differs, so may the picture, and the line says why.
@@ -49,7 +49,7 @@ VECTORS = ("avx", "amx", "fma", "f16c", "asimd", "sve", "sme", "bf16", "i8mm")
 
 
 def fingerprint(entry: ModelEntry, weights: str, pipeline: Any, device: str) -> str:
-    """The line for one loaded model; `key=value`, joined by spaces.
+    """Return the fingerprint of one loaded model: `key=value`, joined by spaces.
 
     `weights`: what its files or tensors hold, as a digest.
     """
@@ -75,15 +75,17 @@ def fingerprint(entry: ModelEntry, weights: str, pipeline: Any, device: str) -> 
 
 
 def device_class(device: str) -> str:
-    """What decides which kernels run: the GPU's name, or the CPU's kind and vector instructions."""
+    """Return the GPU's name, or the CPU's kind and vector instructions: they choose kernels."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device).replace(" ", "-")
     return f"cpu-{platform.machine()}-{torch.backends.cpu.get_cpu_capability()}-{_processor()}"
 
 
 def _processor() -> str:
-    """The processor's kind, in short. torch's own word for it knows neither AMX nor cache sizes,
-    by which oneDNN and MKL choose."""
+    """Return a short hash of the processor's kind.
+
+    torch's own name for it has neither AMX nor cache sizes, by which oneDNN and MKL choose.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
@@ -95,7 +97,7 @@ def _processor() -> str:
 
 
 def libraries() -> dict[str, str]:
-    """Of the libraries that make bits, those that are installed, and their versions."""
+    """Return the installed libraries that make bits, and their versions."""
     found: dict[str, str] = {}
     for name in LIBRARIES:
         try:
@@ -113,13 +115,13 @@ def _matmul_precision() -> str:
 
 
 def _precision(backend: Any, operation: str | None = None) -> str:
-    """None, where nothing was said, is what IEEE says: `highest` writes that out."""
-    said = str((getattr(backend, operation) if operation else backend).fp32_precision)
-    return "ieee" if said == "none" else said
+    """Return a backend's float32 precision; `none`, the default, means IEEE."""
+    precision = str((getattr(backend, operation) if operation else backend).fp32_precision)
+    return "ieee" if precision == "none" else precision
 
 
 def _word(value: str) -> str:
-    """A variable's value as one word of the line."""
+    """Return a variable's value as one word of the line."""
     return re.sub(r"[^\w.:,-]", "_", value) or "empty"
 
 
@@ -153,7 +155,7 @@ CUDA_SWITCHES: dict[str, tuple[Callable[[], object], object]] = {
 
 
 def kernel_choice(device: str) -> dict[str, object]:
-    """What else decides which kernels run: libraries beside torch, switches, the environment."""
+    """Return what else chooses kernels: libraries beside torch, switches, the environment."""
     gpu = device.startswith("cuda")
     switches = SWITCHES | (CUDA_SWITCHES if gpu else {})
     now = {name: (read(), usual) for name, (read, usual) in switches.items()}
@@ -174,13 +176,13 @@ def _nvidia() -> dict[str, object]:
 
 
 def short_hash(text: str | bytes) -> str:
-    """Twelve hex digits: enough to tell configurations apart."""
+    """Return twelve hex digits of SHA-256: enough to tell configurations apart."""
     data = text.encode() if isinstance(text, str) else text
     return hashlib.sha256(data).hexdigest()[:12]
 
 
 def tensors_hash(module: torch.nn.Module) -> str:
-    """Of a network without files of its own: its settings, and every tensor's name and numbers."""
+    """Return a hash of a network without files: its settings and every tensor's bytes."""
     digest = hashlib.sha256(f"{type(module).__name__}:{_settings(module)};".encode())
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype};".encode())
@@ -190,7 +192,7 @@ def tensors_hash(module: torch.nn.Module) -> str:
 
 
 def _settings(part: Any) -> str:
-    """A part's configuration, without where it came from."""
+    """Return a part's configuration, without its source path."""
     config: Any = getattr(part, "config", None)
     if config is None:
         return ""
@@ -199,7 +201,7 @@ def _settings(part: Any) -> str:
 
 
 def parts_hash(pipeline: Any) -> str:
-    """Of a pipeline that was made in memory: all of its parts."""
+    """Return a hash of all parts of a pipeline that was made in memory."""
     said = {
         name: tensors_hash(part) if isinstance(part, torch.nn.Module) else _said(part)
         for name, part in pipeline.components.items()
@@ -208,7 +210,7 @@ def parts_hash(pipeline: Any) -> str:
 
 
 def _said(part: Any) -> str:
-    """What a part without tensors goes by: a tokenizer's words, a sampler's configuration."""
+    """Describe a part without tensors: a tokenizer's vocabulary or a configuration."""
     if hasattr(part, "get_vocab"):
         return short_hash(repr(sorted(part.get_vocab().items())))
     return _settings(part)

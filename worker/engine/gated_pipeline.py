@@ -1,6 +1,6 @@
 """A pipeline behind gates: its own modules, its variants, its ControlNets.
 
-Owns where the gates of one pipeline are. Knows no request and no promise. Invariant: with the
+Owns where the gates of one pipeline are. Knows no request and no verdict. Invariant: with the
 gates closed, or called from outside, the pipeline behaves exactly as diffusers made it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
-from worker.engine.batch_invariant import steady, unsteady
+from worker.engine.batch_invariant import make_batch_invariant, undo_batch_invariant
 from worker.engine.gates import Gate, Kind
 from worker.engine.profiles.base import Profile
 from worker.engine.vae_float32 import give_back, hold_in_float32
@@ -25,10 +25,10 @@ class Gated:
         profile: Profile,
         *,
         controls: Mapping[str, Any] | None = None,
-        steady_rows: bool = False,
+        batch_invariant: bool = False,
         only: Container[str] | None = None,
     ) -> None:
-        """`controls`: ControlNets by name; `steady_rows`: see batch_invariant.py.
+        """Create the gates, closed; `controls`: ControlNets by name; see batch_invariant.py.
 
         `only`: the names of the modules that are this pipeline's own, where it shares the others
         with one that has its gates already.
@@ -37,7 +37,7 @@ class Gated:
         self.variants = Variants(pipeline, profile, controls or {})
         self._profile = profile
         self._controls = controls or {}
-        self._steady_rows = steady_rows
+        self._batch_invariant = batch_invariant
         self._only = only
         self.gates = tuple(self._make_gates())
         pipeline.set_progress_bar_config(disable=True)
@@ -46,17 +46,17 @@ class Gated:
         """Put the gates in place."""
         for gate in self.gates:
             gate.open()
-            if gate.kind is Kind.ROWS and self._steady_rows:
-                steady(gate.owner)
+            if gate.kind is Kind.ROWS and self._batch_invariant:
+                make_batch_invariant(gate.owner)
             if gate.kind is Kind.DECODE:
                 hold_in_float32(gate.owner)
 
     def close(self) -> None:
-        """Give the modules back as they were."""
+        """Restore the modules as they were."""
         for gate in self.gates:
             gate.close()
             if gate.kind is Kind.ROWS:
-                unsteady(gate.owner)
+                undo_batch_invariant(gate.owner)
             if gate.kind is Kind.DECODE:
                 give_back(gate.owner)
 

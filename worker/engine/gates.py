@@ -1,9 +1,9 @@
-"""Gates: where a pipeline call stops and the engine takes over.
+"""Gates: the points at which a pipeline call parks and the engine takes over.
 
 Owns the replacement of a module's `forward` (or a VAE's `decode`) by a gate, the greenlet that
-parks there, and gates of calls that want their network set one way (`Tuned`). Knows no batch and
-no model family. Invariant: a call that is not ours (a plain `pipeline(...)` in the same process)
-passes every gate as if it were not there.
+parks there, and gates for calls that need their network at given LoRA scales (`Tuned`).
+Knows no batch and no model family. Invariant: a call that is not ours (a plain `pipeline(...)` in
+the same process) passes every gate as if it were not there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _numbers = itertools.count()
 
 
 class Kind(Enum):
-    """What is behind a gate; `ROWS` may meet other images, the rest run one at a time."""
+    """The kind of work behind a gate; `ROWS` calls may be batched, the rest run one by one."""
 
     ENCODE = "encode"
     ROWS = "rows"
@@ -31,7 +31,7 @@ class Kind(Enum):
 
 
 class Parker(Protocol):
-    """One image's call as its gates see it."""
+    """The interface of one image's call that its gates use."""
 
     tuned: Mapping[Gate, Gate]  # which gates stand for others in this call
 
@@ -39,21 +39,21 @@ class Parker(Protocol):
 
 
 class CallGreenlet(greenlet):
-    """The greenlet of one image's pipeline call; `image_call` is how a gate finds it."""
+    """The greenlet of one image's pipeline call; a gate finds that call by `image_call`."""
 
     image_call: Parker | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelCall:
-    """One call that a pipeline wants made; it waits until the engine has the result."""
+    """One model call that a pipeline asks for; the pipeline is parked until the result is there."""
 
     gate: Gate
     arguments: dict[str, Any]  # by name, in order, without those that the pipeline left out
 
 
 class Gate:
-    """Stands in for one method of one module."""
+    """A stand-in for one method of one module."""
 
     def __init__(self, owner: Any, method: str, kind: Kind) -> None:
         self.owner = owner
@@ -67,16 +67,16 @@ class Gate:
         self._names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
 
     def open(self) -> None:
-        """Take the method's place, on this one module."""
+        """Replace the method, on this one module."""
         # Through __dict__: nn.Module's own __setattr__ is for parameters and submodules.
         self.owner.__dict__[self._method] = self
 
     def close(self) -> None:
-        """Give the method back."""
+        """Restore the method."""
         self.owner.__dict__.pop(self._method, None)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module itself; in a self-test, others go on first."""
+        """Call the module itself; in a self-test, let other images run first."""
         breathe()
         return self._run(*args, **kwargs)
 
@@ -90,10 +90,13 @@ class Gate:
 
 
 class Tuned(Gate):
-    """A gate whose calls want its network set one way: they meet no calls of another setting."""
+    """A gate that sets its network before each call; calls of other settings share no batch."""
 
     def __init__(self, gate: Gate, setting: str, tune: Callable[[], None]) -> None:
-        """`tune` sets the network; `setting`: the same words for the same setting."""
+        """Create a gate whose network `tune` sets.
+
+        `setting`: the name of the setting, the same text for the same setting.
+        """
         self.owner = gate.owner
         self.kind = gate.kind
         self.number = f"{gate.number}@{setting}"
@@ -101,7 +104,7 @@ class Tuned(Gate):
         self._tune = tune
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module, set so."""
+        """Set the network, then call the module."""
         with unbroken():  # or another call would set it otherwise in between
             self._tune()
             return self._gate.run(*args, **kwargs)

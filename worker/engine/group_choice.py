@@ -1,6 +1,6 @@
-"""Whose turn it is: which parked calls run next, together.
+"""Choose the group of parked model calls that run next, as one batch.
 
-Owns the choice of one group for one tick. Knows no tensor: it compares places, where a place is
+Owns the choice of one group for one tick. Knows no tensor: places are compared, where a place is
 what calls have in common that may run together (model, size, kind of call).
 Invariant: an odd size never blocks the others and is never starved. Places take turns by deficit
 round robin: every key has one vote, split over its most urgent images, and a place gets the
@@ -16,19 +16,19 @@ from worker.engine.active_image import Live
 from worker.engine.admission import Shares
 from worker.engine.gates import Kind
 
-# Encoding brings company, decoding lets one go; both are short.
+# An encoded image can join a batch, a decoded one frees its place; both calls are short.
 ALONE_FIRST = (Kind.ENCODE, Kind.DECODE)
 
 
 class Turns:
-    """What each place has had so far, while several compete."""
+    """Choice of the next group: device time that each place has had, while several compete."""
 
     def __init__(self) -> None:
         self._shares = Shares()
         self._competing: set[Hashable] = set()
 
     def next_group(self, lives: Sequence[Live], now_s: float) -> list[Live]:
-        """The images whose parked calls run now, those with more rows first; [] if none live."""
+        """Return the images whose parked calls run now, most rows first; [] if none is live."""
         if alone := [live for live in lives if live.packed is None]:
             return [min(alone, key=lambda live: ALONE_FIRST.index(live.kind))]
         places: defaultdict[Hashable, list[Live]] = defaultdict(list)
@@ -52,7 +52,7 @@ class Turns:
 
 
 def _votes(lives: Sequence[Live], now_s: float) -> Mapping[Hashable, float]:
-    """Each key's one vote, split over its images of the highest level."""
+    """Return the votes per place: one vote a key, split over its images of the top level."""
     by_key: defaultdict[str, list[Live]] = defaultdict(list)
     for live in lives:
         by_key[live.call.request.key].append(live)
@@ -66,7 +66,7 @@ def _votes(lives: Sequence[Live], now_s: float) -> Mapping[Hashable, float]:
 
 
 def _capped(lives: Sequence[Live], now_s: float) -> list[Live]:
-    """As many as the cap allows; two-row calls first, so that no lane cuts one apart."""
+    """Return as many as the cap allows, two-row calls first, so that no lane cuts one apart."""
     if not lives:
         return []
     cap, rows = lives[0].capacity.rows_now, sum(live.rows for live in lives)
@@ -75,20 +75,20 @@ def _capped(lives: Sequence[Live], now_s: float) -> list[Live]:
 
 
 def _dealt(lives: Sequence[Live], now_s: float) -> list[Live]:
-    """Every key's most urgent image, then every key's second, and so on."""
+    """Order images in rounds: every key's most urgent, then every key's second, and so on."""
     ranked = sorted(lives, key=lambda live: live.urgency(now_s))
     if len({live.call.request.key for live in ranked}) == 1:
         return ranked
-    hands: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     rounds: list[tuple[int, Live]] = []
     for live in ranked:
-        hands[live.call.request.key] += 1
-        rounds.append((hands[live.call.request.key], live))
+        counts[live.call.request.key] += 1
+        rounds.append((counts[live.call.request.key], live))
     return [live for _, live in sorted(rounds, key=lambda dealt: dealt[0])]
 
 
 def _within(cap: int, lives: Sequence[Live]) -> list[Live]:
-    """The first ones whose rows fit; always one."""
+    """Return the leading images whose rows fit into `cap`; always at least one."""
     chosen, rows = [lives[0]], lives[0].rows
     for live in lives[1:]:
         rows += live.rows

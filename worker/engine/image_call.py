@@ -1,8 +1,8 @@
-"""One image: its own pipeline call, run in a greenlet that parks at every model call.
+"""One image: a pipeline call of its own, in a greenlet that parks at every model call.
 
-Owns the greenlet, what it waits for and how it ended. Knows no batch and no neighbour.
+Owns the greenlet, what it waits for and how it ended. Knows no batch and no other image.
 Invariant: whatever happens inside, control comes back to the engine with the call either
-parked at a gate or ended; an ended call has a picture or an error, never both.
+parked at a gate or ended; an ended call has an image or an error, never both.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MakePicture = Callable[[], np.ndarray]
 
 
 class ImageCall:
-    """The one mutable thing of an image while it is being made."""
+    """The mutable state of one image while its pipeline call runs."""
 
     def __init__(
         self, request: ImageRequest, make: MakePicture, *, expected_calls: int, beside: str = ""
@@ -54,48 +54,51 @@ class ImageCall:
         self.request = request
         self.expected_calls = expected_calls
         self.preview: Preview | None = None
-        self.beside = beside  # what its fingerprint says of networks beside the model's own
-        self.tuned: Mapping[Gate, Gate] = {}  # those of its adapters, set to its scales
+        self.beside = beside  # fingerprint words for networks besides the model's own
+        self.tuned: Mapping[Gate, Gate] = {}  # gates of its adapters, at its scales
         self.parked: ModelCall | None = None
         self.pixels: Pixels | None = None
         self.error: BaseException | None = None
         self.calls = 0  # model calls that were answered
-        self.company = 0  # images that shared those calls, summed
+        self.batch_size_sum = 0  # of those calls: images that shared each
         self.stage: Stage = "encoding"
         self.stage_since_s: dict[Stage, float] = {}
         self.memo: dict[int, tuple[torch.Tensor, int, bytes]] = {}  # content of shared arguments
-        self._asked: FiniteCheck | None = None  # about the latents of a call before
+        self._nan_check: FiniteCheck | None = None  # of the latents of an earlier call
         self._make = make
         self._greenlet = CallGreenlet(self._run)
         self._greenlet.image_call = self
 
     @property
     def ended(self) -> bool:
-        """Whether there is a picture or an error."""
+        """True once there is an image or an error."""
         return self._greenlet.dead
 
     # Every way into the greenlet is under no_grad: a pipeline switches gradients off for its
     # thread, and parked or dropped it leaves the thread as it found it. That must be "off" inside
-    # and the caller's own outside. `answer` leaves it to who calls it: 4 us at every step.
+    # and the caller's own outside. `answer` requires it of its caller: 4 us at every step.
 
     @torch.no_grad()
     def start(self, now_s: float) -> None:
-        """Run up to the first gate."""
+        """Run the pipeline call up to its first gate."""
         self.stage_since_s[self.stage] = now_s
         self._greenlet.switch()
 
-    def answer(self, result: Any, *, company: int) -> None:
-        """Hand over what the parked call waits for, and run up to the next gate; under no_grad."""
+    def answer(self, result: Any, *, batch_size: int) -> None:
+        """Give the parked call its result and run up to the next gate; call under no_grad.
+
+        `batch_size`: images that shared the model call.
+        """
         assert not torch.is_grad_enabled(), "answer a call under no_grad, as a tick does"
         if self.parked is not None and self.parked.gate.kind is Kind.ROWS:
             self.calls += 1
-            self.company += company
+            self.batch_size_sum += batch_size
         self.parked = None
         self._greenlet.switch(result)
 
     @torch.no_grad()
     def throw(self, error: BaseException) -> None:
-        """Raise `error` inside the parked call; its `finally` blocks run."""
+        """Raise `error` inside the parked call, so that its `finally` blocks run."""
         self.parked = None
         if not self._greenlet.dead:
             self._greenlet.throw(error)
@@ -107,7 +110,7 @@ class ImageCall:
             self.error = error
 
     def park(self, call: ModelCall) -> Any:
-        """Called by a gate, inside the greenlet: wait there for the engine's answer."""
+        """Park the greenlet at a gate, which calls this, and return the engine's answer."""
         self.stage = STAGES[call.gate.kind]
         parent = getcurrent().parent
         assert parent is not None
@@ -119,14 +122,14 @@ class ImageCall:
             return parent.switch()
 
     def enter_stage(self, now_s: float) -> bool:
-        """Note when a stage was first seen; True if this is it."""
+        """Record the start of the current stage; return True the first time."""
         if self.stage in self.stage_since_s:
             return False
         self.stage_since_s[self.stage] = now_s
         return True
 
     def stage_ms(self, stage: Stage, now_s: float) -> float:
-        """How long a stage took, or has taken by now; 0 if it was never entered."""
+        """Return the milliseconds a stage took, or has taken so far; 0 if never entered."""
         since_s = self.stage_since_s.get(stage)
         if since_s is None:
             return 0.0
@@ -134,22 +137,22 @@ class ImageCall:
         return (min(later, default=now_s) - since_s) * 1000
 
     def looks_dead(self) -> bool:
-        """Whether the numbers that wait at a gate are NaN or infinite; looked at now and then."""
+        """Return whether the arguments at the gate hold NaN or infinity; checked every 8th call."""
         if self.parked is None:
             return False
         waiting = next(iter(self.parked.arguments.values()), None)
         if self.parked.gate.kind is Kind.DECODE:
             return not all_finite(waiting)
         if self.calls % NAN_CHECK_EVERY == 1:
-            self._asked = FiniteCheck(waiting)
-        if self._asked is None or not self._asked.answered:
+            self._nan_check = FiniteCheck(waiting)
+        if self._nan_check is None or not self._nan_check.answered:
             return False
-        failed, self._asked = self._asked.failed, None
+        failed, self._nan_check = self._nan_check.failed, None
         return failed
 
     def _run(self) -> None:
         try:
-            self.pixels = to_pixels(self._make_as_asked())
+            self.pixels = to_pixels(self._make_checked())
         except Dropped as error:
             self.error = error
         except torch.AcceleratorError:
@@ -157,20 +160,20 @@ class ImageCall:
         except Exception as error:  # noqa: BLE001 - the fence around one image
             self.error = as_engine_error(error)
 
-    def _make_as_asked(self) -> np.ndarray:
-        """Some pipelines round sizes: never in silence."""
+    def _make_checked(self) -> np.ndarray:
+        """Run the pipeline; raise Unservable if it rounded the size, as some pipelines do."""
         picture, request = self._make(), self.request
         height, width = picture.shape[:2]
         if (width, height) != (request.width, request.height):
             raise Unservable(
-                f"the pipeline made {width}x{height} where {request.width}x{request.height} was "
-                "asked for: ask for a size that it makes"
+                f"the pipeline made {width}x{height} instead of the requested "
+                f"{request.width}x{request.height}: ask for a size that this model makes"
             )
         return picture
 
 
 def as_engine_error(error: Exception) -> EngineError:
-    """The error of our tree for whatever a pipeline or a model raised."""
+    """Convert whatever a pipeline or a model raised to an EngineError."""
     if isinstance(error, EngineError):
         return error
     if ran_out(error):
@@ -185,11 +188,14 @@ def as_engine_error(error: Exception) -> EngineError:
 
 
 def to_pixels(picture: np.ndarray) -> Pixels:
-    """Floats 0 to 1 to 8 bits, rounded just as diffusers' own `numpy_to_pil` does."""
+    """Convert (H, W, 3) floats from 0 to 1 to 8 bits, as diffusers' `numpy_to_pil` rounds.
+
+    Raises NanOutput, DegenerateOutput.
+    """
     if not math.isfinite(float(picture.sum())):
-        raise NanOutput("the decoded picture holds NaN or infinity")
+        raise NanOutput("the decoded image holds NaN or infinity")
     data = (picture * 255).round().astype("uint8")
     if (data == data[0, 0]).all():
-        raise DegenerateOutput("the decoded picture is one flat colour")
+        raise DegenerateOutput("the decoded image is one flat colour")
     height, width = data.shape[:2]
     return Pixels(width=width, height=height, data=np.ascontiguousarray(data).tobytes())

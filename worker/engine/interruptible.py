@@ -1,10 +1,10 @@
-"""Work that is done in pieces, so that pictures under way go on between any two of them.
+"""Interruptible work, done in pieces: images under way run on between any two pieces.
 
 Owns the greenlet of such a piece of work (the loading of adapters, a self-test) and the places
-where it pauses: before each model call and each file. Knows no model and no picture. Invariant:
+where it pauses: before each model call and each file. Knows no model and no image. Invariant:
 outside of such work `breathe` does nothing; inside `unbroken` nothing pauses.
 
-Why: a self-test is some sixty model calls. In one tick it held up everybody for 27 to 54 ordinary
+Why: a self-test is some sixty model calls. In one tick it delayed every image by 27 to 54 ordinary
 ticks, for each new scale of a LoRA file.
 """
 
@@ -17,19 +17,19 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 
 class Pieces:
-    """One such work, not begun. `step` does the next piece of it."""
+    """Work in pieces, not begun; `step` does the next piece."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._greenlet = _Pausing(work)
 
     def step(self) -> bool:
-        """Go on up to the next pause. False: it is done. Raises what the work raises."""
+        """Run to the next pause. False: the work is done. Errors of the work pass through."""
         self._greenlet.parent = getcurrent()
         self._greenlet.switch()
         return not self._greenlet.dead
 
     def drop(self) -> None:
-        """Give it up where it is; its `finally` blocks run."""
+        """Abandon the work where it is; its `finally` blocks run."""
         if self._greenlet:  # begun and not ended
             self._greenlet.parent = getcurrent()
             self._greenlet.throw(GreenletExit)
@@ -40,7 +40,7 @@ class _Pausing(greenlet):
 
 
 def breathe() -> None:
-    """Let others go on, if this is work in pieces."""
+    """Pause here, if this is interruptible work."""
     current = getcurrent()
     if isinstance(current, _Pausing) and not current.unbroken:
         assert current.parent is not None
@@ -49,7 +49,7 @@ def breathe() -> None:
 
 @contextmanager
 def unbroken() -> Generator[None]:
-    """One piece: pause before it, and not inside (a time, a peak of memory is taken there)."""
+    """Run the body as one piece: pause before, not inside (for times and memory peaks)."""
     breathe()
     current = getcurrent()
     if not isinstance(current, _Pausing) or current.unbroken:

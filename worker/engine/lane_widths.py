@@ -1,8 +1,8 @@
-"""Lanes: the fixed widths in which rows go through a model.
+"""Lanes: the fixed batch widths, in rows, in which a model is called.
 
-Owns which widths give the same bits (found by the self-test) and how a number of rows is cut
-into them. Knows no module and no tensor. Invariant: an exact call only ever runs in a width of
-`widths`, whatever the load; which one is chosen changes its time, never its bits.
+Owns the set of widths that give the same bits (found by the self-test) and the division of a
+number of rows into them. Knows no module and no tensor. Invariant: an exact call only ever runs
+in a width of `widths`, whatever the load; the choice of one changes its time, never its bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ POWERS = (1, 2, 4, 8, 16)  # with 3 or 6 rows two threads cut the batch unevenly
 
 @dataclass(frozen=True, slots=True)
 class LaneRule:
-    """The widths whose bits agree, ascending, and what a call of each costs in ms."""
+    """The widths whose bits agree, ascending, and the milliseconds of a call of each."""
 
     widths: tuple[int, ...]
     cost_ms: tuple[float, ...] = field(default=(), compare=False)
@@ -26,7 +26,7 @@ class LaneRule:
         assert list(self.widths) == sorted(set(self.widths)), f"widths {self.widths}"
 
     def cut(self, rows: int) -> tuple[int, ...]:
-        """The cheapest lanes that hold `rows` rows, widest first; the last may have padding."""
+        """Return the cheapest lanes that hold `rows` rows, widest first; the last may be padded."""
         return _cheapest(rows, self.widths, self.cost_ms or _guessed_ms(self.widths))
 
     @property
@@ -36,7 +36,7 @@ class LaneRule:
 
     @property
     def rows_per_s(self) -> float:
-        """Of the best width; 0 before anything is measured."""
+        """Rows a second of the best width; 0 before anything is measured."""
         return max(self._speeds(), default=0.0)
 
     @property
@@ -51,13 +51,13 @@ class LaneRule:
 
 
 def _guessed_ms(widths: tuple[int, ...]) -> tuple[float, ...]:
-    """Before anything is measured: half of a two-row call is overhead, the rest is rows."""
+    """Estimate ms before any measurement: half of a two-row call is overhead, the rest rows."""
     return tuple(2.0 + width for width in widths)
 
 
 @lru_cache(maxsize=4096)
 def _cheapest(rows: int, widths: tuple[int, ...], cost_ms: tuple[float, ...]) -> tuple[int, ...]:
-    """Least total cost to cover `rows`: best[r] = min over widths of cost + best[r - width]."""
+    """Minimise the cost of `rows`: best[r] = min over widths of cost + best[r - width]."""
     best: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     for need in range(1, rows + 1):
         best.append(

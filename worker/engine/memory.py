@@ -1,4 +1,4 @@
-"""What a model call takes of the device's memory, and how it looks when there is too little.
+"""Memory of a model call: measure its peak, and recognise a full device.
 
 Owns the measuring of a peak and the recognising of a full device. Knows no batch and no image.
 Invariant: a need is what the allocator itself counted, never a guess from shapes.
@@ -29,11 +29,11 @@ class Need:
     row: int = 0
 
     def of(self, rows: int) -> int:
-        """Bytes of a call of that many rows."""
+        """Return the bytes of a call of that many rows."""
         return self.base + rows * self.row
 
     def rows_in(self, room: int) -> int:
-        """How many rows fit into `room` bytes; 0: not even one."""
+        """Return the rows that fit into `room` bytes; 0: not even one."""
         if self.of(1) > room:
             return 0
         return (room - self.base) // self.row if self.row else 1 << 30
@@ -43,7 +43,7 @@ UNKNOWN = Need()
 
 
 def need_of(peaks: dict[int, int]) -> Need:
-    """The line through the bytes that calls of few and of many rows took."""
+    """Fit a line through the bytes that calls of few and of many rows took."""
     few, many = min(peaks), max(peaks)
     if few == many:
         return Need(row=peaks[few] // few)
@@ -52,7 +52,7 @@ def need_of(peaks: dict[int, int]) -> Need:
 
 
 def measured(run: Callable[[], T], device: torch.device) -> tuple[T, int]:
-    """What `run` gives, and the most bytes that it held at once beyond those held before it."""
+    """Call `run`; return its result and its peak bytes beyond those held before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -64,7 +64,7 @@ def measured(run: Callable[[], T], device: torch.device) -> tuple[T, int]:
 
 
 def _peak_of(seen: profile) -> int:
-    """From the log of what was taken and given back."""
+    """Compute the peak from the log of allocations and releases."""
     results = seen.profiler and seen.profiler.kineto_results
     assert results is not None, "the profiler has run"
     events = [event for event in results.events() if event.name() == "[memory]"]
@@ -74,14 +74,14 @@ def _peak_of(seen: profile) -> int:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether this says that there is no memory left."""
+    """Return whether an error means that there is no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error) for word in WORDS)
 
 
 def release(error: BaseException) -> None:
-    """After a call that ran out: let go of what its frames still hold, and of torch's store."""
+    """Free the memory held by a failed call's frames, and torch's cache."""
     error.__traceback__ = error.__context__ = None
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""How rows lie in memory: what chooses kernels and is neither a shape, a dtype nor a number.
+"""Memory layout of rows, which chooses kernels beside shape, dtype and values.
 
 Owns the rules by which rows are laid out before they go through a network. Knows no call and no
 signature. Invariant: `settled`, `together` and `padded` give rows that lie alike whatever they
@@ -6,11 +6,11 @@ came from: one order of dimensions, no gaps, an aligned start.
 
 Why: a convolution takes another kernel for channels_last rows, a product of matrices another way
 for rows with gaps, a reduction on a GPU another order of adding for a start that is not aligned.
-A picture that was given becomes channels_last latents (its pixels lie so in memory), and padding
-had made them contiguous: the same image had other bits in company than alone.
+An input image becomes channels_last latents (its pixels lie so in memory), and padding
+had made them contiguous: the same image had other bits in a batch than alone.
 
 The order in which a pipeline gives its rows is kept, so that an image alone has the bits of a
-plain call; what cannot be kept in company (gaps, a lazy conjugate) is laid out plainly for all.
+plain call; what a batch cannot keep (gaps, a lazy conjugate) is made contiguous for all.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ ALIGNED = 64  # bytes: where torch's own memory begins on a CPU (512 on CUDA)
 
 
 def strides_of(rows: torch.Tensor) -> tuple[int, ...]:
-    """Return the strides of (B, ...), in elements, as it will lie in any company."""
+    """Return the strides of (B, ...), in elements, as laid out in any batch."""
     return _kept(rows.shape, rows.stride())
 
 
 def settled(rows: torch.Tensor) -> torch.Tensor:
-    """Return (B, ...) as it lies in company: itself if it does already, else a copy."""
+    """Return (B, ...) in the layout of a batch: the tensor itself if it has that, else a copy."""
     if rows.stride() == strides_of(rows) and _plain(rows):
         return rows
     return _laid(rows, len(rows), strides_of(rows))
@@ -57,7 +57,7 @@ def padded(rows: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def lies_alike(rows: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether two tensors of one shape are in the same order and place."""
+    """Return whether two tensors of one shape have the same strides and device."""
     return rows.stride() == other.stride() and rows.device == other.device
 
 
@@ -71,7 +71,7 @@ def _laid(rows: torch.Tensor, count: int, strides: tuple[int, ...]) -> torch.Ten
 
 @lru_cache(maxsize=4096)
 def _kept(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
-    """A row's own order if it has neither gaps nor overlaps, else a plain one."""
+    """Return a row's own strides if without gaps and overlaps, else contiguous ones."""
     _, *sizes = shape
     _, *steps = strides
     span = 1

@@ -1,7 +1,7 @@
-"""One loaded model: its pipeline behind gates, what it promises, and one image's shell of it.
+"""A loaded model: its pipeline behind gates, its exactness, and a pipeline shell per image.
 
-Owns how a request becomes a pipeline call of its own. Knows no batch and no request but the one
-it makes a shell for. Invariant: with the gates closed, or called from outside, the pipeline
+Owns the construction of one pipeline call per request. Knows no batch and no request but the one
+that a shell is made for. Invariant: with the gates closed, or called from outside, the pipeline
 behaves exactly as diffusers made it.
 """
 
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extras:
-    """What belongs to a model besides its pipeline: its folder, ControlNets, LoRA files."""
+    """A model's parts besides its pipeline: its folder, ControlNets, LoRA files."""
 
     folder: Path | None = None
     controls: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -51,7 +51,7 @@ class Extras:
 
 
 class Model:
-    """A pipeline behind gates, and what it promises at each size."""
+    """A pipeline behind gates, and its reproducibility at each size."""
 
     def __init__(
         self,
@@ -80,8 +80,8 @@ class Model:
         self.promises = Promises(
             self.fingerprint,
             self._probe,
-            # Each process compiles its widths anew: in the self-test, when patience is asked for,
-            # and not minutes long in the first picture's first step.
+            # Each process compiles its widths anew: in the self-test, while the supervisor waits,
+            # and not for minutes in the first step of the first image.
             state_dir=None if entry.speed.compile else state_dir,
             pinned_width=entry.lane_width,
             enabled=self_test,
@@ -90,12 +90,12 @@ class Model:
 
     @property
     def gates(self) -> tuple[Gate, ...]:
-        """Those on the model's own modules."""
+        """The gates on the model's own modules."""
         return self._gated.gates
 
     @property
     def weight_bytes(self) -> int:
-        """What its weights take in memory, ControlNets and adapters included."""
+        """Bytes of its weights in memory, ControlNets and adapters included."""
         return self._own_bytes + self._adapters.own_bytes
 
     @cached_property
@@ -106,10 +106,10 @@ class Model:
 
     @cached_property
     def _colours(self) -> ColourMap | None:
-        """From latents to colours, for previews; fitted when the first is asked for."""
+        """Map from latents to colours, for previews; fitted at the first use. None: no previews."""
         try:
             return fit(getattr(self.pipeline, self.profile.decoder))
-        except Exception:  # a VAE that we cannot read costs its previews, and nothing else
+        except Exception:  # a VAE of an unknown kind costs its previews, and nothing else
             log.warning("engine.no_previews", extra={"model": self.entry.id}, exc_info=True)
             return None
 
@@ -118,11 +118,11 @@ class Model:
         self._gated.open()
 
     def close(self) -> None:
-        """Give the pipeline back as it was."""
+        """Remove the gates, which restores the pipeline as diffusers made it."""
         self._gated.close()
 
     def report(self) -> ModelReport:
-        """What it promises on this machine at its default size, whatever a request begins with."""
+        """Report its reproducibility at the default size, the weakest over all kinds of input."""
         defaults = self.entry.defaults
         verdict = self.promises.at(defaults.width, defaults.height)
         others = [self.verdict_for(example(self.entry, kind)) for kind in self.entry.inputs]
@@ -137,13 +137,13 @@ class Model:
         )
 
     def call_for(self, request: ImageRequest) -> ImageCall:
-        """The image's own pipeline call, not started. Raises Unservable."""
+        """Create an image's own pipeline call, not started. Raises Unservable."""
         # On the CPU: the noise of a seed is then the same on every device.
         generator = torch.Generator("cpu").manual_seed(request.seed)
         sampler = self.samplers.take(request.sampler, generator)
         loras = self._adapters.find(request.loras)
         worn = self._adapters.worn(loras)
-        # Same modules; what a call notes down on its pipeline stays its own.
+        # Same modules; attributes that a call sets on its pipeline stay its own.
         shell = copy.copy(worn.gated.variants.for_request(request))
         shell.scheduler = sampler
         seed_draws(shell, request.seed)
@@ -154,8 +154,8 @@ class Model:
         }
 
         def make() -> np.ndarray:
-            made = shell(**arguments, generator=generator, output_type="np", return_dict=False)
-            return made[0][0]
+            output = shell(**arguments, generator=generator, output_type="np", return_dict=False)
+            return output[0][0]
 
         steps = SAMPLERS[request.sampler].model_calls(steps_of(request, self.profile))
         calls = self.profile.calls_per_step(request) + (request.control is not None)
@@ -168,7 +168,7 @@ class Model:
         return call
 
     def verdict_for(self, request: ImageRequest) -> Verdict:
-        """What holds for such a picture; the first of its kind is tested, in a second or so."""
+        """Return the verdict for a request; the first of its kind runs a test of a second or so."""
         loras = self._adapters.find(request.loras)
         beside = self._beside(request, untuned(loras)) + begun(request)
         if not beside:
@@ -177,7 +177,7 @@ class Model:
         return self.promises.at(request.width, request.height, beside, probe)
 
     def prepared(self, request: ImageRequest) -> bool:
-        """Whether such a picture can start at once: adapters loaded, size tested."""
+        """Return whether a request can start at once: adapters loaded, size tested."""
         if not self._adapters.noted(request.loras):
             return False
         loras = self._adapters.find(request.loras)
@@ -186,7 +186,7 @@ class Model:
         return self._adapters.refused(loras) or (tested and self._adapters.loaded(loras))
 
     def prepare(self, request: ImageRequest) -> None:
-        """Load and test what such a picture needs; in pieces inside of `interruptible.Pieces`.
+        """Load and test what a request needs; in pieces inside of `interruptible.Pieces`.
 
         Raises Unservable, DeviceMemoryFull.
         """
@@ -194,7 +194,7 @@ class Model:
         self.verdict_for(request)
 
     def fingerprint_for(self, call: ImageCall, verdict: Verdict) -> str:
-        """Within one such line, the same request gives the same bits."""
+        """Return the fingerprint: under an equal one, the same request gives the same bits."""
         # All widths of a rule agree, so the narrowest names their bits, whatever the load was.
         lane = verdict.lanes.widths[0] if call.request.exact else "free"
         return f"{self.fingerprint} lane={lane} sampler={call.request.sampler}{call.beside}"
@@ -202,26 +202,30 @@ class Model:
     def _gate(self, pipeline: Any, only: Container[str] | None = None) -> Gated:
         float32_on_cpu = self.entry.dtype == "float32" and pipeline.device.type == "cpu"
         return Gated(
-            pipeline, self.profile, controls=self._controls, steady_rows=float32_on_cpu, only=only
+            pipeline,
+            self.profile,
+            controls=self._controls,
+            batch_invariant=float32_on_cpu,
+            only=only,
         )
 
     def _beside(self, request: ImageRequest, loras: str) -> str:
-        """The networks that take part besides the model's own, as words of a fingerprint."""
+        """Name the networks used besides the model's own, as words of a fingerprint."""
         words = ""
         if request.control and request.control.name in self._control_hashes:
             words += f" control={request.control.name}@{self._control_hashes[request.control.name]}"
         return words + (f" loras={loras}" if loras else "")
 
     def _probe(self, width: int, height: int, like: ImageRequest | None = None) -> list[Packed]:
-        """Model calls of every form that such requests come to at that size; None: plain text."""
-        asked = stand_ins(self.entry, width, height, like, self.samplers.names)
-        return first_calls([self.call_for(request) for request in asked], self.profile)
+        """Return model calls of every form that requests `like` this make; None: text only."""
+        requests = stand_ins(self.entry, width, height, like, self.samplers.names)
+        return first_calls([self.call_for(request) for request in requests], self.profile)
 
 
 def _digest(
     entry: ModelEntry, folder: Path | None, pipeline: Any, profile: Profile, state_dir: Path | None
 ) -> str:
-    """Of all that a model is made of: of its files, or of what is in memory if it has none."""
+    """Return a digest of a model's files, or of its tensors in memory if it has none."""
     if folder is None:
         return parts_hash(pipeline)
     left_out = [name for name, part in profile.load.items() if part is None]

@@ -1,4 +1,4 @@
-"""A model's files: which of them are read, what they will take of memory, a digest of their bytes.
+"""A model's files: the list of those read, their memory, a digest of their bytes.
 
 Owns the reading of folders by diffusers' rules: the parts that the index names, safetensors, and
 of those one variant. Knows no pipeline. Invariant: whatever is read of a folder is in its digest,
@@ -37,7 +37,7 @@ KEPT = 4096  # notes of files, the last ones
 
 
 def files_of(folder: Path, variant: str | None, left_out: Container[str] = ()) -> list[Path]:
-    """The files that are read of a model's folder, or of a part's, in order.
+    """Return the files that are read from a model's or a part's folder, sorted.
 
     `left_out`: parts that the family does not load.
     """
@@ -52,7 +52,7 @@ def files_of(folder: Path, variant: str | None, left_out: Container[str] = ()) -
 
 
 def memory_of(files: Iterable[Path], item_bytes: int) -> int:
-    """Bytes that the weights in these files will take, with `item_bytes` for a number."""
+    """Return the bytes of the weights in these files, at `item_bytes` a number."""
     return sum(_numbers(path) * item_bytes for path in files if path.suffix == WEIGHTS)
 
 
@@ -64,7 +64,7 @@ class Digests:
         self._notes = self._load()
 
     def of(self, folder: Path, files: Sequence[Path]) -> str:
-        """One digest of all these files, by name and content; as hex."""
+        """Return one hex digest of all these files, by name and content."""
         digest, known = hashlib.sha256(), dict(self._notes)
         for path in files:
             digest.update(f"{path.relative_to(folder)}:{self._one(path)};".encode())
@@ -106,13 +106,13 @@ class Digests:
 
 
 def stamp_of(path: Path) -> list[int]:
-    """What changes when a file is written or replaced. ctime: `touch` can set the other time."""
+    """Return size, times and inode, which change with a file; `touch` cannot set ctime."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _parts(folder: Path) -> list[str] | None:
-    """The parts that a pipeline's index names; None: it is no pipeline's folder."""
+    """Return the parts that a pipeline's index names; None: no pipeline's folder."""
     try:
         index: Any = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -142,7 +142,7 @@ def _variant_of(path: Path) -> str | None:
 
 
 def _numbers(path: Path) -> int:
-    """How many numbers a file of weights holds, by its header."""
+    """Count the numbers in a file of weights, by its header."""
     try:
         return sum(_counted(path))
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,10 +1,10 @@
-"""Which models are in memory, and how one is loaded from where its entry says.
+"""The models in memory: load one from its entry's source, unload the least recently used.
 
 Owns the arguments of `from_pretrained` (safetensors only, a pinned revision, no code from the
-repository, no network unless the entry is a hub repository) and the choice of who leaves when
-memory is short: the least recently used, never one that is resident or at work. Knows no batch.
-Invariants: what is loaded is what the entry names, or ModelBroken says why not; a model that
-leaves is out of memory before the next is loaded.
+repository, no network unless the entry is a hub repository) and the choice of a model to
+unload when memory is short: the least recently used, never one that is resident or busy.
+Knows no batch. Invariants: the loaded files are those that the entry names, or ModelBroken says
+why not; an unloaded model is out of memory before the next is loaded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class Residency:
-    """The models in memory. `busy` tells whether a model has images under way."""
+    """The models in memory. `busy` returns whether a model has images under way."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Residency:
         leave: Callable[[str], None] = lambda _: None,
         load: Callable[[ModelEntry, EngineConfig], Model] | None = None,
     ) -> None:
-        """`leave` is told of each model that has to go, and keeps nothing of it."""
+        """Create an empty pool; `leave` is called before each unload and drops its references."""
         self._config = config
         self._busy = busy
         self._leave = leave
@@ -64,7 +64,7 @@ class Residency:
 
     @property
     def room(self) -> int:
-        """Bytes that are left for working in, beside the weights of all models."""
+        """Bytes left for model calls, beside the weights of all models."""
         return self._budget - self._held
 
     @property
@@ -72,26 +72,30 @@ class Residency:
         return sum(model.weight_bytes for model in self._models.values())
 
     def find(self, model_id: str) -> Model | None:
-        """The model, if it is loaded; it counts as used."""
+        """Return a model if it is loaded, and mark it as used."""
         if model_id in self._models:
             self._models.move_to_end(model_id)
         return self._models.get(model_id)
 
     def load(self, model_id: str) -> Model:
-        """Load one; those that have to leave are gone before. Raises ModelBroken, and
-        DeviceMemoryFull where there is no room, whoever leaves."""
+        """Load a model, after unloading others if memory is short.
+
+        Raises ModelBroken; DeviceMemoryFull if memory is too small whatever is unloaded.
+        """
         entry = self._config.catalogue.get(model_id)
         if entry is None:
-            raise ModelBroken(f"model {model_id!r} is not in the model file")
+            raise ModelBroken(
+                f"model {model_id!r} is not in the model file: add it, or use a model that is"
+            )
         wanted = expected_bytes(entry, self._config.catalogue)
         self._make_room(wanted)
         model = self._loaded(entry, wanted)
-        self._make_room(model.weight_bytes)  # by what came
+        self._make_room(model.weight_bytes)  # its real size
         self._models[model_id] = model
         return model
 
     def _loaded(self, entry: ModelEntry, wanted: int) -> Model:
-        """The model; where memory was too small after all, once more with all gone that may."""
+        """Load a model; if memory is full after all, unload every model that may go and retry."""
         full = self._tried(entry)
         if isinstance(full, Model):
             return full
@@ -108,21 +112,21 @@ class Residency:
         )
 
     def _tried(self, entry: ModelEntry) -> Model | str:
-        """The model, or the words of a device that is full."""
+        """Return the model, or the error message of a full device."""
         try:
             return self._load(entry, self._config)
         except Exception as error:
             if not isinstance(error, DeviceMemoryFull) and not _ran_out(error):
                 raise
-            # Its frames hold what was loaded so far.
+            # The error's frames hold the parts loaded so far.
             for one in _chain(error):
                 one.__traceback__ = None
-            words = str(error)
+            message = str(error)
         _give_back()
-        return words
+        return message
 
     def _make_room(self, wanted: int) -> None:
-        """Let models go until so many bytes fit, the least recently used first."""
+        """Unload models, the least recently used first, until `wanted` bytes fit."""
         for model_id in [*self._models]:
             if self._held + wanted <= self._budget:
                 return
@@ -130,7 +134,7 @@ class Residency:
                 self._drop(model_id)
 
     def _drop(self, model_id: str) -> None:
-        """Let one go, from memory and not only from here: what is loaded next needs the room."""
+        """Unload a model and free its memory, which the next model needs."""
         log.info("engine.model_dropped", extra={"model": model_id})
         self._leave(model_id)
         model = self._models.pop(model_id)
@@ -143,7 +147,7 @@ class Residency:
 
 
 def _give_back() -> None:
-    """To the device, what nobody holds any more; pipelines and their gates hold each other."""
+    """Free unreferenced device memory; pipelines and their gates are reference cycles."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -154,16 +158,16 @@ def _ran_out(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """It and its causes: a loader may wrap what the device said."""
+    """Yield an error and its causes: a loader may wrap the device's error."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def expected_bytes(entry: ModelEntry, catalogue: Catalogue) -> int:
-    """What a model's weights will take of memory, ControlNets included, by its files' headers.
+    """Return the bytes of a model's weights, ControlNets included, by its files' headers.
 
-    0 for a hub's repository of which nothing was downloaded yet: then only what came tells.
+    0 for a hub repository that is not downloaded yet: its size is known after loading.
     """
     item_bytes = torch.empty(0, dtype=DTYPES[entry.dtype]).element_size()
     wanted = 0
@@ -175,14 +179,14 @@ def expected_bytes(entry: ModelEntry, catalogue: Catalogue) -> int:
 
 
 def _left_out(entry: ModelEntry, folder: Path) -> list[str]:
-    """The parts that its family does not load."""
+    """Return the parts that the family does not load."""
     index = _read(DiffusionPipeline.load_config, str(folder))
     profile = find_profile(entry.family, str(index.get("_class_name")))
     return [name for name, part in profile.load.items() if part is None]
 
 
 def load_model(entry: ModelEntry, config: EngineConfig) -> Model:
-    """The model behind gates, on its device. Raises ModelBroken, DeviceMemoryFull."""
+    """Load a model behind gates, on its device. Raises ModelBroken, DeviceMemoryFull."""
     try:
         return _load_model(entry, config)
     except Exception as error:
@@ -223,23 +227,26 @@ def _load_model(entry: ModelEntry, config: EngineConfig) -> Model:
 
 
 def _stamps(entry: ModelEntry, catalogue: Catalogue) -> list[list[int]]:
-    """Of all its files; [] before anything of a hub's repository is here."""
+    """Return the stamps of all its files; [] before a hub repository is downloaded."""
     folder = folder_of(entry, catalogue)
     return [stamp_of(path) for path in files_of(folder, entry.variant)] if folder else []
 
 
 def _check_promised(entry: ModelEntry, profile: Profile) -> None:
-    """Raise ModelBroken where the model file promises what the family has not."""
+    """Raise ModelBroken if the model file offers an input that the family does not support."""
     family = f"model {entry.id!r}: the family {profile.name!r}"
     able = {"image": profile.image_to_image, "mask": profile.inpaint}
     if missing := [name for name in entry.inputs if able[name] is None]:
-        raise ModelBroken(f"{family} begins with no {missing[0]}; take it out of `inputs`")
+        raise ModelBroken(
+            f"{family} begins with no {missing[0]}: remove {missing[0]!r} from `inputs`"
+        )
     if entry.controls and profile.control is None:
-        raise ModelBroken(f"{family} takes no ControlNet; take `controls` out")
+        raise ModelBroken(f"{family} takes no ControlNet: remove `controls`")
     led = {"image": profile.control_image_to_image, "mask": profile.control_inpaint}
     if entry.controls and (missing := [name for name in entry.inputs if led[name] is None]):
         raise ModelBroken(
-            f"{family} begins with no {missing[0]} under a ControlNet; take one of the two out"
+            f"{family} begins with no {missing[0]} under a ControlNet: remove {missing[0]!r} from "
+            "`inputs`, or remove `controls`"
         )
 
 
@@ -275,7 +282,7 @@ def _control(name: str, entry: ModelEntry, config: EngineConfig) -> Any:
 
 
 def _source(part: ModelEntry | NetworkSource, what: str, catalogue: Catalogue) -> str:
-    """A folder or a hub repository, as diffusers takes it. Raises ModelBroken."""
+    """Return a folder or a hub repository, as diffusers takes it. Raises ModelBroken."""
     folder = catalogue.path_of(part)
     if folder is None and part.revision is None:
         raise ModelBroken(
@@ -286,14 +293,14 @@ def _source(part: ModelEntry | NetworkSource, what: str, catalogue: Catalogue) -
 
 
 def folder_of(part: ModelEntry | NetworkSource, catalogue: Catalogue) -> Path | None:
-    """Where its files are on this machine: its folder, or a hub's snapshot of its revision."""
+    """Return the local folder of a part: its own, or a hub's snapshot; None: no files yet."""
     if (folder := catalogue.path_of(part)) is not None:
         return folder
     try:
-        found = snapshot_download(part.source, revision=part.revision, local_files_only=True)
+        folder_name = snapshot_download(part.source, revision=part.revision, local_files_only=True)
     except (OSError, ValueError):  # not downloaded yet, or no repository's name
         return None
-    return Path(found)
+    return Path(folder_name)
 
 
 def _read(function: Any, source: str, **arguments: Any) -> Any:
@@ -306,14 +313,14 @@ def _read(function: Any, source: str, **arguments: Any) -> Any:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, or the CPU."""
+    """Return the named device; `auto` is the first CUDA device, or the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 def device_budget(device: torch.device) -> int:
-    """Bytes that the engine may use there: what there is, less a tenth."""
+    """Return the bytes that the engine may use on a device: all of it less a tenth."""
     if device.type == "cuda":
         free, whole = torch.cuda.mem_get_info(device)
         return cuda_budget(whole, free, torch.cuda.memory_reserved(device))
@@ -321,10 +328,10 @@ def device_budget(device: torch.device) -> int:
 
 
 def cuda_budget(whole: int, free: int, ours: int) -> int:
-    """The same, of a device of `whole` bytes of which `ours` are torch's own here.
+    """Return the budget of a GPU with `whole` bytes, `ours` of them held by torch here.
 
-    What others hold (another process, a desktop, CUDA itself) may be more than the tenth: then it
-    is left to them, and a twentieth to the holes between our own blocks.
+    Other holders (another process, a desktop, CUDA itself) may have more than the tenth: then
+    their bytes are left out, and a twentieth for the holes between our own blocks.
     """
     others = whole - free - ours
     return min(whole * 9 // 10, max(0, whole - others - whole // 20))

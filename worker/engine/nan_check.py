@@ -1,4 +1,4 @@
-"""Whether numbers are finite, asked without waiting for the device.
+"""Check numbers for NaN and infinity without waiting for the device.
 
 Owns one question and its answer on the way. Knows no image. Invariant: asking reads and never
 writes; on a CPU the answer is there at once.
@@ -16,7 +16,7 @@ import torch
 
 
 class FiniteCheck:
-    """The question about all floating-point numbers in `value`."""
+    """A check of all floating-point numbers in `value`, under way on the device."""
 
     def __init__(self, value: Any) -> None:
         self._arrived: torch.cuda.Event | None = None  # None: it is there
@@ -28,17 +28,17 @@ class FiniteCheck:
 
     @property
     def answered(self) -> bool:
-        """Whether the answer has come."""
+        """True once the result is on the CPU."""
         return self._arrived is None or self._arrived.query()
 
     @property
     def failed(self) -> bool:
-        """Whether some number is NaN or infinite; only when it is `answered`."""
+        """True if a number is NaN or infinite; read only when `answered`."""
         return self._all is not None and not bool(self._all)
 
 
 def all_finite(value: Any) -> bool:
-    """The answer, waited for."""
+    """Return whether all numbers are finite; waits for the device."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in _floats(value))
 
 

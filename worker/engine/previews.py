@@ -1,4 +1,4 @@
-"""Previews: what a picture would be if it were done now, small and cheap.
+"""Previews: a small, cheap estimate of the finished image from the current latents.
 
 Owns the estimate of the clean latents from what the sampler is given at a step, and the linear map
 from latents to colours. Knows no batch and no message. Invariant: a preview reads and never writes:
@@ -7,7 +7,7 @@ it draws no random number of the image's, and an image's bits are the same with 
 Letters: C latent channels; h, w sides of the latents; f pixels of the picture a latent cell; k of
 them a cell in the preview (1 <= k <= f).
 
-The map is fitted once a model, by least squares, on what its own VAE makes of a few drawn pictures:
+The map is fitted once a model, by least squares, on its own VAE's latents of a few drawn images:
 no table of constants per family, and a VAE that is nearly linear (as the demo model's) is shown
 nearly as it is. One encoding of 4 pictures of 16 x 16 cells: 30 ms for the demo on one core.
 """
@@ -64,7 +64,7 @@ class ColourMap:
 
 
 def fit(vae: Any) -> ColourMap:
-    """The colour map of a VAE: least squares from its latents to the pictures they came from.
+    """Fit the colour map of a VAE: least squares from latents to the encoded images.
 
     Raises ValueError for Flux.2's, whose latents are scaled by statistics of their place in 2 x 2.
     """
@@ -144,7 +144,7 @@ class Preview:
         self.due = True
 
     def watch(self, sampler: Any) -> None:
-        """See each step of `sampler`, which is this image's own."""
+        """Wrap each step of `sampler`, which is this image's own."""
         step = sampler.step
 
         @functools.wraps(step)  # pipelines look at the signature
@@ -156,7 +156,7 @@ class Preview:
         sampler.step = seen
 
     def take(self) -> Pixels | None:
-        """The preview made since the last call, if it has arrived."""
+        """Return the preview made since the last call, if its copy to the CPU is done."""
         if self._rgb is None or (self._arrived is not None and not self._arrived.query()):
             return None
         picture = self._rgb.permute(1, 2, 0).contiguous().numpy()
@@ -180,7 +180,7 @@ class Preview:
 
 
 def clean_latents(sampler: Any, output: Any, timestep: Any, sample: Any) -> torch.Tensor:
-    """What `sampler` believes of the finished latents at this step, from what its `step` is given.
+    """Estimate the finished latents at this step, from the arguments of `sampler.step`.
 
     Samplers differ in how they scale the noisy sample; all agree on what the network predicted.
     """

@@ -30,7 +30,7 @@ BEGUN = ("image", "mask")  # what a request may begin with
 
 
 def begun(request: ImageRequest) -> str:
-    """Return which kind of picture a request begins with, as a word of its kind, or nothing."""
+    """Return the kind of input that a request begins with, as a fingerprint word; "": text only."""
     if request.mask is not None:
         return " mask"
     return " image" if request.image is not None else ""
@@ -95,7 +95,7 @@ def first_calls(calls: Sequence[ImageCall], profile: Profile) -> list[Packed]:
 
 
 def _looked_at(call: ImageCall, profile: Profile) -> list[Packed]:
-    """The calls of one image until each network was called twice in one form."""
+    """Run an image until each network was called twice in one form; return its calls."""
     forms: dict[Hashable, list[str]] = {}
     found: list[Packed] = []
     call.start(0.0)
@@ -104,14 +104,14 @@ def _looked_at(call: ImageCall, profile: Profile) -> list[Packed]:
             packed = take_apart(call.parked, profile, call.memo)
             found.append(packed)
             forms.setdefault(packed.gate.number, []).append(packed.form.pattern)
-            if all(map(_told, forms.values())):
+            if all(map(_covered, forms.values())):
                 break
-        call.answer(call.parked.gate.run(**call.parked.arguments), company=1)
+        call.answer(call.parked.gate.run(**call.parked.arguments), batch_size=1)
     call.throw(Dropped())
     return found
 
 
-def _told(forms: Sequence[str]) -> bool:
+def _covered(forms: Sequence[str]) -> bool:
     return len(forms) >= MOST_CALLS or (len(forms) > 1 and forms[-1] == forms[-2])
 
 
@@ -126,5 +126,5 @@ def _half(width: int, height: int) -> Pixels:
 
 
 def _blank(control: Control, width: int, height: int) -> Control:
-    """The same ControlNet with a grey picture."""
+    """Return the same ControlNet with a grey control image."""
     return Control(name=control.name, picture=_grey(width, height))

@@ -62,7 +62,7 @@ class EngineProcess:
         self._stopping = False
 
     def run(self) -> None:
-        """Load, then serve until told to stop."""
+        """Load the resident models, then serve until Stop."""
         self._tell([Ready(models=self._load_residents())])
         while not self._stopping:
             self._obey()
@@ -72,7 +72,7 @@ class EngineProcess:
         self._engine.close()
 
     def _load_residents(self) -> tuple[ModelReport, ...]:
-        """Those that can be loaded. Raises ModelBroken if there is nothing at all to serve."""
+        """Load the resident models that can be. Raises ModelBroken if no model can be served."""
         entries = self._config.catalogue.models
         loaded = [self._load_or_refuse(entry.id) for entry in entries if entry.resident]
         if not any(loaded) and len(loaded) == len(entries):
@@ -80,7 +80,7 @@ class EngineProcess:
         return tuple(model.report() for model in loaded if model)
 
     def _load_or_refuse(self, model_id: str) -> Model | None:
-        """The model; None if it cannot be loaded, and its images fail with the reason."""
+        """Load a model; None if it cannot be loaded: its images then fail with the reason."""
         try:
             model = self._load(model_id)
         except torch.AcceleratorError:
@@ -106,7 +106,7 @@ class EngineProcess:
         return model
 
     def _obey(self) -> None:
-        """All commands that came; sleeps on the pipe while there is nothing to do."""
+        """Run all commands that came; sleep on the pipe while there is nothing to do."""
         timeout_s = BEAT_EVERY_S if self._engine.idle else 0.0
         while not self._stopping and self._pipe.poll(timeout_s):
             timeout_s = 0.0
@@ -122,13 +122,13 @@ class EngineProcess:
                     raise AssertionError("the configuration comes once, first")
 
     def _prepare(self, request: ImageRequest) -> None:
-        """Load the model, if it is not there; the parent is told to be patient."""
+        """Load the model, if not in memory; the parent gets Loading events, and waits."""
         if self._residency.find(request.model) is None:
             self._load_or_refuse(request.model)
             self._told_preparing = None  # "loaded" ended the parent's patience: it is told again
 
     def _tell_of_preparing(self) -> None:
-        """A test of something new takes as long as its slowest call, which nobody knows yet."""
+        """Send Loading events during a preparation, whose duration is not known before."""
         now = self._engine.preparing
         if now == self._told_preparing:
             return
@@ -156,13 +156,13 @@ class EngineProcess:
 
 
 def _in_words(raised: Exception) -> EngineError:
-    """The reason without its frames: they hold what was loaded of the model, and it is kept."""
+    """Copy an error without its frames, which would keep the loaded parts in memory."""
     error = as_engine_error(raised)
     return type(error)(str(error))
 
 
 def main(fd: int) -> int:
-    """Serve over the socket `fd` until told to stop; the exit code."""
+    """Serve over the socket `fd` until Stop; return the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # Ctrl-C reaches the whole terminal: the control process drains first, then says Stop.
         signal.signal(number, signal.SIG_IGN)
@@ -187,7 +187,7 @@ def main(fd: int) -> int:
 
 
 def choose_device(name: str) -> None:
-    """Make it the one that CUDA calls of no device are about, and choose kernels by rule.
+    """Make a device the default of CUDA calls, and choose kernels by rule, not by timing.
 
     Left at GPU 0, a worker for GPU 1 would hold half a gigabyte there, too, and wait for it.
     """
@@ -198,7 +198,7 @@ def choose_device(name: str) -> None:
 
 
 def quiet() -> None:
-    """The libraries' bars and notices are for a person at a notebook, not for a service's log."""
+    """Silence the libraries' progress bars and notices, which do not belong in a log."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # four lines each time that memory is measured
     warnings.filterwarnings("ignore", module="torchsde")  # a rounding notice at every step
     for library in (diffusers_logging, transformers_logging):

@@ -1,4 +1,4 @@
-"""Text encodings by what was encoded: the same prompt is encoded once.
+"""Cache of text encodings, by content: the same prompt is encoded once.
 
 Owns a least-recently-used table of text-encoder results. Knows no family: it sees a gate and
 its arguments. Invariant: a result that anybody changed in place is never handed out again.
@@ -19,7 +19,7 @@ KEPT = 256  # SD: 77 x 768 floats, 0.2 MB each; T5-XXL: 4 MB each
 
 
 class PromptCache:
-    """The last results of all text encoders together."""
+    """A least-recently-used cache of the results of all text encoders."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
@@ -27,7 +27,7 @@ class PromptCache:
         self._read: tuple[ModelCall, Hashable] | None = None  # the call whose key was read last
 
     def find(self, call: ModelCall) -> Any:
-        """The remembered result, or None."""
+        """Return the cached result, or None."""
         key = self._key(call)
         result, versions = self._results.get(key, (None, []))
         if result is None:
@@ -39,7 +39,7 @@ class PromptCache:
         return result
 
     def keep(self, call: ModelCall, result: Any) -> None:
-        """Remember a result."""
+        """Cache a result."""
         self._results[self._key(call)] = (result, _versions(result))
         while len(self._results) > self._kept:
             self._results.popitem(last=False)
@@ -69,5 +69,5 @@ def _content(leaf: Any) -> Hashable:
 
 
 def _versions(result: Any) -> list[int]:
-    """torch counts in-place writes to every tensor."""
+    """Return torch's counts of in-place writes to each tensor."""
     return [t._version for t in tree_leaves(result) if isinstance(t, torch.Tensor)]

@@ -1,7 +1,7 @@
-"""Runs the parked calls of one group, fenced: every call gets a result or an error of its own.
+"""Run the parked calls of one group; every call gets a result or an error of its own.
 
-Owns what happens when a model call goes wrong: finding out whose fault it was, and what a full
-device means. Knows no waiting line. Invariant: what one image's rows do to a model call never
+Owns the handling of failed model calls: finding the image that caused the failure, and what a
+full device means. Knows no waiting line. Invariant: what one image's rows do to a model call never
 costs another image more than time.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from worker.engine.active_image import Live
-from worker.engine.collate import Joiner, company
+from worker.engine.collate import Joiner, batch_sizes
 from worker.engine.device_timer import Laps
 from worker.engine.gates import Kind, ModelCall
 from worker.engine.image_call import as_engine_error
@@ -27,20 +27,20 @@ from worker.engine.prompt_cache import PromptCache
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 31  # model calls whose median is what a call takes
+REMEMBERED = 31  # model calls in the median time
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a parked call gets: its result, or the error to raise in it."""
+    """The answer to a parked call: its result, or the error to raise in it."""
 
     live: Live
     result: Any
-    company: int = 1  # images that shared the call
+    batch_size: int = 1  # images that shared the call
 
 
 class Runner:
-    """Model calls, one group at a time."""
+    """Runner of model calls, one group at a time."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._laps = Laps(clock)
@@ -50,22 +50,22 @@ class Runner:
 
     @property
     def median_ms(self) -> float | None:
-        """Of the last model calls; None before the first."""
+        """Median milliseconds of the last 31 model calls; None before the first."""
         return statistics.median(self._took_ms) if self._took_ms else None
 
     def run(self, group: Sequence[Live]) -> list[Answer]:
-        """Answers for those of the group that were run; who is left out stays parked."""
+        """Run a group; return an answer per image that ran. An image without one stays parked."""
         self._laps.collect()
         if group[0].kind is Kind.ROWS:
             return self._run_rows(group)
         return [Answer(live, self._run_alone(live)) for live in group]
 
-    def known(self, call: ModelCall) -> Any:
-        """The result of a text encoding that was made before, or None."""
+    def cached(self, call: ModelCall) -> Any:
+        """Return the cached result of a text encoding, or None."""
         return self._prompts.find(call) if call.gate.kind is Kind.ENCODE else None
 
     def forget(self) -> None:
-        """Let go of all that calls were made of: their model leaves."""
+        """Release all tensors of past calls, before their model is unloaded."""
         self._laps.finish()
         self._joiner = Joiner()
 
@@ -80,13 +80,13 @@ class Runner:
             raise  # the device itself is broken: the process ends, the link hands all back
         except Exception as error:  # noqa: BLE001 - the fence around one model call
             return self._blame(group, widths, error, last_try=last_try)
-        met = company(calls, widths)
-        return [Answer(*answer) for answer in zip(group, results, met, strict=True)]
+        sizes = batch_sizes(calls, widths)
+        return [Answer(*answer) for answer in zip(group, results, sizes, strict=True)]
 
     def _blame(
         self, group: Sequence[Live], widths: tuple[int, ...], error: Exception, *, last_try: bool
     ) -> list[Answer]:
-        """Whose fault was it? The device's, for so many rows, or that of somebody's rows?"""
+        """Find the cause of a failed group: too many rows for the device, or one image's rows."""
         full = ran_out(error)
         log.warning(
             "engine.group_failed",
@@ -102,7 +102,7 @@ class Runner:
         return [Answer(group[0], as_engine_error(error))]
 
     def _smaller(self, group: Sequence[Live], widths: tuple[int, ...]) -> bool:
-        """Lower the cap of that model and size; False: these images would be run just so again."""
+        """Lower the cap of that model and size; False: the next run would be the very same."""
         capacity, rows = group[0].capacity, sum(live.rows for live in group)
         if not capacity.shed(max(widths)):
             return False
@@ -114,12 +114,12 @@ class Runner:
         self._took_ms.append(took_s * 1000)
 
     def _run_alone(self, live: Live) -> Any:
-        """A text encoding or a decoding: one at a time, exact in any company and least memory."""
+        """Run a text encoding or a decoding by itself: always exact, with the least memory."""
         parked = live.call.parked
         assert parked is not None
-        # Found now, though not when it parked: the image before it had the same prompt.
-        if (known := self.known(parked)) is not None:
-            return known
+        # Cached by now, though not when it parked: the image before it had the same prompt.
+        if (encoding := self.cached(parked)) is not None:
+            return encoding
         result = self._try(live, parked)
         if isinstance(result, Exception) and ran_out(result):
             release(result)

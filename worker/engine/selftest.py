@@ -1,12 +1,12 @@
-"""What may be promised here: which lane widths give the same bits, and what each one costs.
+"""The self-test: find the lane widths that give the same bits, and the cost of each.
 
-Owns the experiment: the rows of one real model call, and of neighbours made from it, go through
-lanes of every width, and the bits are compared. Knows no request. Invariant: a width is allowed
-for exact work only if every row came out of it, next to other rows, with the bits it has in
-every other allowed width.
+Owns the experiment: the rows of one real model call, and of variations of it, go through lanes
+of every width, and the bits are compared. Knows no request. Invariant: a width is allowed for
+exact work only if every row has, next to other rows in that width, the bits that it has in every
+other allowed width.
 
-It is some sixty model calls. In a service they are run one by one, between those of pictures
-(`interruptible`); what is timed or measured is one call, and runs unbroken.
+A test is some sixty model calls. In a service they run one by one, between the calls of images
+(`interruptible`); a call that is timed or measured runs unbroken.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ LOOSE = 0.05  # of the output's own scale: beyond this the rows were mixed up, n
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What holds for one model at one size."""
+    """The self-test's result for one model at one size."""
 
     reproducibility: Reproducibility
     lanes: LaneRule
-    cap_rows: int  # more rows than this in one tick only make the others wait
+    cap_rows: int  # more rows in one tick only make other images wait
     rows_per_s: float
     need: Need = UNKNOWN  # memory of one model call
-    patterns: frozenset[str] = field(default=frozenset(), compare=False)  # of the calls it tried
+    patterns: frozenset[str] = field(default=frozenset(), compare=False)  # of the calls tested
 
 
 UNTESTED = Verdict("unpacked", LaneRule((1,)), cap_rows=1, rows_per_s=0.0)
 
 
 def self_test(call: Packed, pinned_width: int | None = None) -> Verdict:
-    """Try the widths on a real model call; some seconds at most."""
+    """Test lane widths on a real model call; takes some seconds at most."""
     with torch.no_grad():
         widths = (pinned_width,) if pinned_width else _affordable_widths(call)
         trials = _trials(call, widths)
         _time(trials.values())
         if not _rows_stay_apart(call, trials[max(trials)]):
             return UNTESTED
-        found = _verdict(trials, _widths_alike(trials, call.rows), _need(call, trials))
-        return replace(found, patterns=frozenset({call.form.pattern}))
+        verdict = _verdict(trials, _widths_alike(trials, call.rows), _need(call, trials))
+        return replace(verdict, patterns=frozenset({call.form.pattern}))
 
 
 def _trials(call: Packed, widths: Sequence[int]) -> dict[int, _Trial]:
-    """As many as memory allows, narrowest first; raises if not even that one fits."""
+    """Run trials, narrowest first, while memory allows; raise if not even the first fits."""
     trials: dict[int, _Trial] = {}
     for width in widths:
         try:
@@ -76,10 +76,10 @@ def _trials(call: Packed, widths: Sequence[int]) -> dict[int, _Trial]:
 
 
 def _need(call: Packed, widths: Collection[int]) -> Need:
-    """What a call of so many rows takes of memory: the narrowest and the widest tell."""
+    """Measure a call's memory by rows, from the narrowest and the widest lane."""
     peaks: dict[int, int] = {}
     for width in {min(widths), max(widths)}:
-        calls = _company_of(call, width)
+        calls = _batch_of(call, width)
         lanes = [width] * -(-sum(c.rows for c in calls) // width)
         with unbroken():
             _, peaks[width] = measured(partial(run_together, calls, lanes), call.device)
@@ -87,26 +87,27 @@ def _need(call: Packed, widths: Collection[int]) -> Need:
 
 
 class _Trial:
-    """All test rows through lanes of one width: what came out, and how long a lane took."""
+    """All test rows in lanes of one width: the results, and the milliseconds of a lane."""
 
     def __init__(self, call: Packed, width: int, total_rows: int) -> None:
-        calls = _company_of(call, max(total_rows, 2 * call.rows))
+        calls = _batch_of(call, max(total_rows, 2 * call.rows))
         self.width = width
         self.cost_ms = math.inf
         self._device = call.device
-        self._full = _company_of(call, width)
+        self._full = _batch_of(call, width)
         self.results = self._run(calls)
-        # The other way round every row sits at another place, beside other rows.
+        # In reverse order every row is at another position, beside other rows.
         turned = self._run(calls[::-1])[::-1]
         alone = self._run(calls[:1])
-        self.steady = all(map(_same, self.results, turned)) and _same(alone, self.results[:1])
+        alike = all(map(_same, self.results, turned))
+        self.batch_invariant = alike and _same(alone, self.results[:1])
 
     def _run(self, calls: Sequence[Packed]) -> list[Any]:
         lanes = -(-sum(call.rows for call in calls) // self.width)
         return run_together(calls, [self.width] * lanes)
 
     def time(self) -> None:
-        """Measure a full lane, and keep the least of all times."""
+        """Time a full lane, and keep the least of all times."""
         lanes = -(-sum(call.rows for call in self._full) // self.width)
         with unbroken():
             started_s = _device_s(self._device)
@@ -116,14 +117,14 @@ class _Trial:
 
 
 def _time(trials: Collection[_Trial]) -> None:
-    """In rounds: a slow moment then meets all widths, and adds to a time, never takes from it."""
+    """Time in rounds: a slow moment then hits all widths; noise only ever adds to a time."""
     for _ in range(TIMED_ROUNDS):
         for trial in trials:
             trial.time()
 
 
 def _device_s(device: torch.device) -> float:
-    """Seconds of the device's work: on the CPU our own share of it, whatever else runs there."""
+    """Return a clock of the device's work in seconds: on a CPU, this process's own time."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return time.perf_counter()
@@ -131,10 +132,10 @@ def _device_s(device: torch.device) -> float:
 
 
 def _affordable_widths(call: Packed) -> tuple[int, ...]:
-    """As many as can be tried in the time, narrowest first.
+    """Return the widths that can be tested within BUDGET_S, narrowest first.
 
-    Each is measured before the next is thought of: judged by its two-row call alone, a small model
-    on a slow CPU was denied the lane of 16 rows that gave it half as many pictures again.
+    Each width is measured before the next is considered: judged by its two-row call alone, a small
+    model on a slow CPU was denied the lane of 16 rows that gave it half as many images again.
     """
     run_together([call], (call.rows,))  # the first call pays for kernels being built
     lane_s: dict[int, float] = {}
@@ -142,7 +143,7 @@ def _affordable_widths(call: Packed) -> tuple[int, ...]:
         if width < call.rows:
             continue
         if lane_s and _trials_s(lane_s | {width: 2 * lane_s[max(lane_s)]}) > BUDGET_S:
-            break  # a row never costs more in company, so a lane at most twice its half
+            break  # a row never costs more in a wider lane: at most twice its half
         try:
             lane_s[width] = _lane_s(call, width)
         except Exception as error:
@@ -154,9 +155,9 @@ def _affordable_widths(call: Packed) -> tuple[int, ...]:
 
 
 def _lane_s(call: Packed, width: int) -> float:
-    """What one full lane takes, the less of two: the first may be the first of its kind."""
+    """Return the seconds of one full lane, the lesser of two: the first may build kernels."""
     trial_s: list[float] = []
-    calls, device = _company_of(call, width), call.device
+    calls, device = _batch_of(call, width), call.device
     for _ in range(2):
         with unbroken():
             started_s = _device_s(device)
@@ -166,13 +167,13 @@ def _lane_s(call: Packed, width: int) -> float:
 
 
 def _trials_s(lane_s: Mapping[int, float]) -> float:
-    """What the trials of such lanes take: the widest's rows twice, one call alone, and timing."""
+    """Estimate the seconds of all trials: the widest's rows twice, one call, and timing."""
     rows = max(lane_s)
     return sum((2 * rows / width + 1 + TIMED_ROUNDS) * s for width, s in lane_s.items())
 
 
-def _company_of(call: Packed, rows: int) -> list[Packed]:
-    """Calls of together `rows` rows: the call itself, variations of it, and one single row."""
+def _batch_of(call: Packed, rows: int) -> list[Packed]:
+    """Make calls of `rows` rows in total: the call, variations of it, and single rows."""
     generator = torch.Generator().manual_seed(0)
     calls = [call]
     while (room := rows - sum(c.rows for c in calls)) > 0:
@@ -183,7 +184,7 @@ def _company_of(call: Packed, rows: int) -> list[Packed]:
 
 
 def _varied(call: Packed, generator: torch.Generator) -> Packed:
-    """Another image's call: other latents, other text, another time."""
+    """Make a call as of another image: other latents, other text, another time."""
 
     def vary(leaf: Any, part: LeafRole) -> Any:
         if part is LeafRole.TIME:
@@ -209,7 +210,7 @@ def _first_row(call: Packed) -> Packed:
 
 
 def _rows_stay_apart(call: Packed, widest: _Trial) -> bool:
-    """Whether a row in company is, but for rounding, the row alone: else it cannot be batched."""
+    """Return whether a row in a batch equals the row alone but for rounding (LOOSE)."""
     alone = run_together([call], (call.rows,))[0]
     pairs = zip(tree_leaves(alone), tree_leaves(widest.results[0]), strict=True)
     return all(_near(a, b) for a, b in pairs if isinstance(a, torch.Tensor))
@@ -221,19 +222,19 @@ def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _widths_alike(trials: dict[int, _Trial], own_rows: int) -> tuple[int, ...]:
-    """The most useful set of widths whose bits agree; () if no width agrees with itself."""
+    """Return the most useful set of widths whose bits agree; () if none repeats its own bits."""
     classes: list[list[_Trial]] = []
     for trial in trials.values():
-        if not trial.steady:
+        if not trial.batch_invariant:
             continue
-        for known in classes:
-            if all(map(_same, known[0].results, trial.results)):
-                known.append(trial)
+        for members in classes:
+            if all(map(_same, members[0].results, trial.results)):
+                members.append(trial)
                 break
         else:
             classes.append([trial])
-    widths = [tuple(t.width for t in known) for known in classes]
-    # First choice: the bits of a plain pipeline call, if that leaves room for company at all.
+    widths = [tuple(t.width for t in members) for members in classes]
+    # First choice: the bits of a plain pipeline call, if that allows batches at all.
     plain = [c for c in widths if own_rows in c and (len(c) > 1 or len(trials) == 1)]
     return plain[0] if plain else max(widths, key=lambda c: c[-1], default=())
 
@@ -245,7 +246,7 @@ def _verdict(trials: dict[int, _Trial], alike: tuple[int, ...], need: Need) -> V
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Bit for bit, and in one order of memory: the pipeline goes on with both."""
+    """Compare bits and memory order: both influence the rest of the pipeline."""
     return all(
         torch.equal(x, y) and lies_alike(x, y)
         for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True)

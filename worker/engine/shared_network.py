@@ -29,7 +29,7 @@ class Lent:
         self._settings = _settings(self.module)
 
     def restore(self) -> bool:
-        """Undo what was done to the network itself; whether there was anything to undo.
+        """Undo writes to the network itself; return whether there were any.
 
         A lazy copy keeps the first bits when its original is written to: they are put back.
         """
@@ -59,12 +59,12 @@ class Lent:
             raise ValueError(f"it changes the network itself ({', '.join(sorted(changed))})")
 
     def drop(self) -> None:
-        """Let go of what is shared, whoever still holds the copy (an error's traceback may)."""
+        """Release the shared tensors, even if an error's traceback still holds the copy."""
         self._loans, self._slots = [], []
 
 
 def tensors_of(network: torch.nn.Module) -> list[torch.Tensor]:
-    """Its parameters and buffers, each once."""
+    """Return the network's parameters and buffers, each once."""
     return [*network.parameters(), *network.buffers()]
 
 
@@ -84,7 +84,7 @@ class _Loan:
 
     @property
     def unwritten(self) -> bool:
-        """Whether the copy has the network's bits."""
+        """True if the copy has the network's bits."""
         return _address(self.shared) == self.own_at or _same(self.own, self.shared)
 
     @property
@@ -114,7 +114,7 @@ def _slots(network: torch.nn.Module) -> list[_Slot]:
 
 
 def _shared(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers in the same memory, copied by torch at the first write to either."""
+    """Return a lazy clone: the same memory, copied by torch at the first write to either."""
     with torch.no_grad():
         try:
             shared = torch.ops.aten._lazy_clone(tensor.detach())
@@ -126,13 +126,13 @@ def _shared(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _address(tensor: torch.Tensor) -> int:
-    """The one by which nobody writes: asking for `data_ptr()` makes a lazy copy a real one."""
+    """Return the read-only data address: `data_ptr()` would make a lazy copy a real one."""
     native: Any = torch._C
     return native._data_address(tensor)
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Bit for bit; NaN differs from itself, its bytes do not."""
+    """Compare bytes, since NaN differs from itself."""
     if (one.shape, one.dtype, one.device) != (other.shape, other.dtype, other.device):
         return False
     one, other = (t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (one, other))

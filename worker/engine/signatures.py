@@ -1,11 +1,11 @@
-"""Which model calls may meet: a call's arguments, taken apart.
+"""Signatures: split a model call into leaves, and tell which calls may share a batch.
 
-Owns signatures. Knows no image and no sampler: it sees arguments only. B rows of one call.
+Owns signatures. Knows no image and no sampler, only arguments. B: rows of one call.
 Invariant: calls of one signature differ in nothing but the numbers of their own rows.
 
 The signature holds all that chooses a kernel (shapes, dtypes, devices, how rows lie in memory)
-and shared content; never steps, step index, sampler, guidance, seed or prompt: that is what lets
-unlike jobs share a call.
+and shared content; never steps, step index, sampler, guidance, seed or prompt: so that
+unlike jobs can share a call.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ NESTED = (dict, list, tuple)  # `dict | list | tuple` is made anew wherever it s
 
 
 class LeafRole(StrEnum):
-    """What one leaf of the arguments is to a batch."""
+    """The role of one leaf of the arguments in a batch."""
 
     ROWS = "rows"  # (B, ...) stacked
     TIME = "time"  # a scalar or (B,), stacked as (R,) in float32, or in the half that it came in
     ITEMS = "items"  # a list of B things, joined
-    SHARED = "shared"  # equal in all calls that meet, taken from the first
+    SHARED = "shared"  # equal in all calls of a batch, taken from the first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """How a call's arguments come apart into leaves, and together again."""
+    """The structure of a call's arguments: splits them into leaves and rebuilds them."""
 
     names: tuple[str, ...]
     specs: list[TreeSpec]  # one an argument; LEAF: it is not nested
@@ -53,7 +53,7 @@ class Form:
     pattern: str  # what a self-test tries: the signature without sizes and contents
 
     def arguments(self, leaves: Sequence[Any]) -> dict[str, Any]:
-        """By name, as the module wants them."""
+        """Rebuild the arguments by name, as the module takes them."""
         rest = iter(leaves)
         return {
             name: next(rest)
@@ -65,26 +65,26 @@ class Form:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
-    """One model call, taken apart; calls with equal `signature` may meet."""
+    """One model call, split into leaves; calls of equal `signature` may share a batch."""
 
     gate: Gate
     rows: int
-    signature: str  # a text: it keeps its hash, which a tuple works out anew at every look
+    signature: str  # a str caches its hash; a tuple computes it at every lookup
     leaves: list[Any]
     form: Form
 
     @property
     def device(self) -> torch.device:
-        """Where its rows are."""
+        """Device of its rows."""
         first = self.leaves[0]
         return (first[0] if self.form.lists_are_rows else first).device
 
 
 def take_apart(call: ModelCall, profile: Profile, memo: Memo, last: Packed | None = None) -> Packed:
-    """Read a call's arguments leaf by leaf. The first argument says how many rows there are.
+    """Split a call's arguments into leaves; the row count is that of the first argument.
 
-    `last`: the same image's call before this one. It mostly differs in its numbers only, and its
-    signature holds again: that is a third of the engine's own time at a step.
+    `last`: the same image's previous call. Mostly only its numbers differ, and its signature is
+    reused: that is a third of the engine's own time at a step.
     """
     first = next(iter(call.arguments.values()))
     lists_are_rows = isinstance(first, list)
@@ -124,8 +124,8 @@ def _flatten(
     specs: list[TreeSpec] = []
     for value in arguments.values():
         if isinstance(value, NESTED):
-            found, spec = tree_flatten(value, is_leaf=row_list(rows, tensors=lists_are_rows))
-            leaves += found
+            parts, spec = tree_flatten(value, is_leaf=row_list(rows, tensors=lists_are_rows))
+            leaves += parts
             specs.append(spec)
         else:
             leaves.append(value)
@@ -140,7 +140,7 @@ def _nesting(spec: TreeSpec) -> str:
 def _made_alike(
     call: ModelCall, rows: int, leaves: list[Any], specs: list[TreeSpec], last: Packed
 ) -> bool:
-    """Whether all that a signature holds is as it was."""
+    """Return whether everything in the signature of `last` is unchanged."""
     return (
         call.gate is last.gate
         and rows == last.rows
@@ -165,10 +165,10 @@ def _alike(leaf: Any, before: Any, part: LeafRole) -> bool:
 
 
 def row_list(rows: int, *, tensors: bool) -> Callable[[Any], bool]:
-    """Tells lists with one item a row (Z-Image's pictures, Qwen-Image's shapes) from nesting.
+    """Return a test for lists of one item a row (Z-Image's latents, Qwen-Image's shapes).
 
-    `tensors`: the model takes rows as lists; elsewhere a list of tensors is a nesting of
-    (B, ...) tensors, such as a ControlNet's residuals.
+    All other lists are nesting. `tensors`: the model takes rows as lists; elsewhere a list of
+    tensors is a nesting of (B, ...) tensors, such as a ControlNet's residuals.
     """
 
     def is_row_list(value: Any) -> bool:
@@ -210,7 +210,7 @@ def _key_of(leaf: Any, part: LeafRole, memo: Memo, padded_to: int) -> Hashable:
 
 
 def _time_dtype(time: Any) -> torch.dtype:
-    """As it is joined: DDIM counts in int64, Euler in float32."""
+    """Return the dtype of a joined time: DDIM counts in int64, Euler in float32."""
     return time.dtype if isinstance(time, torch.Tensor) and time.dtype in HALF else torch.float32
 
 
@@ -223,7 +223,7 @@ def _content_key(leaf: Any, memo: Memo) -> Hashable:
 
 
 def _pattern_of(leaf: Any, part: LeafRole) -> Hashable:
-    """Of a leaf what is the same at every size, text and scale, and may choose a kernel."""
+    """Return a leaf's properties that may choose a kernel, without size, text and scale."""
     first = leaf[0] if part is LeafRole.ITEMS else leaf
     if part is LeafRole.TIME or not isinstance(first, torch.Tensor):
         return part, type(first).__name__ if part is not LeafRole.TIME else getattr(
@@ -234,14 +234,14 @@ def _pattern_of(leaf: Any, part: LeafRole) -> Hashable:
 
 
 def _kind_of(tensor: torch.Tensor) -> tuple[object, ...]:
-    """What else chooses a kernel: a network may be given sparse or subclassed tensors."""
+    """Return class, dtype, device and layout, which choose kernels too (sparse, subclassed)."""
     return type(tensor).__name__, tensor.dtype, str(tensor.device), tensor.layout
 
 
 def _size_of(item: torch.Tensor, padded_to: int) -> tuple[int, ...]:
-    """Its shape, as the network will have padded it: (L, D) along L.
+    """Return an item's shape after the network's own padding, which is along L of (L, D).
 
-    Unlike items are padded to the longest of their call, and that shows in the bits of the others
+    Unlike items are padded to the longest of their call, which changes the bits of the others
     (Z-Image in float32, 64 x 64 beside 96 x 64: 6e-6).
     """
     if item.dim() != 2:
@@ -251,24 +251,24 @@ def _size_of(item: torch.Tensor, padded_to: int) -> tuple[int, ...]:
 
 
 def _order_of(item: torch.Tensor) -> tuple[int, ...] | None:
-    """Its strides, unless it lies plainly, which items of all lengths do alike."""
+    """Return an item's strides; None if contiguous, which is the same order at any length."""
     return None if item.is_contiguous() else item.stride()
 
 
 def content_of(tensor: torch.Tensor, memo: Memo) -> bytes:
-    """A hash of the values, remembered while the same tensor is passed again, unwritten."""
-    known = memo.get(id(tensor))
-    if known is None or known[0] is not tensor or known[1] != version_of(tensor):
+    """Return SHA-256 of the values, cached in `memo` while the same tensor is unwritten."""
+    cached = memo.get(id(tensor))
+    if cached is None or cached[0] is not tensor or cached[1] != version_of(tensor):
         flat = tensor.detach().reshape(-1).contiguous().view(torch.uint8).cpu()
         digest = hashlib.sha256(flat.numpy().tobytes()).digest()
-        known = memo[id(tensor)] = (tensor, version_of(tensor), digest)
-    return known[2]
+        cached = memo[id(tensor)] = (tensor, version_of(tensor), digest)
+    return cached[2]
 
 
 def version_of(tensor: torch.Tensor) -> int:
-    """How often it was written to in place. Tensors of inference mode do not count: no two alike.
+    """Return the number of in-place writes to a tensor; a new number if torch counts none.
 
-    A pipeline under `torch.inference_mode` makes such ones.
+    Tensors of `torch.inference_mode`, which some pipelines use, have no such count.
     """
     return next(_unlike) if tensor.is_inference() else tensor._version
 

@@ -1,11 +1,11 @@
-"""What a pipeline has switched on around its model call, in a thread that all images share.
+"""Thread state (autocast, inference mode) of one pipeline, in a thread that all images share.
 
-Owns the setting aside of it while a call is parked, and gates whose calls run under it. Knows no
-batch. Invariant: the engine, and every other image, finds the thread as if nobody had switched
-anything; calls under one setting meet no calls under another.
+Owns the suspension of that state while a call is parked, and gates whose calls run under it.
+Knows no batch. Invariant: the engine, and every other image, finds the thread in its
+default state; calls under one setting share no batch with calls under another.
 
 Why: autocast and inference mode belong to the thread. A pipeline that parks inside them would
-leave them to its neighbours: their convolutions would run in bfloat16.
+leave them on for the other images: their convolutions would run in bfloat16.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def casts() -> Casts:
 
 
 def switched() -> bool:
-    """Tell whether this thread is other than it was found."""
+    """Return whether a pipeline has switched this thread's state."""
     return torch.is_inference_mode_enabled() or any(map(torch.is_autocast_enabled, DEVICES))
 
 
 @contextmanager
 def set_aside() -> Generator[None]:
-    """While others have the thread: neither autocast nor inference mode nor gradients."""
+    """Suspend autocast, inference mode and gradients, while other images use the thread."""
     with ExitStack() as stack:
         for kind, _ in casts():
             stack.enter_context(torch.autocast(kind, enabled=False))
@@ -45,7 +45,7 @@ def set_aside() -> Generator[None]:
 
 
 def as_switched(call: ModelCall) -> ModelCall:
-    """Return the same call, at a gate of those that run under this thread's autocast, if it is on.
+    """Return the same call, at a gate that applies this thread's autocast, if that is on.
 
     Inference mode changes no number: what was made under it is joined like everything else.
     """
@@ -64,7 +64,7 @@ class Cast(Gate):
         self._under = under
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module as the pipeline would have."""
+        """Call the module under autocast, as the pipeline would."""
         with ExitStack() as stack:
             for kind, dtype in self._under:
                 stack.enter_context(torch.autocast(kind, dtype))

@@ -1,11 +1,11 @@
-"""A VAE that overflows in float16 stays in float32, and its pipelines need not know.
+"""Keep a VAE that overflows in float16 in float32, without a change of its pipelines.
 
 Owns one substitution: of the class of one VAE. Knows no pipeline. Invariant: what comes out of it
 is what the vendor's pipeline makes, which turns it to float32 before each decoding and back after.
 
-Why: between "before" and "after" lies a gate. The next image to come there would find float32, take
-it for how things are and leave its latents in float16, and by its turn the one before it has turned
-the VAE back: decoded in float16, with other bits or none that are finite. Memory: 0.16 GiB (SDXL).
+Why: between "before" and "after" lies a gate. The next image would see float32 and skip its own
+cast; by the time it decodes, the previous image has cast the VAE back to float16: other bits, or
+none that are finite. Memory: 0.16 GiB (SDXL).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 
 def hold_in_float32(vae: Any) -> None:
-    """If it is such a VAE: its numbers in float32, while it says float16 and cannot be turned."""
+    """Hold such a VAE in float32; it still reports float16, and casts of it do nothing."""
     if vae.dtype is not torch.float16 or not getattr(vae.config, "force_upcast", False):
         return
     vae.to(torch.float32)
@@ -25,14 +25,14 @@ def hold_in_float32(vae: Any) -> None:
 
 
 def give_back(vae: Any) -> None:
-    """Undo it: the numbers came from float16, so none is lost."""
+    """Undo `hold_in_float32`: the numbers came from float16, so none is lost."""
     if isinstance(vae, _Held):
         vae.__class__ = type(vae).__mro__[2]
         vae.to(torch.float16)
 
 
 class _Held(torch.nn.Module):
-    """What such a VAE does otherwise."""
+    """The overridden methods of such a VAE."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,12 +1,12 @@
-"""A VAE that draws from an image's own seed, where its pipeline hands it no generator.
+"""Seed a VAE's random encoding by the image's own seed, if the pipeline passes no generator.
 
 Owns that one substitution. Knows no batch. Invariant: a pipeline that brings its generator gets
 the very numbers that it would get without it.
 
-Why: encoding a picture is a draw. SD3's ControlNet pipeline leaves it to torch's global generator,
-which belongs to nobody: the same request gave another picture each time, in the vendor's own
-pipeline as well (0.42.1, a tiny random model: up to 6 of 255, in two of three values). With the
-seed, the numbers are those of the vendor's pipeline right after `torch.manual_seed(seed)`.
+Why: encoding an image is a random draw. SD3's ControlNet pipeline uses torch's global generator
+for it: the same request gave another image each time, in the vendor's own pipeline as well
+(0.42.1, a tiny random model: up to 6 of 255, in two of three values). With the seed, the numbers
+are those of the vendor's pipeline right after `torch.manual_seed(seed)`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ UNSEEDED = frozenset({"StableDiffusion3ControlNetPipeline"})
 
 
 def seed_draws(shell: Any, seed: int) -> None:
-    """Give one image's shell of a pipeline a VAE that keeps to its seed, if it needs one."""
+    """Give an image's pipeline shell a VAE that draws from its seed, if it needs one."""
     if type(shell).__name__ in UNSEEDED:
         # Through __dict__: a pipeline's own __setattr__ would note the class in its configuration.
         shell.__dict__["vae"] = _SeededVae(shell.vae, seed)
 
 
 class _SeededVae:
-    """The same VAE; what its `encode` gives draws from the seed unless told otherwise."""
+    """The same VAE; its encodings are drawn from the seed unless a generator is passed."""
 
     def __init__(self, vae: Any, seed: int) -> None:
         self._vae = vae

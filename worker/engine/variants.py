@@ -1,4 +1,4 @@
-"""The same modules under another pipeline class: picture to picture, and repainting.
+"""Pipeline variants on the same modules: image-to-image, inpaint and ControlNet.
 
 Owns the making of such a pipeline and the pictures in a request. Knows no batch. Invariant: no
 weight is loaded or copied twice, and the gates on the modules hold for every variant.
@@ -25,17 +25,17 @@ ASKING_FOR_4 = frozenset(
 
 
 class Variants:
-    """The pipelines of one model: its own, and those made of its modules when first needed."""
+    """The pipelines of one model: its own, and variants made at their first use."""
 
     def __init__(self, pipeline: Any, profile: Profile, controls: Mapping[str, Any]) -> None:
-        """`controls`: the ControlNets by the name that a request uses."""
+        """Create the variants; `controls`: the ControlNets by the name that a request uses."""
         self._text = pipeline
         self._profile = profile
         self._controls = controls
         self._made: dict[tuple[str, str], Any] = {}  # by pipeline class and ControlNet
 
     def for_request(self, request: ImageRequest) -> Any:
-        """The pipeline that serves this request. Raises Unservable where the family has none."""
+        """Return the pipeline that serves a request. Raises Unservable if the family has none."""
         more: dict[str, Any] = {}
         name = request.control.name if request.control else ""
         if request.control is not None:
@@ -52,23 +52,23 @@ class Variants:
 
 
 def _place(request: ImageRequest, profile: Profile) -> str:
-    """Where the pipeline class for such pictures is. Raises Unservable."""
+    """Return the module and class of the pipeline for a request. Raises Unservable."""
     led = request.control is not None
     if request.mask:
-        wanted, where = "inpainting", profile.control_inpaint if led else profile.inpaint
+        wanted, where = "inpaint", profile.control_inpaint if led else profile.inpaint
     elif request.image:
         plain, steered = profile.image_to_image, profile.control_image_to_image
-        wanted, where = "image to image", steered if led else plain
+        wanted, where = "image-to-image", steered if led else plain
     else:
-        wanted, where = "text to image", profile.control
+        wanted, where = "text-to-image", profile.control
     if where is None:
         wanted += " with a ControlNet" if led else ""
-        raise Unservable(f"{wanted} is not there for the family {profile.name!r}")
+        raise Unservable(f"the family {profile.name!r} has no {wanted}: choose another model")
     return where
 
 
 def picture_arguments(request: ImageRequest, profile: Profile, pipeline: Any) -> Arguments:
-    """The arguments that only pipelines with pictures in them have. Raises Unservable."""
+    """Return the arguments for input image, mask and control image. Raises Unservable."""
     arguments: Arguments = {}
     if request.image is not None:
         arguments |= {"image": _picture(request.image, request), "strength": request.strength}
@@ -87,7 +87,7 @@ def picture_arguments(request: ImageRequest, profile: Profile, pipeline: Any) ->
 
 
 def steps_of(request: ImageRequest, profile: Profile) -> int:
-    """The steps that are taken: with a picture to start from, only the last part of them.
+    """Return the steps that are run: with an input image, only the last part of them.
 
     As the pipelines' own `get_timesteps` counts, each family's in its way.
     """
@@ -103,8 +103,8 @@ def _picture(pixels: Pixels, request: ImageRequest) -> Image.Image:
     if (pixels.width, pixels.height) != (request.width, request.height):
         # Never resized in silence: whoever submits decides how.
         raise Unservable(
-            f"the given picture is {pixels.width}x{pixels.height}, "
-            f"the request {request.width}x{request.height}"
+            f"the input image is {pixels.width}x{pixels.height}, "
+            f"the request {request.width}x{request.height}: send both in one size"
         )
     return Image.frombytes("RGB", (pixels.width, pixels.height), pixels.data)
 
@@ -126,7 +126,7 @@ def _remade(pipeline: Any, where: str, **more: Any) -> Any:
 
 
 def _like_four_channels(unet: Any, vae: Any) -> Any:
-    """The same network; where its latents have other than 4 channels, its config says 4.
+    """Return the same network; with other than 4 latent channels, its config says 4.
 
     The repainting pipeline knows networks of 9 channels, which see mask and picture, and takes all
     others to have 4: it refuses ours, though it asks for the number nowhere else.
@@ -138,7 +138,7 @@ def _like_four_channels(unet: Any, vae: Any) -> Any:
 
 
 class _Said:
-    """A network whose configuration says so."""
+    """Proxy of a network with some configuration values overridden."""
 
     def __init__(self, network: Any, **words: Any) -> None:
         self._network = network

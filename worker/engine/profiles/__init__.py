@@ -50,7 +50,7 @@ PROFILES: tuple[Profile, ...] = (
 
 
 def find_profile(family: str, pipeline_class: str) -> Profile:
-    """The profile a model entry names; `auto` asks the pipeline's class.
+    """Return the profile that a model entry names; `auto`: by the pipeline's class.
 
     `package.module:NAME` names a profile of your own: a family that is not ours, or (in the
     tests) one that breaks on purpose.
@@ -62,7 +62,7 @@ def find_profile(family: str, pipeline_class: str) -> Profile:
     found = next((p for p in PROFILES if p.name == family), None)
     if found is None:
         known = ", ".join(p.name for p in PROFILES)
-        raise ModelBroken(f"no family {family!r}; known: auto, {known}, or package.module:NAME")
+        raise ModelBroken(f"no family {family!r}: use auto, {known}, or package.module:NAME")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the engine must know of a family of pipelines, as plain data.
+"""Profile: the properties of a family of pipelines, as plain data.
 
 Owns the shape of a profile and its defaults, which serve any text-to-image pipeline that calls
 `self.unet(...)` or `self.transformer(...)`. Knows no model and no batch. Invariant: a profile
@@ -45,12 +45,12 @@ class Profile:
     strength_takes: Literal["whole", "begun", "all"] = "whole"
     image_to_image: str | None = None  # "module:class" below diffusers.pipelines
     inpaint: str | None = None
-    control: str | None = None  # the pipeline that heeds a ControlNet, and those that begin so
+    control: str | None = None  # the pipeline that applies a ControlNet, and its two variants below
     control_image_to_image: str | None = None
     control_inpaint: str | None = None
 
     def arguments(self, request: ImageRequest, pipeline: Any) -> Arguments:
-        """The keyword arguments of `pipeline(...)` for one image; unknown ones are left out."""
+        """Return the keyword arguments of `pipeline(...)` for an image, without unknown ones."""
         wanted: Arguments = {
             "prompt": request.prompt,
             "width": request.width,
@@ -66,21 +66,21 @@ class Profile:
         return {name: value for name, value in wanted.items() if self.takes(pipeline, name)}
 
     def fitted_to(self, pipeline: Any) -> Profile:
-        """The same, for a model distilled so that guidance is one more number to its network."""
+        """Adapt the profile to a distilled model, whose guidance is an input of its network."""
         config = getattr(getattr(pipeline, "unet", None), "config", None) or {}
         distilled = pipeline.config.get("is_distilled") or config.get("time_cond_proj_dim")
         return replace(self, guided="input") if distilled else self
 
     def takes(self, pipeline: Any, name: str) -> bool:
-        """Whether the pipeline's call has an argument of that name."""
+        """Return whether the pipeline's call has an argument of that name."""
         return name in _parameters(type(pipeline).__call__)
 
     def calls_per_step(self, request: ImageRequest) -> int:
-        """Model calls for one step of the sampler."""
+        """Return the model calls for one step of the sampler."""
         return 2 if request.guidance_scale > 1 and self.guided == "call" else 1
 
     def rows(self, request: ImageRequest) -> int:
-        """Rows of one model call of one image."""
+        """Return the rows of one model call of one image."""
         return 2 if request.guidance_scale > 1 and self.guided == "row" else 1
 
 
