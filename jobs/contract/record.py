@@ -142,6 +142,6 @@ def status_of(rq_status: str, end: str | None) -> Status:
 # RQ's own tools can end a job past our scripts: an abandoned job, found by `rq info`
 UNEXPLAINED = JobError(
     code="abandoned",
-    message="the job's worker stopped and no attempts are left; send the job again",
+    message="the worker of this job stopped and no attempts are left; send the job again",
     retryable=True,
 )
