@@ -1,30 +1,30 @@
-"""Everything that can go wrong around a job, as one tree.
+"""Errors of jobs and their services, as one tree.
 
     PrintworksError
     ├── InvalidRequest        the request breaks the contract; carries every problem found
-    ├── NotAdmitted           a good request that cannot be taken now
-    │   ├── QueueFull         ours: the queue holds all it may
-    │   ├── TenantLimit       theirs: this tenant has all it may have under way
-    │   │   └── GroupTooLarge     and this group is more than that: it never fits
-    │   ├── TooManyEndpoints  theirs: this tenant has all the endpoints it may have
+    ├── NotAdmitted           a valid request that cannot be accepted now
+    │   ├── QueueFull         the service's limit: the queue is full
+    │   ├── TenantLimit       the tenant's limit: too many unfinished jobs
+    │   │   └── GroupTooLarge     the group alone is larger than the tenant's limit
+    │   ├── TooManyEndpoints  the tenant's limit: too many webhook endpoints
     │   └── IdempotencyMismatch   the key was used for another request
     ├── JobMissing            no such job, for this tenant
-    │   └── JobGone           there was one: it expired or was deleted
-    ├── InputMissing          no such picture to begin with, for this tenant
-    │   └── InputGone         there was one when the job was sent: it was erased since
-    ├── StoreUnavailable      Redis is away, frozen or refuses to write
+    │   └── JobGone           the job existed, and has expired or was deleted
+    ├── InputMissing          no such input image, for this tenant
+    │   └── InputGone         the input image was erased after the job was sent
+    ├── StoreUnavailable      Redis is unavailable, frozen or refuses to write
     │   ├── StorageFull       Redis has no memory or disk left to accept anything
-    │   └── NotReplicated     it is done, but too few replicas confirmed that they have it
+    │   └── NotReplicated     written on the primary, but too few replicas confirmed
     ├── GroupMissing          no such group, for this tenant
     ├── KeyMissing            no such API key
     ├── KeyRotated            the API key has a successor already
     ├── EndpointMissing       no such webhook endpoint, for this tenant
-    ├── DeliveryMissing       no such webhook delivery, or no more
+    ├── DeliveryMissing       no such webhook delivery, or no longer
     ├── TargetRefused         a URL or host that no webhook may call
-    ├── SealingUnset          no key to encrypt webhook secrets under: no webhooks
-    ├── SealBroken            a kept webhook secret cannot be decrypted
+    ├── SealingUnset          no key to encrypt webhook secrets with: no webhooks
+    ├── SealBroken            a stored webhook secret cannot be decrypted
     ├── BlobsUnavailable      object storage is unavailable, or refuses
-    │   └── BlobMissing       it has no such object (any more)
+    │   └── BlobMissing       object storage has no such object, or no longer
     └── SettingsError         a setting is misspelt, missing or impossible
 
 The class carries the stable `code`; its HTTP status is in `api/edge/problem.py`.
@@ -38,7 +38,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a request, and where (`pointer`: JSON pointer, RFC 6901)."""
+    """A fault in a request and its location (`pointer`: JSON pointer, RFC 6901)."""
 
     pointer: str
     code: str
@@ -63,7 +63,7 @@ class InvalidRequest(PrintworksError):
 
 
 class NotAdmitted(PrintworksError):
-    """A good request that cannot be taken now."""
+    """The request is valid but cannot be accepted now."""
 
     code = "not_admitted"
     retryable = True
@@ -74,25 +74,25 @@ class NotAdmitted(PrintworksError):
 
 
 class QueueFull(NotAdmitted):
-    """The service has as much queued as it may hold."""
+    """The queue is full; send the request again later."""
 
     code = "queue_full"
 
 
 class TenantLimit(NotAdmitted):
-    """This tenant has as many jobs under way as it may."""
+    """This tenant has reached its limit of unfinished jobs; wait until some have ended."""
 
     code = "tenant_limit"
 
 
 class GroupTooLarge(TenantLimit):
-    """More jobs at once than this tenant may have under way: sent again it fits no better."""
+    """The group has more jobs than this tenant's limit of unfinished jobs; send a smaller one."""
 
     retryable = False
 
 
 class IdempotencyMismatch(NotAdmitted):
-    """The idempotency key was used before, for another request."""
+    """The idempotency key was used before for another request; use a new key."""
 
     code = "idempotency_key_reused"
     retryable = False
@@ -105,25 +105,25 @@ class JobMissing(PrintworksError):
 
 
 class JobGone(JobMissing):
-    """There was such a job; it expired or was deleted."""
+    """The job existed, and has expired or was deleted."""
 
     code = "gone"
 
 
 class InputMissing(PrintworksError):
-    """There is no such input (for this tenant): never sent, or its time is over."""
+    """There is no such input image (for this tenant), or its time is over; upload the image."""
 
     code = "input_not_found"
 
 
 class InputGone(InputMissing):
-    """The picture that the job began with was erased."""
+    """The job's input image was erased; send the image again."""
 
     code = "input_gone"
 
 
 class StoreUnavailable(PrintworksError):
-    """Redis is away, frozen, or refuses to write."""
+    """Redis is unavailable, frozen, or refuses to write."""
 
     code = "store_unavailable"
     retryable = True
@@ -136,7 +136,7 @@ class StorageFull(StoreUnavailable):
 
 
 class NotReplicated(StoreUnavailable):
-    """It is done on the primary, and too few replicas have it: a failover may forget it."""
+    """The write is on the primary but on too few replicas: a failover may lose the write."""
 
     code = "not_replicated"
 
@@ -148,13 +148,13 @@ class GroupMissing(PrintworksError):
 
 
 class KeyMissing(PrintworksError):
-    """There is no key of that ID."""
+    """There is no API key with this ID."""
 
     code = "key_not_found"
 
 
 class KeyRotated(PrintworksError):
-    """The key has a successor already: a second one would be a live key that nobody asked for."""
+    """The API key has a successor already: a second one would be a live key nobody asked for."""
 
     code = "key_rotated"
 
@@ -162,62 +162,63 @@ class KeyRotated(PrintworksError):
         successor = successor or "a later key of the list"
         super().__init__(
             f"the key {key_id} was rotated already, and its time is not prolonged; its successor "
-            f"is {successor}: where that one's secret was lost, rotate and then revoke it"
+            f"is {successor}: if the successor's secret was lost, rotate the successor, then "
+            "revoke it"
         )
 
 
 class EndpointMissing(PrintworksError):
-    """There is no such endpoint (for this tenant)."""
+    """There is no such webhook endpoint (for this tenant)."""
 
     code = "endpoint_not_found"
 
 
 class DeliveryMissing(PrintworksError):
-    """There is no such delivery, or no more."""
+    """There is no such webhook delivery, or no longer."""
 
     code = "delivery_not_found"
 
 
 class TooManyEndpoints(NotAdmitted):
-    """The tenant has as many endpoints as it may."""
+    """The tenant has reached its limit of webhook endpoints; delete one first."""
 
     code = "endpoint_limit"
     retryable = False
 
 
 class TargetRefused(PrintworksError):
-    """Not a URL or host that we may call. The same words for every inner address."""
+    """The URL or host is not one that a webhook may call. Same words for every inner address."""
 
     code = "target_refused"
 
 
 class SealingUnset(PrintworksError):
-    """This service has no key to keep secrets under, so it has no webhooks."""
+    """This service has no key to encrypt webhook secrets with, so it has no webhooks."""
 
     code = "webhooks_unavailable"
 
 
 class SealBroken(PrintworksError):
-    """A kept secret does not open: another key, or another endpoint's."""
+    """A stored webhook secret cannot be decrypted: other key, or another endpoint's secret."""
 
     code = "webhook_secret_unreadable"
 
 
 class BlobsUnavailable(PrintworksError):
-    """The picture store is away, or refuses."""
+    """Object storage is unavailable, or refuses."""
 
     code = "blobs_unavailable"
     retryable = True
 
 
 class BlobMissing(BlobsUnavailable):
-    """There is no such object (any more)."""
+    """Object storage has no such object, or no longer."""
 
     code = "blob_missing"
     retryable = False
 
 
 class SettingsError(PrintworksError):
-    """A setting is misspelt, missing or impossible; the message says which and what to do."""
+    """A setting is misspelt, missing or impossible; the message names the setting and the fix."""
 
     code = "settings"

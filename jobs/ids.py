@@ -15,7 +15,7 @@ JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-
 
 
 def new_job_id(*, now_ms: int | None = None, random_bytes: bytes | None = None) -> str:
-    """A new UUIDv7 as text. `now_ms`: Unix time in ms; `random_bytes`: 10 bytes of chance."""
+    """Return a new UUIDv7 as text. `now_ms`: Unix time in ms; `random_bytes`: 10 bytes."""
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     chance = int.from_bytes(random_bytes or secrets.token_bytes(10), "big")
     value = (now_ms & (2**48 - 1)) << 80 | chance & (2**80 - 1)
@@ -25,5 +25,5 @@ def new_job_id(*, now_ms: int | None = None, random_bytes: bytes | None = None) 
 
 
 def is_job_id(text: str) -> bool:
-    """Whether `text` could be an ID that we made: anything else never reaches Redis."""
+    """Return True if `text` has the form of our IDs: any other text never reaches Redis."""
     return JOB_ID.fullmatch(text) is not None

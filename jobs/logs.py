@@ -21,14 +21,14 @@ Stamp = Callable[[], Mapping[str, str]]  # fields for the line that is being wri
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON."""
+    """A formatter of log records as one line of JSON each."""
 
     def __init__(self, stamp: Stamp = dict) -> None:
         super().__init__()
         self._stamp = stamp
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the record as one line of JSON."""
         line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

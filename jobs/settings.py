@@ -1,8 +1,8 @@
-"""Settings, read once from the environment and passed down; a misspelt one is an error.
+"""Settings, read once from the environment and passed down; a misspelt setting is an error.
 
 Owns the variables both roles share. Each role extends `RoleSettings` with its own prefix
-(PRINTWORKS_API_, PRINTWORKS_WORKER_). Plain pydantic, because pydantic-settings runs on the
-default where a variable of the operating system is misspelt.
+(PRINTWORKS_API_, PRINTWORKS_WORKER_). Plain pydantic, because pydantic-settings uses the default
+where a variable of the operating system is misspelt.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class RoleSettings(BaseModel):
-    """What every role needs: Redis, the picture store, the model file."""
+    """Settings of every role: Redis, object storage, the model file, webhooks, traces."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     role_prefix: ClassVar[str] = ""
@@ -47,14 +47,15 @@ class RoleSettings(BaseModel):
     )
     durability: Literal["primary", "replicated"] = Field(
         "primary",
-        description="where an accepted job and its end are when they are answered; replicated: on "
-        "replicas, too (WAIT), else 503 `not_replicated`",
+        description="where an accepted job and its end are stored before the response; primary: "
+        "on the primary; replicated: on replicas too (WAIT), else 503 `not_replicated`",
     )
     durability_replicas: int = Field(
-        1, ge=1, le=8, description="how many replicas must have it, where durability=replicated"
+        1, ge=1, le=8, description="number of replicas that must confirm, if durability=replicated"
     )
     redis_waive: str = Field(
-        "", description="faults of Redis to live with, by comma: no-aof, eviction, old-version"
+        "",
+        description="faults of Redis to accept, separated by commas: no-aof, eviction, old-version",
     )
     s3_endpoint: str | None = Field(
         None,
@@ -62,46 +63,52 @@ class RoleSettings(BaseModel):
         "unset: AWS's own",
     )
     s3_public_endpoint: str | None = Field(
-        None, description="the endpoint that clients reach, for presigned URLs; unset: s3_endpoint"
+        None, description="S3 endpoint for clients, in presigned URLs; unset: s3_endpoint"
     )
     s3_region: str = Field("us-east-1", description="S3 region")
-    s3_bucket: str = Field("printworks", description="the bucket that holds the pictures")
+    s3_bucket: str = Field("printworks", description="S3 bucket of the images")
     s3_addressing: Addressing = Field(
         "auto",
         validate_default=True,
         description="path: endpoint/bucket; virtual: bucket.endpoint; auto: virtual for AWS and "
-        "stores known to take nothing else (OSS, COS, OBS), path for all others",
+        "stores that accept nothing else (OSS, COS, OBS), path for all others",
     )
-    s3_access_key: str | None = Field(None, description="unset: boto3's own chain of credentials")
-    s3_secret_key: SecretStr | None = Field(None, description="goes with the access key")
-    models_file: Path = Field(ROOT / "models" / "models.toml", description="the model file")
+    s3_access_key: str | None = Field(
+        None, description="S3 access key; unset: boto3's own chain of credentials"
+    )
+    s3_secret_key: SecretStr | None = Field(
+        None, description="S3 secret key; goes with the access key"
+    )
+    models_file: Path = Field(ROOT / "models" / "models.toml", description="path of the model file")
     retention_s: int = Field(
         86_400,
         ge=60,
         le=30 * 86_400,
-        description="seconds that a finished job and its pictures are kept",
+        description="seconds that an ended job and its images are kept",
     )
     webhook_key: SecretStr | None = Field(
         None,
-        description="base64 of 32 bytes, which webhook secrets are encrypted under at rest; "
-        "several with commas: the first encrypts; unset: the service has no webhooks",
+        description="key that encrypts webhook secrets at rest: base64 of 32 bytes; several keys "
+        "separated by commas: the first encrypts; unset: the service has no webhooks",
     )
     webhook_schemes: str = Field(
-        "https", description="schemes of webhook URLs; `https,http` allows plain HTTP as well"
+        "https", description="allowed schemes of webhook URLs; `https,http` allows plain HTTP too"
     )
     webhook_ports: str = Field(
-        "443,8443", description="ports of webhook URLs, with commas; 8000-8999 is a range"
+        "443,8443",
+        description="allowed ports of webhook URLs, separated by commas; 8000-8999 is a range",
     )
     webhook_networks: str = Field(
-        "", description="networks (CIDR, commas) that webhooks may reach though they are not public"
+        "",
+        description="non-public networks that webhooks may reach: CIDR, separated by commas",
     )
     otel_endpoint: str | None = Field(
         None,
-        description="OTLP/HTTP collector that traces are sent to, such as http://collector:4318; "
-        "needs the extra `otel`; unset: none",
+        description="OTLP/HTTP collector for traces, such as http://collector:4318; needs the "
+        "extra `otel`; unset: no traces are sent",
     )
     otel_share: float = Field(
-        1.0, ge=0, le=1, description="share of traces that are kept, where the caller began none"
+        1.0, ge=0, le=1, description="share of traces to keep, if the caller began no trace"
     )
 
     @field_validator("s3_endpoint", "s3_public_endpoint")
@@ -129,12 +136,12 @@ class RoleSettings(BaseModel):
 
     @property
     def waived(self) -> frozenset[str]:
-        """What of Redis's faults the operator accepts."""
+        """Faults of Redis that the operator accepts."""
         return frozenset(word.strip() for word in self.redis_waive.split(","))
 
     @property
     def replicas(self) -> int:
-        """How many replicas must confirm a job and its end; 0: none."""
+        """Number of replicas that must confirm a job and its end; 0: none."""
         return self.durability_replicas if self.durability == "replicated" else 0
 
     @classmethod
@@ -155,18 +162,18 @@ class RoleSettings(BaseModel):
 
     @classmethod
     def variables(cls) -> set[str]:
-        """Every variable that this role reads."""
+        """Return the names of all variables that this role reads."""
         return {cls.variable(name) for name in cls.model_fields} | set(CLIENT_VARIABLES)
 
     @classmethod
     def variable(cls, field: str) -> str:
-        """The variable that sets `field`."""
+        """Return the variable that sets `field`."""
         shared = field in RoleSettings.model_fields
         return f"{PREFIX if shared else cls.role_prefix}{field}".upper()
 
     @classmethod
     def _ours(cls, environ: Mapping[str, str]) -> list[str]:
-        """The variables that this role must know: ours, less those of the other roles."""
+        """Return Printworks' variables in `environ`, less those of the other roles."""
         others = tuple(p for p in ROLE_PREFIXES if p != cls.role_prefix)
         return [n for n in environ if n.startswith(PREFIX) and not n.startswith(others)]
 
@@ -175,7 +182,7 @@ class RoleSettings(BaseModel):
         values = {f: environ[v] for f in cls.model_fields if (v := cls.variable(f)) in environ}
         if "REDIS_URL" in environ:
             values.setdefault("redis_url", environ["REDIS_URL"])
-        for name in AWS_ENDPOINTS:  # boto3 would read them by itself, past every check of ours
+        for name in AWS_ENDPOINTS:  # boto3 would read these by itself, past every check of ours
             if environ.get(name):
                 values.setdefault("s3_endpoint", environ[name])
         return values

@@ -1,4 +1,4 @@
-"""The version that runs, for the OpenAPI document and the metrics."""
+"""Version of this installation, for the OpenAPI document and the metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def own_version() -> str:
-    """The installed version; a bare checkout has none."""
+    """Return the installed version; "0" in a bare checkout."""
     try:
         return version("printworks-service")
     except PackageNotFoundError:

@@ -26,6 +26,7 @@ from jobs.settings import ROOT
 log = logging.getLogger(__name__)
 PROCESSES = 3  # one tenant has at most two of them: the third is started for another tenant
 DECODE_S = 20.0  # wall time; the decoder itself bounds its CPU time, which is less
+END_S = 1.0  # a process that closed its pipe is over by then
 LINE_S = 10.0  # the longest wait for a free decoder; then 503
 PROGRAM = (sys.executable, "-m", "api.uploads.decoder")
 MAX_ANSWER_LINE = 64 * 1024
@@ -117,7 +118,7 @@ class Decoders:
                     "too_slow", "the image takes too long to decode: send a smaller one"
                 ) from None
             except (asyncio.IncompleteReadError, ConnectionError, ValueError):
-                if await _end(process) == -signal.SIGXCPU:
+                if await _ended(process) == -signal.SIGXCPU:
                     log.warning("decoder.too_slow", extra={"pid": process.pid})
                     raise Undecodable(
                         "too_slow", "the image takes too long to decode: send a smaller one"
@@ -177,8 +178,20 @@ async def _exchange(
     return answer, png
 
 
+async def _ended(process: Process) -> int:
+    """Return the exit status of a process that has closed its pipe.
+
+    It is waited for before it is killed: `Process.kill` polls, and where the process is over it
+    takes the exit status away from asyncio's own watcher, which then reports 255.
+    """
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), END_S)
+    return await _end(process)
+
+
 async def _end(process: Process) -> int:
     """Kill the process unless it has ended; return its exit status."""
-    with suppress(ProcessLookupError):
-        process.kill()
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
     return await process.wait()

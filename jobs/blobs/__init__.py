@@ -1,6 +1,6 @@
-"""Object storage: the protocol that every backend keeps, and the place that chooses one.
+"""Object storage: the protocol of every backend, and the choice of one.
 
-Owns what the rest of the project asks of a store. Knows no backend but by name: each is a file of
+Owns the calls that the rest of the project makes. Knows no backend but by name: each is a file of
 this folder, and a line in `open_blobs`. Invariant: every failure of a store is a BlobsUnavailable,
 a missing object is a BlobMissing, and calls block: callers give them threads of their own.
 """
@@ -86,7 +86,7 @@ class BlobStore(Protocol):
 
 
 def open_blobs(settings: RoleSettings) -> BlobStore:
-    """Return the store that the settings name: S3, or what speaks its protocol."""
+    """Return the store that the settings name: S3, or a store with its protocol."""
     from jobs.blobs.s3 import S3Blobs  # noqa: PLC0415 - boto3 is loaded where a store is opened
 
     return S3Blobs(settings)

@@ -1,7 +1,7 @@
-"""S3 endpoints as settings name them: checked, and what follows from one for the client.
+"""S3 endpoints of the settings: checks, addressing style, loopback.
 
-Owns the rules of addresses: what an endpoint may be, which addressing style goes with it, whether
-it is this machine's own. Knows no boto3 and no network. Invariant: what can never work is refused
+Owns the rules of addresses: an endpoint's form, its addressing style, and the test for this
+machine's own. Knows no boto3 and no network. Invariant: an endpoint that can never work is refused
 when the settings are read, in words that say what to do.
 """
 
@@ -34,7 +34,7 @@ def checked_endpoint(url: str, *, for_clients: bool = False) -> str:
     path = parts.path.rstrip("/")
     if for_clients and path:
         raise ValueError(
-            f"the path {path!r} cannot be: a presigned URL is signed with its path, so that a "
+            f"remove the path {path!r}: a presigned URL is signed with its path, so that a "
             "store behind a prefix refuses it (SignatureDoesNotMatch); give the store a host or a "
             "port of its own, and have proxies pass the Host header on"
         )
@@ -90,14 +90,16 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def _parts(url: str) -> SplitResult:
-    """The URL taken apart. Raises ValueError where it is no address of a server."""
+    """Parse a server's URL. Raises ValueError if `url` is no address of a server."""
     if _UNSEEN.search(url):
         raise ValueError("a space or a control character cannot be in a URL")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is no URL of a server: write http://host:port or https://host")
     if parts.username is not None:
-        raise ValueError("no user or password belongs in it: set the access key and secret key")
+        raise ValueError(
+            "no user or password belongs in the URL: set the access key and secret key"
+        )
     if parts.query or parts.fragment:
         raise ValueError("nothing may follow the path: no `?`, no `#`")
     if parts.port == 0:  # the property itself raises ValueError above 65535
@@ -110,7 +112,7 @@ def _host(endpoint: str) -> str:
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The host as an IP address, in the short forms of inet_aton, too (127.1); None: a name."""
+    """Parse a host as an IP address, also in inet_aton's short forms (127.1); None: a name."""
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,8 +1,8 @@
-"""Objects of an S3 bucket removed, whatever the store makes of the request.
+"""Eraser of objects in an S3 bucket, for stores with and without DeleteObjects.
 
-Owns the way from one request for a thousand to one request for each: what a store does not confirm
-as gone is asked for singly, and where the bucket keeps versions they go, too. Knows no Redis.
-Invariant: a key that is not in the answer is gone, and one refused key keeps no other from going.
+Owns the way from one request for a thousand to one request for each: a key that the store does not
+confirm as deleted gets a DELETE of its own, and a versioned bucket's versions are deleted too.
+Knows no Redis. Invariant: a key not in the result is gone, and a refused key blocks no other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHECKSUMS = ("x-amz-checksum-crc32", "x-amz-sdk-checksum-algorithm")
 
 
 class S3Eraser:
-    """Removes objects of one bucket. Thread-safe."""
+    """Eraser of one bucket's objects. Thread-safe."""
 
     def __init__(self, client: Any, bucket: str) -> None:
         self._client = client
@@ -50,7 +50,7 @@ class S3Eraser:
         return _Singly(self._client, self._bucket).erase([key for key in keys if key not in gone])
 
     def _together(self, keys: Sequence[str]) -> set[str]:
-        """Those that the store says are gone: not `Quiet`, or silence would have to be a yes."""
+        """Return the keys confirmed as deleted: not `Quiet`, or silence would count as a yes."""
         with translated():
             said = self._client.delete_objects(
                 Bucket=self._bucket, Delete={"Objects": [{"Key": key} for key in keys]}

@@ -1,8 +1,8 @@
-"""botocore's errors as ours: callers decide by class, never by botocore's strings.
+"""Translation of botocore's errors: callers decide by class, never by botocore's strings.
 
-Owns which answers are about one request (`BlobRefused`), which about the object (`BlobMissing`) and
-which about the whole store (`BlobsUnavailable`), and the words that say what to do. Knows no
-client. Invariant: the store's own code is in every message.
+Owns the sorting of answers into those about one request (`BlobRefused`), the object (`BlobMissing`)
+and the whole store (`BlobsUnavailable`), and the advice of each. Knows no client. Invariant: the
+store's own code is in every message.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _RIGHTS = (
 _BUCKET = "make the bucket, or check PRINTWORKS_S3_BUCKET"
 _REGION = "check PRINTWORKS_S3_REGION and PRINTWORKS_S3_ENDPOINT"
 _STYLE = "set PRINTWORKS_S3_ADDRESSING=virtual"
-_PACE = "it asks for fewer requests, and is asked again"
+_PACE = "object storage wants fewer requests; Printworks tries again"
 
-# Of the whole store: the next request would be answered the same. By code, and what to do.
+# Errors of the whole store: the next request would be answered the same. Advice by code.
 STORE_WIDE = {
     "InvalidAccessKeyId": _KEYS,
     "SignatureDoesNotMatch": f"{_KEYS}, and that no proxy changes the Host header or the path",
@@ -44,7 +44,7 @@ STORE_WIDE = {
     "Throttling": _PACE,
     "TooManyRequests": _PACE,
 }
-# Of one request; a HEAD has no body, so botocore names it by its status.
+# Errors of one request; a HEAD has no body, so botocore gives its status as the code.
 _ADVICE = {"AccessDenied": _RIGHTS, "403": f"{_KEYS}; {_RIGHTS}"}
 _BUSY = {429, 503}
 _UNREACHABLE = {
@@ -52,12 +52,12 @@ _UNREACHABLE = {
     "PartialCredentialsError": _KEYS,
     "ProxyConnectionError": "the proxy of this environment does not answer: name the store's host "
     "in NO_PROXY, or unset HTTP_PROXY and HTTPS_PROXY",
-    "SSLError": "its certificate is not trusted: AWS_CA_BUNDLE names the file of those that are",
+    "SSLError": "the certificate is not trusted: set AWS_CA_BUNDLE to a file of trusted ones",
 }
 
 
 class BlobRefused(BlobsUnavailable):
-    """The store answers, and refuses this one request; `status` is that of HTTP."""
+    """Object storage refuses this one request; `status` is the HTTP status."""
 
     def __init__(self, message: str, *, status: int) -> None:
         self.status = status
@@ -66,25 +66,25 @@ class BlobRefused(BlobsUnavailable):
 
 @contextmanager
 def translated() -> Generator[None]:
-    """Raise ours for botocore's: BlobMissing, BlobRefused or BlobsUnavailable."""
+    """Translate botocore's errors to BlobMissing, BlobRefused or BlobsUnavailable."""
     try:
         yield
     except ClientError as error:
         raise _answered(error) from error
     except BotoCoreError as error:
         name = type(error).__name__
-        raise BlobsUnavailable(_said(f"is away: {name}", _UNREACHABLE.get(name))) from error
+        raise BlobsUnavailable(_said(f"is unavailable: {name}", _UNREACHABLE.get(name))) from error
 
 
 def _answered(error: ClientError) -> BlobsUnavailable:
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in {"404", "NoSuchKey"}:
-        return BlobMissing(f"the picture store has no such object ({code})")
+        return BlobMissing(f"object storage has no such object ({code})")
     if code in STORE_WIDE or status in _BUSY:
         return BlobsUnavailable(_said(f"refuses: {code}", STORE_WIDE.get(code, _PACE)))
     return BlobRefused(_said(f"refuses: {code}", _ADVICE.get(code)), status=status)
 
 
 def _said(what: str, advice: str | None) -> str:
-    return f"the picture store {what}" + (f"; {advice}" if advice else "")
+    return f"object storage {what}" + (f"; {advice}" if advice else "")

@@ -1,9 +1,9 @@
-"""Pictures in S3: put, stream, presign, erase. The only importer of boto3.
+"""Images in S3: put, stream, presign, erase. The only importer of boto3.
 
 Owns the clients' settings (SigV4 forced, short timeouts, three attempts, nothing that only AWS
-knows) and the split between the endpoint we use and the one clients reach. What an endpoint brings
-with it is in s3_endpoints, erasing in s3_erasing, the errors in s3_errors. Invariant: every failure
-of the store is a BlobsUnavailable; a missing object is a BlobMissing.
+knows) and the split between the service's endpoint and the clients'. Endpoint rules are in
+endpoints, erasing in erasing, errors in refusals. Invariant: every failure of the store is a
+BlobsUnavailable; a missing object is a BlobMissing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class S3Stream:
     body: Any
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes, CHUNK_BYTES at a time. Raises BlobsUnavailable where they end too soon."""
+        """Yield the bytes, CHUNK_BYTES at a time. Raises BlobsUnavailable if they end too soon."""
         try:
             with translated():
                 yield from self.body.iter_chunks(CHUNK_BYTES)
@@ -93,7 +93,7 @@ class S3Blobs:
         etag = str(said.get("ETag", "")).strip('"').lower()
         # every store names what it has stored: a 200 that does not is no yes
         if not etag or (etag != md5.hexdigest() and not self._is_stored(key, data)):
-            raise BlobsUnavailable(f"the picture store has stored other bytes of {key}")
+            raise BlobsUnavailable(f"object storage has stored other bytes of {key}")
 
     def open(self, key: str, byte_range: str | None = None) -> S3Stream:
         """Read an object, or `byte_range` of it (an HTTP Range value, such as bytes=0-99)."""
@@ -180,9 +180,10 @@ class S3Blobs:
             self.put(PROBE, b"printworks", "text/plain")
 
     def _is_stored(self, key: str, data: bytes) -> bool:
-        """Whether these bytes are there, read back: for stores whose ETag is no MD5.
+        """Return True if `data` is stored, by reading back: for stores whose ETag is no MD5.
 
-        Of objects encrypted by KMS or a client's key, of those in parts, and in some stores of all.
+        Such are objects encrypted by KMS or a client's key, multipart objects, and all objects of
+        some stores.
         """
         sha256 = hashlib.sha256()
         for chunk in self.open(key).chunks():
@@ -195,12 +196,13 @@ class _NoBucket(BlobsUnavailable):
 
     def __init__(self) -> None:
         super().__init__(
-            "the picture store has no such bucket (404); make it, or check PRINTWORKS_S3_BUCKET"
+            "object storage has no such bucket (404); make the bucket, or check "
+            "PRINTWORKS_S3_BUCKET"
         )
 
 
 def _client(settings: RoleSettings, endpoint: str | None) -> Any:
-    """boto3's client for one endpoint; None: AWS's own."""
+    """Return boto3's client for one endpoint; None: AWS's own."""
     secret = settings.s3_secret_key
     style = addressing_of(settings.s3_addressing, endpoint, settings.s3_bucket)
     config = Config(s3={"addressing_style": style, "payload_signing_enabled": True})

@@ -1,4 +1,4 @@
-"""What followers of a job are told as it happens; lossy, since the record is the truth.
+"""Live events of a job for its followers; delivery is lossy, since the record is the truth.
 
 Owns the messages of the channel `pw:events:{job}`: the Lua scripts publish status, workers
 publish progress. A follower that misses one reads the record again. Knows no connection.
@@ -14,16 +14,16 @@ from jobs.contract.record import Stage, Status
 
 
 class StatusEvent(BaseModel):
-    """The job has a new status."""
+    """A new status of the job."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer sender may say more
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer sender may add fields
     type: Literal["status"] = "status"
     job: str
     status: Status
 
 
 class ProgressEvent(BaseModel):
-    """Where a running job is: `step` of `steps` model calls over all its images."""
+    """Progress of a running job: `step` of `steps` model calls over all its images."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     type: Literal["progress"] = "progress"
@@ -34,7 +34,7 @@ class ProgressEvent(BaseModel):
 
 
 class PreviewEvent(BaseModel):
-    """There is a new preview of one of its images; who wants it reads it."""
+    """A new preview of the job's image `index`; a follower reads the preview separately."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     type: Literal["preview"] = "preview"
@@ -48,5 +48,5 @@ _EVENT: TypeAdapter[AnyJobEvent] = TypeAdapter(JobEvent)
 
 
 def parse_event(message: str | bytes) -> AnyJobEvent:
-    """The event in one message of the channel."""
+    """Parse one message of the channel."""
     return _EVENT.validate_json(message)

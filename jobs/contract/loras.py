@@ -1,8 +1,8 @@
-"""The LoRA adapters of a model: which files of its folder a request may name.
+"""LoRA adapters of a model: the files of one folder that a request may name.
 
-Owns the listing of one folder as frozen values: safetensors only, plain names only, and nothing
-that leads out of it. Knows no torch. Invariant: a name given by a client is only ever compared
-with the names found here, never made into a path.
+Owns the listing of the folder as frozen values: safetensors only, plain names only, and no links
+that lead out of the folder. Knows no torch. Invariant: a name from a client is only ever compared
+with the listed names, never made into a path.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """One adapter file. `digest`: SHA-256 of its bytes, as hex."""
+    """An adapter file. `digest`: SHA-256 of its bytes, as hex."""
 
     name: str
     path: Path
@@ -29,36 +29,36 @@ class LoraFile:
 
 
 class LoraFolder:
-    """The adapters in one folder, looked at anew at every call, hashed only when a file changed."""
+    """Adapters in one folder: listed anew at every call, hashed only after a file has changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._digests: dict[Path, tuple[tuple[int, ...], str]] = {}
 
     def names(self) -> tuple[str, ...]:
-        """What may be named, in order."""
+        """Return the names that a request may use, sorted."""
         return tuple(sorted(self._files()))
 
     def files(self) -> tuple[LoraFile, ...]:
-        """All of them with their digests: reads every new file whole."""
+        """Return all adapters with their digests; reads every new file whole."""
         found = (self.find(name) for name in self.names())
         return tuple(file for file in found if file is not None)
 
     def find(self, name: str) -> LoraFile | None:
-        """One of them, or None."""
+        """Return the adapter called `name`, or None."""
         path = self._files().get(name)
         try:
             return None if path is None else self._hashed(name, path)
         except OSError:
-            return None  # it went away meanwhile
+            return None  # the file was removed meanwhile
 
     def noted(self, name: str) -> bool:
-        """Whether `find` has its answer ready, without reading a file."""
+        """Return True if `find` needs to read no file: the digest is known, or there is no file."""
         path = self._files().get(name)
         try:
             return path is None or self._known(path) is not None
         except OSError:
-            return True  # it went away meanwhile
+            return True  # the file was removed meanwhile
 
     def _files(self) -> dict[str, Path]:
         try:
@@ -69,7 +69,7 @@ class LoraFolder:
         return {
             path.stem: path
             for path in there
-            # A link that leads elsewhere is not of this folder, whatever it is called.
+            # A link that leads out of this folder is not listed, whatever its name.
             if path.suffix == SUFFIX
             and NAME.fullmatch(path.stem)
             and path.is_file()
@@ -93,11 +93,11 @@ class LoraFolder:
 
 
 def _version(stat: os.stat_result) -> tuple[int, ...]:
-    """What changes when a file is written or replaced; `touch` cannot set ctime."""
+    """Return a value that changes when a file is written or replaced; `touch` cannot set ctime."""
     return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
 
 @cache
 def shelf_at(folder: Path) -> LoraFolder:
-    """The shelf of a folder, one a process: a digest is found once, not at every listing."""
+    """Return the folder's `LoraFolder`, one a process, so that a file is hashed once."""
     return LoraFolder(folder)

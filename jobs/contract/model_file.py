@@ -1,8 +1,8 @@
-"""The model file: which models there are, what each allows and what it does when not told.
+"""The model file: models with their limits and defaults.
 
 Owns `models/models.toml` as frozen values, so that the API can validate and price a request
 without torch. Knows no Redis and no HTTP. Invariant: every entry's defaults are legal under
-its own limits (checked when the file is read).
+the entry's own limits (checked when the file is read).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Frozen(BaseModel):
 
 
 class Limits(_Frozen):
-    """What a request for this model may ask for; sides in px, pixels of one image."""
+    """Limits of a request for one model; sides in px, pixels of one image."""
 
     min_side: Annotated[int, Field(ge=8)] = 64
     max_side: Annotated[int, Field(ge=8)] = 2048
@@ -45,7 +45,7 @@ class Limits(_Frozen):
 
 
 class Defaults(_Frozen):
-    """What is used where a request is silent; sides in px."""
+    """Defaults of the options that a request leaves out; sides in px."""
 
     width: int
     height: int
@@ -55,7 +55,7 @@ class Defaults(_Frozen):
 
 
 class NetworkSource(_Frozen):
-    """A network that a model is given besides its own, such as a ControlNet."""
+    """Source of a network added to a model, such as a ControlNet."""
 
     source: str  # a folder (relative to the model file) or a hub repository
     revision: str | None = None  # a hub commit; required for a hub repository
@@ -63,7 +63,7 @@ class NetworkSource(_Frozen):
 
 
 class Speed(_Frozen):
-    """What trades bits, memory or start-up time for speed; each is part of the fingerprint."""
+    """Options that trade bits, memory or start-up time for speed; all are in the fingerprint."""
 
     compile: Literal["regional"] | None = None  # torch.compile, of the repeated blocks
     channels_last: bool = False
@@ -78,22 +78,23 @@ class Speed(_Frozen):
     def _possible(self) -> Self:
         if self.cache is not None:
             raise ValueError(
-                "step caches (FirstBlockCache, TaylorSeer, DeepCache ...) keep one picture's state "
-                "in the network between its steps, and here one call is many pictures': no cache"
+                "step caches (FirstBlockCache, TaylorSeer, DeepCache ...) keep one image's state "
+                "in the network between steps, and a batch has many images: remove `cache`"
             )
         if self.offload is not None:
             raise ValueError(
-                "diffusers' offloading puts its own hooks in the place of the engine's gates after "
-                "every picture: no offload; `quantize`, a smaller dtype or resident = false save "
-                "memory"
+                "diffusers' offloading replaces the engine's own hooks after every image: remove "
+                "`offload`; to save memory use `quantize`, a smaller dtype or resident = false"
             )
         if self.attention is not None and self.attention.endswith("_hub"):
-            raise ValueError("attention backends named *_hub download code when they run: not here")
+            raise ValueError(
+                "attention backends named *_hub download code when they run: name another backend"
+            )
         return self
 
 
 class ModelEntry(_Frozen):
-    """One named model: where it is, how it is run, what it allows."""
+    """A model of the file: source, execution options, limits and defaults."""
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
     title: str = ""
@@ -109,7 +110,8 @@ class ModelEntry(_Frozen):
     speed: Speed = Speed()
     loras: str | None = None  # a folder of LoRA files (*.safetensors) that requests may name
     lora_sets: Annotated[int, Field(ge=1)] = 8  # sets of adapters kept in memory at once
-    # What a request may begin with: an image, an image with a mask. Held against the family.
+    # Input images that a request may send: an image, an image with a mask. The engine checks that
+    # the family can do so.
     inputs: tuple[Literal["image", "mask"], ...] = ()
     samplers: tuple[str, ...] = ()  # empty: every sampler that fits `prediction`
     limits: Limits = Limits()
@@ -118,16 +120,18 @@ class ModelEntry(_Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.loras is not None and (self.speed.compile or self.speed.quantize):
-            raise ValueError("loras go with neither compile nor quantize: they change the network")
+            raise ValueError("loras go with neither compile nor quantize: remove one of the two")
         unknown = [name for name in self.samplers if name not in SAMPLERS]
         if unknown:
             raise ValueError(f"unknown samplers {unknown}; known: {', '.join(SAMPLERS)}")
         if self.defaults.sampler not in self.legal_samplers:
-            raise ValueError(f"default sampler {self.defaults.sampler!r} is not among its samplers")
+            raise ValueError(
+                f"default sampler {self.defaults.sampler!r} is not among the model's samplers"
+            )
         most = SAMPLERS[self.defaults.sampler].max_steps
         if self.defaults.steps > most:
             raise ValueError(
-                f"{self.defaults.sampler!r} takes at most {most} steps, so do defaults"
+                f"{self.defaults.sampler!r} takes at most {most} steps: lower defaults.steps"
             )
         for side in (self.defaults.width, self.defaults.height):
             if side % self.limits.side_multiple or not (
@@ -146,7 +150,7 @@ class Catalogue(_Frozen):
     """All models of this installation; the first is the default."""
 
     models: tuple[ModelEntry, ...] = Field(min_length=1)
-    folder: Path = Path()  # what relative sources are relative to
+    folder: Path = Path()  # the base of relative sources
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
@@ -156,7 +160,7 @@ class Catalogue(_Frozen):
         return self
 
     def get(self, model_id: str) -> ModelEntry | None:
-        """The entry of that ID, or None."""
+        """Return the entry of the model `model_id`, or None."""
         return next((m for m in self.models if m.id == model_id), None)
 
     @property
@@ -165,17 +169,17 @@ class Catalogue(_Frozen):
         return self.models[0]
 
     def path_of(self, entry: ModelEntry | NetworkSource) -> Path | None:
-        """The folder of a local model or part, or None for a hub repository."""
+        """Return the folder of a local model or network, or None for a hub repository."""
         path = self.folder / entry.source
         return path if path.is_dir() else None
 
     def loras_of(self, entry: ModelEntry) -> LoraFolder | None:
-        """The adapters that a request for this model may name, or None."""
+        """Return the adapters that a request for this model may name, or None."""
         return None if entry.loras is None else shelf_at(self.folder / entry.loras)
 
 
 def load_catalogue(path: Path) -> Catalogue:
-    """Read the model file. Raises SettingsError that says which entry is wrong and why."""
+    """Read the model file. Raises SettingsError with the wrong entry and the reason."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -188,5 +192,5 @@ def load_catalogue(path: Path) -> Catalogue:
 
 
 def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    """TOML has arrays only; strict validation wants the tuple that the field is."""
+    """Turn TOML's arrays into tuples, which strict validation needs."""
     return {k: tuple(cast("list[Any]", v)) if isinstance(v, list) else v for k, v in entry.items()}

@@ -1,7 +1,7 @@
-"""A request read strictly: what is wrong with it, in our words.
+"""Strict parser of requests, with problems in Printworks' own words.
 
 Owns the way from bytes to `JobRequest`, and from pydantic's errors to `Problem`s. Invariant: no
-answer echoes what was sent.
+answer echoes the input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobs.errors import InvalidRequest, Problem
 
 
 def parse_request(body: bytes | str | dict[str, Any]) -> JobRequest:
-    """Strictly read a request. Raises InvalidRequest with every problem, never echoing input."""
+    """Parse a request strictly. Raises InvalidRequest with every problem, never echoing input."""
     try:
         if isinstance(body, dict):
             return JobRequest.model_validate(body)
@@ -29,7 +29,7 @@ def parse_request(body: bytes | str | dict[str, Any]) -> JobRequest:
         raise InvalidRequest([Problem("", "invalid_json", "the body is not valid JSON")]) from None
 
 
-# pydantic names the member of a union that it tried; in a pointer it would be a field of nothing
+# pydantic adds the tried member of a union to the location; no field of the request has that name
 _UNION_MEMBER = re.compile(r"constrained-\w+|list\[.*\]")
 MAX_PROBLEMS = 20  # a body can break in thousands of places; the answer stays short
 # pydantic can only list all of its errors, and 32,000 took 40 ms of a body of 64 KiB
@@ -37,10 +37,10 @@ MAX_LISTED = 1_000
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """A pydantic error as our problems: pointer, stable code, a sentence; no input echoed."""
+    """Convert a pydantic error to problems: pointer, stable code, a sentence; no input echoed."""
     if error.error_count() > MAX_LISTED:
-        said = f"it is wrong in {error.error_count()} places: too many to name them"
-        return [Problem("", "too_many_problems", said)]
+        detail = f"the body has {error.error_count()} errors, too many to list"
+        return [Problem("", "too_many_problems", detail)]
     known = list(model.model_fields)
     problems: list[Problem] = []
     items = error.errors(include_url=False, include_context=False, include_input=False)
@@ -65,6 +65,6 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _escape(part: str | int) -> str:
-    """One reference token of a JSON pointer (RFC 6901 section 3)."""
+    """Escape one reference token of a JSON pointer (RFC 6901 section 3)."""
     text = str(part).replace("~", "~0").replace("/", "~1")
     return text.encode("utf-8", "replace").decode()

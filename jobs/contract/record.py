@@ -1,8 +1,8 @@
-"""A job's record: its status, the table of moves, and what clients read of it.
+"""A job's record as clients read it: status, stage, images, progress, error.
 
-Owns the words `Status` and `Stage`, and MOVES. Knows no Redis: jobs/store/record_hash.py reads a
-record from a job's hash. Invariant: a final status has no way out, but for an operator's requeue
-of a failed job.
+Owns `Status`, `Stage` and MOVES, the table of status changes. Knows no Redis:
+jobs/store/record_hash.py reads a record from a job's hash. Invariant: a final status has no way
+out, but for an operator's requeue of a failed job.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobs.contract.spec import JobSpec
 
 
 class Status(StrEnum):
-    """Where a job is in its life. Clients treat a word they do not know as not final."""
+    """Status of a job. Clients treat an unknown status as not final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -28,12 +28,12 @@ class Status(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing more will happen by itself."""
+        """True if the status changes no more by itself."""
         return self in FINAL
 
 
 class Stage(StrEnum):
-    """What a running job is doing; detail lives here, never in a new status."""
+    """Stage of a running job; new details become a stage, never a new status."""
 
     WAITING = "waiting"
     ENCODING = "encoding"
@@ -44,7 +44,7 @@ class Stage(StrEnum):
 
 MOVES: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELED, Status.EXPIRED, Status.FAILED}),
-    # back to QUEUED: its worker died, or gave it back
+    # back to QUEUED: the job's worker died or returned the job
     Status.RUNNING: frozenset(
         {Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.EXPIRED}
     ),
@@ -55,7 +55,7 @@ MOVES: dict[Status, frozenset[Status]] = {
 }
 FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.EXPIRED})
 
-# RQ's word for each of ours. RQ knows no `expired`: that is `canceled` with x_end = expired.
+# Our status for each of RQ's. RQ has no `expired`: that is `canceled` with x_end = expired.
 RQ_STATUS: dict[str, Status] = {
     "created": Status.QUEUED,
     "queued": Status.QUEUED,
@@ -76,7 +76,7 @@ class _Frozen(BaseModel):
 
 
 class Image(_Frozen):
-    """One picture of a job. `pixel_sha256`: of the decoded RGB bytes, not of the file."""
+    """An image of a job. `pixel_sha256`: of the decoded RGB bytes, not of the file."""
 
     index: int
     seed: int
@@ -85,11 +85,11 @@ class Image(_Frozen):
     height: int
     content_type: str
     bytes: int
-    key: str  # where the blob is; never shown to clients
+    key: str  # key in object storage; never shown to clients
 
 
 class JobError(_Frozen):
-    """Why a job failed: `code` for programs, `message` for people and with what to do next."""
+    """Error of a failed job: `code` is for programs, `message` for people, with the next step."""
 
     code: str
     message: str
@@ -97,7 +97,7 @@ class JobError(_Frozen):
 
 
 class Progress(_Frozen):
-    """Model calls done and expected over all images; `fraction` from 0 to 1."""
+    """Progress of a job: model calls done and expected over all images; `fraction` from 0 to 1."""
 
     step: int
     steps: int
@@ -105,14 +105,14 @@ class Progress(_Frozen):
 
 
 class QueuePlace(_Frozen):
-    """Jobs ahead of this one (0: next), and the expected seconds until it starts, if known."""
+    """Queue position (jobs ahead; 0: next) and the seconds until the job should start, if known."""
 
     position: int | None
     eta_seconds: float | None
 
 
 class JobRecord(_Frozen):
-    """Everything known of one job, as of one Redis read."""
+    """Record of one job, as of one Redis read."""
 
     id: str
     tenant: str
@@ -126,20 +126,22 @@ class JobRecord(_Frozen):
     progress: Progress
     images: tuple[Image, ...]
     spec: JobSpec
-    reproducibility: str | None  # what the engine kept: exact, tolerance or unpacked
+    reproducibility: str | None  # achieved by the engine: exact, tolerance or unpacked
     fingerprint: dict[str, Any] | None
     metrics: dict[str, float]
     error: JobError | None
 
 
 def status_of(rq_status: str, end: str | None) -> Status:
-    """Our status from RQ's, and from what our scripts noted of the end."""
+    """Return our status for RQ's status and the end that our scripts recorded."""
     if rq_status == "canceled" and end == Status.EXPIRED.value:
         return Status.EXPIRED
     return RQ_STATUS[rq_status]
 
 
-# RQ's own tools can end a job without a word of ours: an abandoned one, found by `rq info`
+# RQ's own tools can end a job past our scripts: an abandoned job, found by `rq info`
 UNEXPLAINED = JobError(
-    code="abandoned", message="its worker vanished and it had no tries left", retryable=True
+    code="abandoned",
+    message="the worker of this job stopped and no attempts are left; send the job again",
+    retryable=True,
 )

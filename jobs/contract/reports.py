@@ -1,6 +1,6 @@
-"""Views over many jobs: one model's queue, one worker, one page of a listing.
+"""Reports on many jobs: a model's queue, a worker, a page of a listing.
 
-Owns the values only; `jobs/store/job_store.py` fills them. Knows no connection.
+Owns the values only; `jobs/store/job_store.py` makes the reports. Knows no connection.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from jobs.contract.record import JobRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelQueue:
-    """How busy one model is. `eta_s`: expected wait of a job sent now; None: nothing known."""
+    """Load of one model. `eta_s`: expected wait in seconds of a job sent now; None: unknown."""
 
     model: str
     queued: int
     running: int
     backlog_cost: float  # megapixel-rows waiting
-    cost_per_s: float | None  # what its workers get done together
+    cost_per_s: float | None  # megapixel-rows a second, all the model's workers together
     eta_s: float | None
     workers: int
 
 
 class ModelPace(BaseModel):
-    """What one worker says of one model it serves."""
+    """A worker's throughput and load for one model that it serves."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     model: str
     cost_per_s: float | None  # megapixel-rows a second while busy; None: nothing done yet
-    running_cost: float  # work of the jobs it holds, less what is done of them
+    running_cost: float  # megapixel-rows left to do of the jobs that the worker runs
     reproducibility: str
     fingerprint: str
     image_steps_per_s: float | None
 
 
 class WorkerReport(BaseModel):
-    """What a worker says of itself at every beat; gone WORKER_TTL_S after its last word."""
+    """A worker's report, sent at every heartbeat; expires WORKER_TTL_S after the last one."""
 
-    # a newer worker may say more than this process knows
+    # a newer worker may report fields that this process does not know
     model_config = ConfigDict(frozen=True, extra="ignore")
     name: str
     host: str
@@ -49,20 +49,18 @@ class WorkerReport(BaseModel):
     draining: bool
     running: int  # jobs held
     images: int  # images held by them
-    slots: int  # images it wants to hold
+    slots: int  # images that the worker can hold
     step_ms: float | None
     models: tuple[ModelPace, ...]
-    loading: dict[str, float] = {}  # models being loaded or tested: the share that is done
-    broken: dict[str, str] = {}  # models that cannot be loaded here, and why
-    uploads_fail: str | None = (
-        None  # why the picture store takes none of its pictures; None: it does
-    )
-    held_up: str | None = None  # why it takes no jobs though it could run them; None: it does
+    loading: dict[str, float] = {}  # models being loaded or tested: share done, 0 to 1
+    broken: dict[str, str] = {}  # models that the worker cannot load: the reason
+    uploads_fail: str | None = None  # why object storage refuses the images; None: uploads work
+    held_up: str | None = None  # why an able worker takes no jobs; None: the worker takes jobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some jobs of a tenant, newest first. `next_cursor` is None on the last page."""
+    """A page of a tenant's jobs, newest first. `next_cursor` is None on the last page."""
 
     jobs: tuple[JobRecord, ...]
     next_cursor: str | None

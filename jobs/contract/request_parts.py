@@ -1,8 +1,8 @@
-"""The nested objects of a request: pictures, LoRAs, a control, the file, the webhook.
+"""Nested request objects: input images, LoRAs, control, output file, webhook.
 
-Owns their fields and what each may be by itself, and two tables: file formats and the events of
-webhooks. Knows no model. Invariant: every part is frozen
-and strict, and an unknown key in it is refused.
+Owns the fields of these objects and the rules of each by itself, and two tables: file formats and
+webhook events. Knows no model. Invariant: every object is frozen and strict, and refuses unknown
+keys.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 
 
 class Frozen(BaseModel):
-    """Immutable and strict: no bool is an int, no '20' is 20, no NaN is a number."""
+    """An immutable, strict model: refuses a bool or '20' as an int, and NaN as a number."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -38,7 +38,7 @@ Format = Literal["png", "jpeg", "webp"]
 
 
 class FileFormat(NamedTuple):
-    """What a format is called in HTTP and in a file's name; the first extension is ours."""
+    """The content type and file extensions of a format; Printworks writes the first extension."""
 
     content_type: str
     extensions: tuple[str, ...]
@@ -52,15 +52,15 @@ FORMATS: dict[Format, FileFormat] = {
 
 
 class Output(Frozen):
-    """How the pixels are written to a file."""
+    """Output file of each image: format, quality and embedded metadata."""
 
     format: Format = "png"
-    quality: Annotated[int, Field(ge=1, le=100)] | None = None  # jpeg, webp; None: 90
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None  # JPEG, WebP; None: 90
     metadata: bool = True  # write seed, settings and fingerprint into the file
 
 
 class EventType(StrEnum):
-    """What a webhook can report. `test` is sent where it is asked for, subscribed or not."""
+    """Event types of webhooks. `webhook.test` needs no subscription: a test request sends it."""
 
     STARTED = "job.started"
     PROGRESS = "job.progress"
@@ -86,51 +86,54 @@ else:  # a checker cannot read a Literal made of a tuple; pydantic and the OpenA
 
 
 class GroupWebhook(Frozen):
-    """Whom to tell when the last job of a group has ended, besides the tenant's endpoints."""
+    """A webhook for one group, called when its last job ends, besides the tenant's endpoints."""
 
     url: str = Field(
-        description="Where to; its origin is that of one of your registered endpoints.",
+        description="URL to call; its origin must be that of one of your registered endpoints.",
         min_length=8,
         max_length=2048,
     )
 
 
 class JobWebhook(GroupWebhook):
-    """Whom to tell of this one job, besides the tenant's endpoints."""
+    """A webhook for one job, called besides the tenant's endpoints."""
 
     events: Annotated[tuple[JobEvent, ...], Field(min_length=1, strict=False)] = Field(
         ENDINGS,
-        description="Of what; left out: how it ended.",
+        description="Event types to send. Default: the four final ones (succeeded, failed, "
+        "canceled, expired).",
     )
 
 
 class Picture(Frozen):
-    """A picture to begin with: one that you send, or one that the service has."""
+    """An input image: bytes in the request, an uploaded image's ID, or an image of your own job."""
 
     data: str | None = Field(
-        None, description="Its bytes: base64, or a `data:` URI. PNG, JPEG or WebP.", min_length=1
+        None,
+        description="Image bytes as base64 or as a `data:` URI; PNG, JPEG or WebP.",
+        min_length=1,
     )
     background: str | None = Field(
-        None, description="With data: the colour under what is transparent.",
+        None, description="Background colour for transparent pixels; goes with `data`.",
         pattern="^#[0-9a-fA-F]{6}$", examples=["#ffffff"],
     )  # fmt: skip
     input: str | None = Field(
-        None, description="The ID of one that was sent before.", pattern=f"^{INPUT_ID.pattern}$"
+        None, description="ID of an uploaded input image.", pattern=f"^{INPUT_ID.pattern}$"
     )
     job: str | None = Field(
         None,
-        description="One of your own jobs, which has succeeded.",
+        description="ID of one of your own jobs that has succeeded.",
         pattern=f"^{JOB_ID.pattern}$",
     )
     index: Annotated[int, Field(ge=0, lt=HARD_MAX_N)] = Field(
-        0, description="With job: which of its images."
+        0, description="Index of the job's image, from 0; goes with `job`."
     )
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Self:
         given = [name for name in ("data", "input", "job") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("give data, input or job: one of them")
+            raise ValueError("give exactly one of data, input and job")
         if "index" in self.model_fields_set and self.job is None:
             raise ValueError("index goes with job")
         if self.background is not None and self.data is None:
@@ -139,7 +142,7 @@ class Picture(Frozen):
 
 
 def _from_text(value: Any) -> Any:
-    """A bare string is the picture's data."""
+    """Read a bare string as the input image's `data`."""
     return {"data": value} if isinstance(value, str) else value
 
 
@@ -150,32 +153,37 @@ Resize = Literal["cover", "stretch"]
 
 
 class LoraChoice(Frozen):
-    """One LoRA adapter of the model, and how strongly it acts."""
+    """A LoRA adapter of the model and its scale."""
 
-    name: Name = Field(description="As GET /v1/models lists it for the model.")
+    name: Name = Field(description="Name of the LoRA, as GET /v1/models lists it for the model.")
     scale: Annotated[float, Field(ge=-4, le=4)] = Field(
-        1.0, description="1: as it was trained; 0: not at all; below 0: the opposite."
+        1.0, description="Weight of the LoRA. 1: as trained; 0: no effect; below 0: the opposite."
     )
 
 
 class ControlChoice(Frozen):
-    """A picture that steers the layout, for one of the model's ControlNets."""
+    """A control image that guides the layout through one of the model's ControlNets."""
 
-    name: Name = Field(description="As GET /v1/models lists it for the model.")
+    name: Name = Field(
+        description="Name of the ControlNet, as GET /v1/models lists it for the model."
+    )
     image: GivenPicture = Field(
-        description="What that ControlNet was trained on: edges, a depth map, a pose."
+        description="Control image of the kind that the ControlNet was trained on: edges, a depth "
+        "map, a pose."
     )
     scale: Annotated[float, Field(ge=0, le=4)] = Field(
-        1.0, description="How much it is heeded; 0: not at all."
+        1.0, description="Weight of the ControlNet; 0: no effect."
     )
     start: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="From which share of the steps on it is heeded."
+        0.0, description="Share of the steps, 0 to 1, at which the ControlNet begins to apply."
     )
-    end: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Until which share.")
+    end: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Share of the steps, 0 to 1, at which the ControlNet ceases to apply."
+    )
 
 
 class Control(Frozen):
-    """A `ControlChoice` whose picture has been taken in."""
+    """A resolved `ControlChoice`: its control image is stored, and named by an input ID."""
 
     name: str
     image: str  # ID of the input, of the job's own size

@@ -1,8 +1,8 @@
-"""From a request to a spec: every silence filled in, every value held against the model.
+"""Resolution of a request to a spec: defaults filled in, every value checked against the model.
 
-Owns the rules of size, seed and limits. Never alters a value in silence: what is illegal is
-refused with the nearest legal values; what was left out stands in the spec, which the record
-shows as `resolved`.
+Owns the rules of size, seed and limits. Never alters a value in silence: an illegal value is
+refused with the nearest legal ones; defaults stand in the spec, which the record shows as
+`resolved`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def resolve(
     draw_seed: Callable[[], int],
     default_retention_s: int,
 ) -> JobSpec:
-    """The canonical spec of `request`. Raises InvalidRequest with every problem at once."""
+    """Return the canonical spec of `request`. Raises InvalidRequest with every problem at once."""
     entry = _model(request, catalogue)
     problems: list[Problem] = []
     start = resolve_start_image(request, catalogue, entry, problems)
@@ -98,9 +98,9 @@ def _size(
     *,
     picture: tuple[str, str | None],
 ) -> tuple[int, int]:
-    """(width, height) in px from whichever of the three ways the request used.
+    """Return (width, height) in px, from the one of the three ways that the request used.
 
-    Where it used none: the size of the picture in it (pointer and ID), if there is one.
+    A request that used none takes the size of `picture` (pointer and ID), if there is one.
     """
     ways = {
         "/width": request.width is not None or request.height is not None,
@@ -111,9 +111,7 @@ def _size(
     default = (entry.defaults.width, entry.defaults.height)
     if len(used) > 1:
         problems.append(
-            Problem(
-                used[1], "conflict", "give width and height, or size, or aspect_ratio: one of them"
-            )
+            Problem(used[1], "conflict", "give only one: width and height, size, or aspect_ratio")
         )
         return default
     if not used:
@@ -127,7 +125,7 @@ def _size(
 def _own_size(
     pointer: str, an_id: str, request: JobRequest, entry: ModelEntry, problems: list[Problem]
 ) -> tuple[int, int]:
-    """The size of the given picture; the nearest legal one where it may be resized."""
+    """Return the input image's size, or the nearest legal size where a resize is allowed."""
     start, limits = size_of(an_id), entry.limits
     near = (nearest_side(start[0], limits), nearest_side(start[1], limits))
     if near == start and start[0] * start[1] <= limits.max_pixels:
@@ -139,8 +137,8 @@ def _own_size(
             Problem(
                 pointer,
                 "illegal_size",
-                f"it is {start[0]}x{start[1]}, and no size of this model; the nearest is "
-                f'{best[0]}x{best[1]}: send it so, or say "resize": "cover"',
+                f"the image is {start[0]}x{start[1]}, no legal size of this model; the nearest is "
+                f'{best[0]}x{best[1]}: send the image in that size, or set "resize" to "cover"',
             )
         )
     return best
@@ -184,14 +182,14 @@ def _legal(
 
 
 def nearest_side(side: int, limits: Limits) -> int:
-    """The legal side nearest to `side`, both in px."""
+    """Return the legal side nearest to `side`, both in px."""
     step = limits.side_multiple
     low, high = math.ceil(limits.min_side / step), limits.max_side // step
     return step * min(max(round(side / step), low), high)
 
 
 def _of_ratio(ratio: str, entry: ModelEntry, problems: list[Problem]) -> tuple[int, int]:
-    """The legal size whose shape is nearest to `ratio`, of about the model's default area."""
+    """Return the legal size nearest in shape to `ratio`, of about the model's default area."""
     match = _RATIO.fullmatch(ratio)
     default = (entry.defaults.width, entry.defaults.height)
     if not match or not float(match[1]) or not float(match[2]):
@@ -209,7 +207,7 @@ def _of_ratio(ratio: str, entry: ModelEntry, problems: list[Problem]) -> tuple[i
 
 
 def _shaped(ratio: float, limits: Limits) -> list[tuple[int, int]]:
-    """For each legal width the legal height that makes the shape nearest to `ratio`."""
+    """Return for each legal width the legal height that makes the shape nearest to `ratio`."""
     step = limits.side_multiple
     widths = range(step * math.ceil(limits.min_side / step), limits.max_side + 1, step)
     sizes = [(w, nearest_side(round(w / ratio), limits)) for w in widths]
@@ -217,7 +215,7 @@ def _shaped(ratio: float, limits: Limits) -> list[tuple[int, int]]:
 
 
 def _distance(size: tuple[int, int], ratio: float, default: tuple[int, int]) -> float:
-    """Shape counts four times as much as area: a 3:2 picture is asked for by its shape."""
+    """Weigh shape four times as much as area: a client that writes 3:2 wants the shape."""
     shape = abs(math.log(size[0] / size[1] / ratio))
     area = abs(math.log(size[0] * size[1] / (default[0] * default[1])))
     return 4 * shape + area
@@ -226,7 +224,7 @@ def _distance(size: tuple[int, int], ratio: float, default: tuple[int, int]) -> 
 def _seeds(
     request: JobRequest, entry: ModelEntry, draw: Callable[[], int], problems: list[Problem]
 ) -> list[int]:
-    """One seed an image: seed + k, or the list as given, or drawn."""
+    """Return one seed an image: seed + k, or the given list, or random seeds."""
     listed = request.seed if isinstance(request.seed, list) else None
     n = request.n if request.n is not None else len(listed or [0])
     if not 1 <= n <= entry.limits.max_n:
@@ -235,7 +233,7 @@ def _seeds(
     if listed is not None:
         if len(listed) != n:
             problems.append(
-                Problem("/seed", "wrong_length", f"a list of seeds has one an image: {n}")
+                Problem("/seed", "wrong_length", f"a list needs one seed for each image: {n}")
             )
         return listed
     first = request.seed if isinstance(request.seed, int) else draw() % (MAX_SEED + 2 - n)
@@ -261,7 +259,7 @@ def _check_texts(request: JobRequest, entry: ModelEntry, problems: list[Problem]
         if len(text) > longest
     )
     if not request.prompt.strip():
-        problems.append(Problem("/prompt", "empty", "say what the picture shows"))
+        problems.append(Problem("/prompt", "empty", "describe the image in the prompt"))
     if len(json.dumps(request.metadata).encode()) > MAX_METADATA_BYTES:
         problems.append(
             Problem("/metadata", "too_large", f"at most {MAX_METADATA_BYTES} bytes of JSON")
@@ -282,5 +280,5 @@ def _check_sampler(sampler: str, steps: int, entry: ModelEntry, problems: list[P
 def _check_output(request: JobRequest, problems: list[Problem]) -> None:
     if request.output.format == "png" and request.output.quality is not None:
         problems.append(
-            Problem("/output/quality", "conflict", "png is lossless: it has no quality")
+            Problem("/output/quality", "conflict", "PNG is lossless: leave quality out")
         )

@@ -1,7 +1,7 @@
-"""The picture that steers a job's layout, held against the ControlNets of its model.
+"""Checks of a request's control image against the ControlNets of its model.
 
-Owns the rules of `control`. Pure: the picture is an ID by now, and an ID says the size.
-Invariant: a control picture is resized only if the request says how.
+Owns the rules of `control`. Pure: the control image is an ID by now, and an ID gives the size.
+Invariant: a control image is resized only if the request says how.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jobs.errors import Problem
 def check_control(
     request: JobRequest, catalogue: Catalogue, entry: ModelEntry, problems: list[Problem]
 ) -> Control | None:
-    """The control of a request whose data have become inputs; what is wrong goes to `problems`."""
+    """Return the control of a request whose images are stored; appends faults to `problems`."""
     asked = request.control
     if asked is None:
         return None
@@ -28,7 +28,7 @@ def check_control(
         problems.append(_unknown(asked.name, catalogue, entry))
         return None
     if asked.start >= asked.end:
-        problems.append(Problem("/control/start", "out_of_range", "start is below end"))
+        problems.append(Problem("/control/start", "out_of_range", "start must be below end"))
     return Control(
         name=asked.name, image=an_id, scale=asked.scale, start=asked.start, end=asked.end
     )
@@ -40,13 +40,14 @@ def check_control_size(
     request: JobRequest,
     problems: list[Problem],
 ) -> None:
-    """What depends on the job's size as well."""
-    told = any(problem.pointer.startswith("/control") for problem in problems)
-    if control is None or request.resize is not None or told or size_of(control.image) == size:
+    """Append a problem if the control image is not of the job's size and may not be resized."""
+    refused = any(problem.pointer.startswith("/control") for problem in problems)
+    if control is None or request.resize is not None or refused or size_of(control.image) == size:
         return
     picture, job = ("{}x{}".format(*sides) for sides in (size_of(control.image), size))
-    detail = f'it is {picture} and the job {job}: leave the size out, or say "resize": "cover"'
-    problems.append(Problem("/control/image", "size_differs", f'{detail} or "stretch"'))
+    detail = f"the control image is {picture} and the job {job}: leave the size out, or set "
+    fits = '"resize" to "cover" or "stretch"'
+    problems.append(Problem("/control/image", "size_differs", detail + fits))
 
 
 def _unknown(name: str, catalogue: Catalogue, entry: ModelEntry) -> Problem:

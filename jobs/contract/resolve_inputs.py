@@ -1,7 +1,7 @@
-"""The pictures in a request, held against the model and against each other.
+"""Checks of a request's input image and mask against the model and against each other.
 
-Owns the rules of image, mask, strength and resize. Pure: pictures are IDs by now, and an ID says
-the size. Invariant: no picture is resized unless the request says how.
+Owns the rules of image, mask, strength and resize. Pure: both images are IDs by now, and an ID
+gives the size. Invariant: no image is resized unless the request says how.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGE_STRENGTH, MASK_STRENGTH = 0.8, 1.0  # diffusers' own defaults of the two
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a job begins with; all None: with noise."""
+    """Start of a job: input image, mask and image strength; all None: noise."""
 
     image: str | None = None
     mask: str | None = None
@@ -32,7 +32,7 @@ class Start:
 def resolve_start_image(
     request: JobRequest, catalogue: Catalogue, entry: ModelEntry, problems: list[Problem]
 ) -> Start:
-    """The pictures of a request whose data have become inputs (api/intake does that)."""
+    """Return the start of a request whose images are stored; appends faults to `problems`."""
     image, mask = _id(request.image), _id(request.mask)
     if image is None:
         given = {"mask": mask, "strength": request.strength}
@@ -50,7 +50,11 @@ def resolve_start_image(
         return Start()
     if mask and size_of(mask) != size_of(image):
         problems.append(
-            Problem("/mask", "size_differs", f"it is {_px(mask)}, the image {_px(image)}")
+            Problem(
+                "/mask",
+                "size_differs",
+                f"the mask is {_px(mask)}, the image {_px(image)}: send both in one size",
+            )
         )
     default = MASK_STRENGTH if mask else IMAGE_STRENGTH
     strength = default if request.strength is None else request.strength
@@ -65,21 +69,25 @@ def check_inputs(
     entry: ModelEntry,
     problems: list[Problem],
 ) -> None:
-    """What depends on the job's size, steps and sampler as well."""
+    """Append the problems of the start that depend on the job's size, steps and sampler."""
     if start.image is None or start.strength is None:
         return
     if sampler in SAMPLERS and not SAMPLERS[sampler].from_image:
         able = [name for name in entry.legal_samplers if SAMPLERS[name].from_image]
         problems.append(
-            Problem("/sampler", "not_with_image", f"with an image: {', '.join(able) or 'none'}")
+            Problem(
+                "/sampler",
+                "not_with_image",
+                f"samplers that take an image: {', '.join(able) or 'none'}",
+            )
         )
     if size_of(start.image) != size and start.resize is None and not _at(problems, "/image"):
         problems.append(
             Problem(
                 "/image",
                 "size_differs",
-                f"it is {_px(start.image)} and the job {size[0]}x{size[1]}: leave the size out, or "
-                'say "resize": "cover" or "stretch"',
+                f"the image is {_px(start.image)} and the job {size[0]}x{size[1]}: leave the size "
+                'out, or set "resize" to "cover" or "stretch"',
             )
         )
     # a flow's pipelines round up, and always take one step

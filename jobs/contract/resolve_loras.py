@@ -1,7 +1,7 @@
-"""The adapters that a request names, held against the model's folder of them.
+"""Checks of a request's LoRA adapters against the model's folder.
 
-Owns the rules of `loras`. Invariant: what is not in the folder is refused with the nearest that
-is; nothing that a client wrote becomes a path.
+Owns the rules of `loras`. Invariant: an adapter that is not in the folder is refused with the
+nearest name that is; nothing that a client wrote becomes a path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobs.errors import Problem
 def check_loras(
     request: JobRequest, catalogue: Catalogue, entry: ModelEntry, problems: list[Problem]
 ) -> tuple[LoraChoice, ...]:
-    """The adapters of a request; what is wrong with them goes to `problems`."""
+    """Return the adapters of a request; appends faults to `problems`."""
     if not request.loras:
         return ()
     shelf = catalogue.loras_of(entry)
@@ -27,14 +27,14 @@ def check_loras(
         problems.append(Problem("/loras", "not_taken", f"{entry.id} takes no LoRA; {others}"))
         return ()
     known = shelf.names()
-    said: set[str] = set()
+    seen: set[str] = set()
     for index, lora in enumerate(request.loras):
         pointer = f"/loras/{index}/name"
         if lora.name not in known:
             problems.append(Problem(pointer, "unknown_lora", _hint(lora.name, known)))
-        elif lora.name in said:
-            problems.append(Problem(pointer, "duplicate", "each LoRA once, with one scale"))
-        said.add(lora.name)
+        elif lora.name in seen:
+            problems.append(Problem(pointer, "duplicate", "name each LoRA once, with one scale"))
+        seen.add(lora.name)
     return request.loras
 
 

@@ -1,8 +1,8 @@
-"""The samplers by their public names: what each is good for and what it costs.
+"""The samplers by public name, with advice and cost.
 
-Owns names and words only, so that the API can list, validate and price without torch; how a
-name becomes a diffusers object is `worker/engine/samplers.py`, and a test holds the two
-together. Invariant: a name, once published, never changes what it does.
+Owns names and words only, so that the API can list, validate and price without torch;
+`worker/engine/samplers.py` makes diffusers objects of the names, and a test holds the two
+together. Invariant: a name, once published, never changes its meaning.
 
 Left out on purpose: IPNDM (its times run 1..0, not 999..0: noise from any model named here).
 """
@@ -29,19 +29,19 @@ BORROWED_STEPS = 80
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """One way from noise to picture. `calls_per_step` and `extra_calls` are model calls."""
+    """A sampler's advice, model calls and limits. `calls_per_step`, `extra_calls`: model calls."""
 
     title: str
     good_for: str
     predictions: tuple[Prediction, ...] = DIFFUSION
-    from_image: bool = True  # can begin in the middle, with a picture
+    from_image: bool = True  # can begin in the middle, with an input image
     adds_noise: bool = False  # draws fresh noise at every step (from the image's own seed)
     calls_per_step: int = 1
     extra_calls: int = 0
     max_steps: int = 999  # of 1000 trained times the solvers need one to step to
 
     def model_calls(self, steps: int) -> int:
-        """How often the model is called for `steps` steps: what a picture really costs."""
+        """Return the model calls of `steps` steps: the real cost of an image."""
         # A single step is one call for all of them: nothing to look ahead to, nothing to warm up.
         return 1 if steps == 1 else self.calls_per_step * steps + self.extra_calls
 
@@ -57,7 +57,7 @@ def _borrowed(title: str, good_for: str) -> Sampler:
 
 SAMPLERS: dict[str, Sampler] = {
     "dpmpp_2m": Sampler(
-        "DPM++ 2M", "The default: clean pictures in 20 to 30 steps, the same for every run."
+        "DPM++ 2M", "The default: clean images in 20 to 30 steps, the same for every run."
     ),
     "dpmpp_2m_karras": Sampler(
         "DPM++ 2M Karras", "As DPM++ 2M with more steps at low noise: finer detail in few steps."
@@ -82,7 +82,7 @@ SAMPLERS: dict[str, Sampler] = {
     "euler_karras": Sampler("Euler Karras", "Euler with more steps at low noise."),
     "euler_a": Sampler(
         "Euler ancestral",
-        "Soft and varied; the picture keeps changing as steps grow.",
+        "Soft and varied; the image keeps changing as steps grow.",
         adds_noise=True,
     ),
     "heun": _second_order("Heun", "More exact than Euler at twice the calls a step."),
@@ -96,7 +96,7 @@ SAMPLERS: dict[str, Sampler] = {
     "lms_karras": Sampler("LMS Karras", "LMS with more steps at low noise."),
     "pndm": Sampler(
         "PNDM",
-        "What Stable Diffusion 1 was published with; one call more than steps.",
+        "The sampler of Stable Diffusion 1's release; one call more than steps.",
         extra_calls=1,
     ),
     "ddim": Sampler("DDIM", "The reference: deterministic, best for repeating papers; 50 steps."),
@@ -108,7 +108,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler(
         "DDPM", "The original stochastic process; needs 100 steps and more.", adds_noise=True
     ),
-    "deis": Sampler("DEIS", "Good pictures in very few steps (10 to 15)."),
+    "deis": Sampler("DEIS", "Good images in very few steps (10 to 15)."),
     "deis_karras": Sampler("DEIS Karras", "DEIS with more steps at low noise."),
     "unipc": Sampler("UniPC", "Predictor and corrector: often the best at 8 to 12 steps."),
     "unipc_karras": Sampler("UniPC Karras", "UniPC with more steps at low noise."),
@@ -152,5 +152,5 @@ SAMPLERS: dict[str, Sampler] = {
 
 @functools.cache  # asked for each job
 def samplers_for(prediction: Prediction) -> tuple[str, ...]:
-    """The names that make sense for a model of that prediction, in order of advice."""
+    """Return the names of the samplers that fit a model's prediction, in the catalogue's order."""
     return tuple(name for name, s in SAMPLERS.items() if prediction in s.predictions)

@@ -1,8 +1,8 @@
-"""What admission is asked and what it answers: limits, idempotency, the admitted job.
+"""Arguments and results of admission: limits, idempotency, the admitted job or group.
 
 Owns the values that go into and come out of `admit.lua`: a job, or a group of jobs, which is
 accepted whole or not at all. Knows no connection. Invariant: an idempotency digest never contains
-the key itself, so that a dump of Redis gives none away.
+the key itself, so that a dump of Redis reveals no key.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from jobs.contract.record import JobRecord
 from jobs.contract.request_parts import GroupWebhook
 from jobs.contract.spec import JobRequest, JobSpec
 
-TENANT_LINE = 8  # jobs of one tenant that stand in one line at a time; the rest wait aside
+TENANT_LINE = 8  # jobs of one tenant in one queue at a time; the tenant's others wait aside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmitLimits:
-    """How much may wait: of one model in all, and of one tenant. None: no limit."""
+    """Queue limits of one model and of one tenant. None: no limit."""
 
     max_jobs: int | None = 10_000  # waiting jobs of the model (about 2.2 KB of Redis each)
     max_cost: float | None = None  # their work, in megapixel-rows (JobSpec.cost)
@@ -35,7 +35,7 @@ class AdmitLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmissionOrigin:
-    """By whom and with what a job was sent; kept with it, and never part of what it makes."""
+    """API key, group and trace of a submission; stored with the job, no part of its spec."""
 
     key: str | None = None  # ID of the API key, for usage
     group: str | None = None  # ID of the group
@@ -47,7 +47,7 @@ NOBODY = SubmissionOrigin()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """One job to be accepted: the ID that it will have, and what it is to make."""
+    """A job to admit: its ID, spec and origin."""
 
     id: str
     spec: JobSpec
@@ -56,15 +56,15 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewGroup:
-    """Jobs to be accepted together, or not at all, in their order."""
+    """Jobs to admit together or not at all, in this order."""
 
     id: str
     jobs: Sequence[NewJob]
-    webhook: GroupWebhook | None = None  # called when the last of them has ended
+    webhook: GroupWebhook | None = None  # called when the last job has ended
 
 
 class Group(BaseModel):
-    """A group as it is kept; `admit.lua` writes it."""
+    """A stored group; `admit.lua` writes groups."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     id: str
@@ -75,17 +75,17 @@ class Group(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idempotency:
-    """A client's Idempotency-Key, made safe to store, and what it was used for."""
+    """Digest of a client's Idempotency-Key, and the fingerprint of the request it was used for."""
 
     digest: str  # SHA-256 of scope and key, hex
     fingerprint: str  # SHA-256 of the request as the client wrote it, canonical JSON, hex
 
     @classmethod
     def of(cls, key: str, *, scope: str, request: JobRequest) -> Self:
-        """`scope` says whose key it is and for what, such as `tenant POST /v1/jobs`.
+        """Hash a key and its request. `scope`: tenant and route, such as `tenant POST /v1/jobs`.
 
-        The fingerprint is over what was asked, not over what was filled in: a seed drawn by the
-        server differs between two sendings of the same request.
+        The fingerprint covers the fields that the client set, not the defaults: a random seed
+        differs between two submissions of the same request.
         """
         asked = request.model_dump(mode="json", exclude_unset=True)
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
@@ -97,7 +97,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """The job that a request made, or, when `replayed`, the one that it made before."""
+    """The job that a request made, now or (`replayed`) when the same request came before."""
 
     record: JobRecord
     replayed: bool
@@ -105,9 +105,9 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmittedGroup:
-    """The group that a request made, or the one that it made before, and its jobs as they stand.
+    """The group that a request made, now or (`replayed`) before, and its jobs' current records.
 
-    `gone`: IDs of jobs that were deleted, or have expired, since.
+    `gone`: IDs of jobs that have been deleted or have expired since.
     """
 
     group: Group

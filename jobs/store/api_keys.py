@@ -1,7 +1,7 @@
-"""API keys in Redis: made, looked up, listed, revoked.
+"""API keys in Redis: make, look up, list, rotate, revoke.
 
-Owns the form of a key and what is kept of it: an ID in the clear and a SHA-256 of the whole
-(32 random bytes need no slow hash), so that a dump of Redis gives no key away. Must not know
+Owns the form of a key and its stored part: an ID in plain text and a SHA-256 of the whole
+(32 random bytes need no slow hash), so that a dump of Redis reveals no key. Must not know
 HTTP. Invariants: a revoked key is refused within CACHE_S, by every process; a change to a key is
 one step in Redis, taken only if the key is still what the change was decided on.
 """
@@ -37,7 +37,7 @@ ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """Scopes of an API key."""
 
     JOBS_READ = "jobs:read"
     JOBS_WRITE = "jobs:write"
@@ -50,7 +50,7 @@ EVERYTHING = frozenset(Scope)
 
 
 class ApiKey(BaseModel):
-    """What is kept of a key. The key itself is shown once, when it is made."""
+    """The stored part of an API key. The key itself is shown once, when made."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     id: str
@@ -68,17 +68,17 @@ class ApiKey(BaseModel):
 
     @property
     def counted_as(self) -> str:
-        """The ID under which its requests are counted: a key and its successors have one rate."""
+        """ID for the rate limit: a key and its successors share one rate."""
         return self.line or self.id
 
     def live(self, now: datetime) -> bool:
-        """Whether it lets anybody in."""
+        """Return True if the key is valid at `now`: not revoked, and not ended."""
         return self.revoked_at is None and (self.ends_at is None or now < self.ends_at)
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made, and the only sight of its `secret`."""
+    """A new API key with its `secret`, which is shown this once."""
 
     secret: str
     key: ApiKey
@@ -94,7 +94,7 @@ def make_key(
     line: str = "",
     secret: str | None = None,
 ) -> NewKey:
-    """Return a new key, not stored yet; `secret`: one that was drawn before (`draw_secret`)."""
+    """Return a new key, not stored yet; `secret`: the result of an earlier `draw_secret`."""
     secret = secret or draw_secret()
     key = ApiKey(
         id=id_of(secret),
@@ -111,21 +111,21 @@ def make_key(
 
 
 def draw_secret() -> str:
-    """Return the text of a key that nobody has yet."""
+    """Return the text of a new random key."""
     key_id = "".join(secrets.choice(ALPHABET) for _ in range(12))
     return f"pw_{key_id}_{secrets.token_urlsafe(32)}"
 
 
 def id_of(secret: str) -> str:
-    """Return the ID in the text of a key. Raises ValueError where it has not the form of one."""
+    """Return the ID in the text of a key. Raises ValueError if the text is no key."""
     match = KEY.fullmatch(secret)
     if match is None:
-        raise ValueError("this is not the text of a key: pw_ID_SECRET")
+        raise ValueError("this is not an API key; a key has the form pw_ID_SECRET")
     return match[1]
 
 
 class KeyStore:
-    """All API keys. One a process."""
+    """API keys in Redis, with a cache. One a process."""
 
     def __init__(self, redis: Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._redis = redis
@@ -133,7 +133,7 @@ class KeyStore:
         self._cache: dict[str, tuple[float, ApiKey | None]] = {}
 
     async def find(self, secret: str) -> ApiKey | None:
-        """The live key of that text, or None."""
+        """Return the live key for the text `secret`, or None."""
         match = KEY.fullmatch(secret)
         if not match:
             return None
@@ -154,11 +154,11 @@ class KeyStore:
         return key
 
     async def get(self, key_id: str) -> ApiKey | None:
-        """Return what is kept of a key, or None."""
+        """Return the stored key with the ID `key_id`, or None."""
         return _read(await self._text(key_id))
 
     async def live(self, key_ids: Collection[str]) -> set[str]:
-        """Return those of `key_ids` that still let somebody in: one read, past the cache."""
+        """Return the valid ones of `key_ids`: one read, past the cache."""
         asked = list(key_ids)
         with translated():
             texts = await self._redis.hmget(keys.API_KEYS, asked) if asked else []
@@ -167,7 +167,7 @@ class KeyStore:
         return {key_id for key_id, key in found if key is not None and key.live(now)}
 
     async def add(self, key: ApiKey) -> None:
-        """Keep a new key. Raises ValueError where its ID is taken."""
+        """Store a new key. Raises ValueError where its ID is taken."""
         if not await self._change((key.id, "", key)):
             raise ValueError(f"there is a key {key.id} already")
 
@@ -178,7 +178,7 @@ class KeyStore:
         return sorted(_readable(texts), key=lambda k: k.created_at)
 
     async def revoke(self, key_id: str) -> ApiKey:
-        """Refuse a key from now on, whatever else happens to it meanwhile. Raises KeyMissing."""
+        """Revoke a key from now on, despite concurrent changes. Raises KeyMissing."""
         while True:  # each round that fails is another change that succeeded: it ends
             text = await self._text(key_id)
             key = _read(text)
@@ -191,9 +191,9 @@ class KeyStore:
                 return revoked
 
     async def rotate(self, key_id: str, *, overlap: timedelta) -> NewKey:
-        """Make a key with the same rights; the old one works on for `overlap`, once.
+        """Make a key with the same rights; the old key stays valid for `overlap`, once.
 
-        Raises KeyMissing (revoked and ended ones, too), KeyRotated (it has a successor).
+        Raises KeyMissing (also for revoked and ended keys), KeyRotated (there is a successor).
         """
         while True:
             text = await self._text(key_id)
@@ -220,7 +220,7 @@ class KeyStore:
             return as_text(await self._redis.hget(keys.API_KEYS, key_id) or "")
 
     async def _change(self, *changes: tuple[str, str, ApiKey]) -> bool:
-        """Keep keys in the place of what was read of them: ID, that text, the key."""
+        """Store keys if unchanged since they were read; each change: ID, text read, new key."""
         parts = [
             part for key_id, was, key in changes for part in (key_id, was, key.model_dump_json())
         ]
@@ -231,14 +231,14 @@ class KeyStore:
         return bool(kept)
 
     async def any(self) -> bool:
-        """Whether a key could come in at all."""
+        """Return True if there is any valid key."""
         now = datetime.now(UTC)
         return any(key.live(now) for key in await self.list())
 
 
 @asynccontextmanager
 async def open_redis(redis_url: str) -> AsyncGenerator[Redis]:
-    """A connection pool, closed at the end."""
+    """Open a connection pool; closes the pool at the end."""
     redis = connect_async(redis_url)
     try:
         yield redis
@@ -248,13 +248,13 @@ async def open_redis(redis_url: str) -> AsyncGenerator[Redis]:
 
 @asynccontextmanager
 async def open_keystore(redis_url: str) -> AsyncGenerator[KeyStore]:
-    """A key store with connections of its own, closed at the end."""
+    """Open a key store with its own connections; closes them at the end."""
     async with open_redis(redis_url) as redis:
         yield KeyStore(redis)
 
 
 def _read(text: str | bytes | None) -> ApiKey | None:
-    """A key as it is kept; None where there is none, or what nobody can read: it opens nothing."""
+    """Parse a stored key; None if there is none, or if unreadable: such a key is never valid."""
     if not text:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Connections to Redis that fail fast, their errors as ours, and what we demand of the server.
+"""Redis connections that fail fast, translated errors, and the check of the server's settings.
 
 Owns every timeout and the translation. Invariant: redis-py repeats no command that waited for an
 answer: with its default of ten silent retries one lost reply ran an INCR twice (measured).
@@ -24,8 +24,8 @@ CALL_BUDGET_S = 2.0  # a client gets its 503 within this, whatever Redis does
 CONNECT_S, REPLY_S = 0.8, 1.0  # one of each fits the budget
 MAX_CONNECTIONS = 256  # redis-py's own 100 made the 101st follower fail
 MIN_VERSION = (7, 0)
-LOADING = "Redis reads its file back and is not ready yet"
-PASSING = {  # how a refusal begins that ends by itself, or by a failover
+LOADING = "Redis is loading its data and is not ready yet"
+PASSING = {  # beginnings of refusals that end by themselves or by a failover
     "LOADING": LOADING,
     "BUSY": "Redis is busy with a script",
     "MASTERDOWN": "Redis is a replica without its primary",
@@ -33,10 +33,10 @@ PASSING = {  # how a refusal begins that ends by itself, or by a failover
 
 
 def connect_async(url: str) -> redis.asyncio.Redis:
-    """For the API: answers are text. Only for calls that may be sent twice, as all the store's may.
+    """Return the API's client, with text answers; only for calls that may be sent twice (all may).
 
-    A connection that broke while it lay in the pool is replaced once, without a word: after a
-    restart of Redis every pooled one is such, and each would cost a client a 503.
+    A connection that broke in the pool is replaced once in silence: a restart of Redis breaks
+    every pooled connection, and each would cost a client a 503.
     """
     options: dict[str, Any] = {
         "decode_responses": True,
@@ -51,7 +51,7 @@ def connect_async(url: str) -> redis.asyncio.Redis:
 
 
 def connect(url: str, *, reply_s: float = REPLY_S) -> Redis:
-    """For workers and RQ: answers are bytes."""
+    """Return a client for workers and RQ, with answers in bytes."""
     options: dict[str, Any] = {
         "socket_connect_timeout": CONNECT_S,
         "socket_timeout": reply_s,
@@ -65,7 +65,7 @@ def connect(url: str, *, reply_s: float = REPLY_S) -> Redis:
 
 @contextmanager
 def translated() -> Generator[None]:
-    """Redis's errors as ours. A wrong call of a script stays what it is: a bug."""
+    """Translate Redis's errors to ours. A wrong call of a script is a bug, and passes as it is."""
     try:
         yield
     except (rex.RedisError, OSError) as error:
@@ -77,14 +77,15 @@ def translated() -> Generator[None]:
 
 def _absence(error: Exception) -> StoreUnavailable | None:
     if isinstance(error, rex.ConnectionError | rex.TimeoutError | OSError):
-        return StoreUnavailable(f"Redis is away: {type(error).__name__}")
+        return StoreUnavailable(f"Redis is unavailable: {type(error).__name__}")
     return None
 
 
 def _refusal(error: Exception) -> StoreUnavailable | None:
-    """What a refusal means, by its code. redis-py cuts known codes off the text (READONLY, LOADING)
+    """Translate a refusal by its code.
 
-    and puts them aside; others begin the text, or stand further on in it, from inside a script.
+    redis-py removes known codes (READONLY, LOADING) from the text into `status_code`; other codes
+    begin the text, or stand further on in the text, from inside a script.
     """
     said = f"{getattr(error, 'status_code', None) or ''} {error}".strip()
     if "OOM " in said or "maxmemory" in said:
@@ -92,17 +93,17 @@ def _refusal(error: Exception) -> StoreUnavailable | None:
     if "MISCONF" in said:
         return StorageFull("Redis cannot write to its disk and accepts nothing")
     if "READONLY" in said or "NOREPLICAS" in said or "UNBLOCKED" in said:
-        return StoreUnavailable("Redis refuses to write: it is no primary, or lacks replicas")
+        return StoreUnavailable("Redis refuses to write: not a primary, or too few replicas")
     passing = next((why for code, why in PASSING.items() if said.startswith(code)), None)
     return StoreUnavailable(passing) if passing else None
 
 
 def check_info(info: Mapping[str, Any], waived: Collection[str]) -> None:
-    """Hold a server's INFO against what "nothing is lost" needs.
+    """Check a server's INFO for the settings that "nothing is lost" needs.
 
-    Raises SettingsError for what an operator must change, and StoreUnavailable for what passes: a
-    server that reads its file back, or a replica that gets its primary's, says `aof_enabled:0`
-    meanwhile, whatever it is set to (after a kill three of four roles ended by that).
+    Raises SettingsError for faults that an operator must change, StoreUnavailable for passing
+    ones: a server that loads its file, or a replica that loads its primary's, says
+    `aof_enabled:0` meanwhile, whatever its setting (after a kill three of four roles ended so).
     """
     if int(info.get("loading", 0)) or int(info.get("async_loading", 0)):
         raise StoreUnavailable(LOADING)
@@ -127,7 +128,7 @@ def check_info(info: Mapping[str, Any], waived: Collection[str]) -> None:
         " `maxmemory-policy noeviction`",
     }
     found = [
-        f"{said} (or live with it: PRINTWORKS_REDIS_WAIVE={word})"
+        f"{said} (or accept this: PRINTWORKS_REDIS_WAIVE={word})"
         for word, said in faults.items()
         if said and word not in waived
     ]

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import date
 
 COUNTS = "pw:counts"
-USAGE_TTL_S = 400 * 86_400  # a year and the month in which it is looked at
-NO_KEY = "-"  # who sent a job without an API key
+USAGE_TTL_S = 400 * 86_400  # a year and the month in which an operator reads it
+NO_KEY = "-"  # the key of jobs sent without an API key
 
-# Why a job fails: every code that worker/ gives. What is not here is counted as `other`.
+# Error codes of failed jobs: every code that worker/ gives. Any other is counted as `other`.
 FAILURES = (
     "abandoned",
     "check_failed",
@@ -42,7 +42,7 @@ JOB_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """One number: `name`, the labels it was counted with, and how much."""
+    """A counter: name, labels, value."""
 
     name: str
     labels: tuple[str, ...]
@@ -50,9 +50,9 @@ class Count:
 
 
 class PendingCounts:
-    """What one process did and has not told yet, where no script counts it. Thread-safe.
+    """Counts of one process not yet sent to Redis, where no script counts. Thread-safe.
 
-    Told with the worker's beat, and again where the answer was lost: at least once.
+    Sent with the worker's heartbeat, and again where the answer was lost: at least once.
     """
 
     def __init__(self) -> None:
@@ -60,24 +60,24 @@ class PendingCounts:
         self._counts: Counter[str] = Counter()
 
     def add(self, name: str, *labels: str) -> None:
-        """One more."""
+        """Add one to a count."""
         with self._lock:
             self._counts["|".join((name, *labels))] += 1
 
     def take(self) -> Mapping[str, int]:
-        """All of it, from here on the caller's to tell."""
+        """Remove and return all counts; the caller sends them or puts them back."""
         with self._lock:
             taken, self._counts = self._counts, Counter()
         return taken
 
     def put_back(self, untold: Mapping[str, int]) -> None:
-        """It could not be told."""
+        """Return counts that failed to send."""
         with self._lock:
             self._counts.update(untold)
 
 
 def counts_in(fields: Mapping[str, str]) -> Iterator[Count]:
-    """Every count of the hash, in order of their names."""
+    """Yield every count of the hash, sorted by name."""
     for field, value in sorted(fields.items()):
         name, *labels = field.split("|")
         yield Count(name, tuple(labels), float(value))
@@ -85,28 +85,28 @@ def counts_in(fields: Mapping[str, str]) -> Iterator[Count]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What one API key of a tenant used on one day (UTC)."""
+    """Usage of one API key of a tenant on one day (UTC)."""
 
     day: date
     tenant: str
-    key: str  # the key's ID; NO_KEY for what came without one
+    key: str  # ID of the API key; NO_KEY for jobs without one
     jobs: Mapping[str, int]  # ended that day, by status
     images: int  # of the jobs that succeeded
     megapixel_steps: float  # the same jobs: images x steps x megapixels
 
 
 def usage_day(day: date) -> str:
-    """The tenants that used anything that day."""
+    """Return the key of the set of tenants with usage on `day`."""
     return f"pw:usage:{day.isoformat()}"
 
 
 def usage_key(day: date, tenant: str) -> str:
-    """What a tenant used that day."""
+    """Return the key of a tenant's usage on `day`."""
     return f"{usage_day(day)}:{tenant}"
 
 
 def usage_in(day: date, tenant: str, fields: Mapping[str, str]) -> list[Usage]:
-    """The entries of one hash, one an API key."""
+    """Return the usage in one hash, one entry an API key."""
     found: dict[str, dict[str, float]] = {}
     for field, value in sorted(fields.items()):
         key, _, what = field.rpartition("|")

@@ -1,8 +1,8 @@
 """Groups of jobs: one ID for many jobs sent together.
 
-Owns the reading of a group's record (whose it is, and which jobs), and what is needed to know a
-group again. Must not know HTTP. A group is accepted by `admit.lua`, whole or not at all, and never
-changes: there is nothing here that writes.
+Owns the reading of a group's record (tenant and jobs), and a group's idempotency. Must not know
+HTTP. A group is accepted by `admit.lua`, whole or not at all, and never changes: nothing here
+writes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from jobs.store.connection import translated
 
 
 class GroupStore:
-    """All groups."""
+    """Groups of jobs in Redis."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
 
     async def read(self, group_id: str, *, tenant: str) -> Group:
-        """A group. Raises GroupMissing; another tenant's is missing."""
+        """Return a group. Raises GroupMissing, also for another tenant's group."""
         with translated():
             text = await self._redis.get(keys.group(group_id))
         group = Group.model_validate_json(text) if text else None
@@ -43,7 +43,7 @@ def group_idempotency(
     requests: Sequence[JobRequest],
     webhook: GroupWebhook | None = None,
 ) -> Idempotency | None:
-    """What is needed to know the whole group again."""
+    """Return the idempotency of a whole group; None without a key."""
     if scope_and_key is None:
         return None
     scope, key = scope_and_key

@@ -1,8 +1,7 @@
-"""The job store: every call of a client as one script, async for the API, sync for the rest.
+"""Job store: every call of a client as one script, async for the API, sync for the rest.
 
-Owns what can be asked; how a call is run, and its limits, is jobs/store/script_runner.py.
-Invariant: every mutating call is one idempotent script, so a lost reply and a second sending are
-harmless.
+Owns the calls; jobs/store/script_runner.py runs them, with limits. Invariant: every mutating call
+is one idempotent script, so a lost reply and a second submission are harmless.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from jobs.store.script_runner import AsyncRunner, Runner
 from jobs.store.scripts import admit_calls, client_calls, text, worker_calls
 from jobs.store.scripts.worker_calls import Settled
 
-SILENCE_S = 5.0  # of all jobs' events, after which Redis is asked whether it is there
-PURGE_MOST = 200  # jobs a step: 20 to 40 ms of Redis, and others have their turn between
+SILENCE_S = 5.0  # without any job's event, after which Redis gets a PING
+PURGE_MOST = 200  # jobs a step: 20 to 40 ms of Redis, and other calls run in between
 
 
 class AsyncJobStore(AsyncRunner):
-    """All jobs, for one event loop. Make one a process; `aclose` it at the end."""
+    """Job store for one event loop. Make one a process; `aclose` it at the end."""
 
     async def admit(
         self,
@@ -48,9 +47,9 @@ class AsyncJobStore(AsyncRunner):
         limits: AdmitLimits,
         sender: SubmissionOrigin = NOBODY,
     ) -> Admitted:
-        """Accept a job: durable when this returns. Sending it again changes nothing.
+        """Accept a job: durable when this returns. The same call again changes nothing.
 
-        Raises QueueFull, TenantLimit, IdempotencyMismatch, JobGone (a replay whose job is gone).
+        Raises QueueFull, TenantLimit, IdempotencyMismatch, JobGone (a replay of a deleted job).
         """
         return await self.run(
             admit_calls.admit(
@@ -66,17 +65,17 @@ class AsyncJobStore(AsyncRunner):
     async def admit_group(
         self, group: NewGroup, *, tenant: str, idempotency: Idempotency | None, limits: AdmitLimits
     ) -> AdmittedGroup:
-        """Accept all jobs of a group, in one step: durable when this returns. Sent again with its
-        ID or its key it is the same group. A refusal, which is of all of them, leaves nothing.
+        """Accept all jobs of a group in one step: durable when this returns.
 
-        Raises what `admit` does.
+        The same call again, by ID or by key, returns the same group. A refusal is of the whole
+        group and leaves nothing. Raises the errors of `admit`.
         """
         return await self.run(
             admit_calls.admit_group(group, tenant=tenant, idempotency=idempotency, limits=limits)
         )
 
     async def read(self, job_id: str, *, tenant: str) -> JobRecord:
-        """One job, in one round trip. Raises JobMissing (another tenant's is missing), JobGone."""
+        """Return a job, in one round trip. Raises JobMissing (also another tenant's), JobGone."""
         return await self.run(client_calls.read(job_id, tenant=tenant))
 
     async def list(
@@ -88,64 +87,68 @@ class AsyncJobStore(AsyncRunner):
         cursor: str | None = None,
         limit: int = 20,
     ) -> Page:
-        """The tenant's jobs, newest first, without their places in the queue.
+        """Return a page of the tenant's jobs, newest first, without queue positions.
 
-        `cursor`: the one that the page before gave. A filtered page may be short, or empty, and
-        still have a next one.
+        `cursor`: `next_cursor` of the page before. A filtered page may be short or empty and
+        still have a next page.
         """
         return await self.run(
             client_calls.list_jobs(tenant, status=status, model=model, cursor=cursor, limit=limit)
         )
 
     async def previews(self, job_id: str) -> dict[int, str]:
-        """What a running job looks like by now: JSON, by index of the image. Often empty."""
+        """Return a running job's latest previews: JSON, by index of the image. Often empty."""
         found = await self.command("hgetall", keys.preview(job_id))
         return {int(index): shown for index, shown in found.items()}
 
     async def cancel(self, job_id: str, *, tenant: str) -> JobRecord:
-        """End a job at once, whatever it is doing; a final one stays as it is."""
+        """Cancel a job at once, queued or running; a final job stays as it is."""
         return await self.run(client_calls.cancel(job_id, tenant=tenant))
 
     async def delete(self, job_id: str, *, tenant: str) -> tuple[str, ...]:
-        """Cancel and forget a job; JobGone from now on. The blobs to erase, which the janitor
-        erases too, two minutes later: a picture on its way then has arrived."""
+        """Cancel and delete a job; JobGone from now on. Returns the keys of blobs to erase.
+
+        The janitor erases them too, two minutes later: an upload under way has ended by then.
+        """
         return await self.run(client_calls.delete(job_id, tenant=tenant))
 
     async def queue_state(self, models: Sequence[str]) -> tuple[ModelQueue, ...]:
-        """How busy each of `models` is."""
+        """Return the load of each of `models`."""
         return tuple([await self.run(client_calls.queue_state(m)) for m in models])
 
     async def workers(self) -> tuple[WorkerReport, ...]:
-        """The workers that spoke within the last minute, and what each has the lease of now."""
+        """Return the reports of workers seen within the last minute, with their running jobs."""
         return await self.run(client_calls.workers())
 
     async def pause(self, models: Sequence[str]) -> int:
-        """Have workers take no more jobs, as `rq suspend` does; those that run go on.
+        """Stop workers from taking jobs, as `rq suspend` does; return the number of running jobs.
 
-        How many they are: from the moment of this answer it can only fall, and at 0 the fleet is
-        drained. `models`: those to count besides the queues that RQ knows of.
+        Running jobs go on. The number can only fall from now on; at 0 the fleet is drained.
+        `models`: models to count besides the queues that RQ knows of.
         """
         return await self.run(client_calls.pause(models))
 
     async def resume(self, models: Sequence[str]) -> int:
-        """Have workers take jobs again, as `rq resume` does; how many jobs run."""
+        """Let workers take jobs again, as `rq resume` does; return the number of running jobs."""
         return await self.run(client_calls.pause(models, resume=True))
 
     async def drain_worker(self, name: str) -> bool:
-        """Have one worker take no more jobs from now on, finish what fits into its grace time, hand
-        the rest back and end; False: no worker of this name listens."""
+        """Drain a worker: no new jobs, finish within the grace time, return the rest, end.
+
+        False: no worker of this name listens.
+        """
         return await self.run(client_calls.drain_worker(name))
 
     async def purge(self, models: Sequence[str], *, tenant: str | None = None) -> int:
-        """Cancel what waits for `models`, of one tenant or of all; how many jobs that were.
+        """Cancel waiting jobs of `models`, of one tenant or all; return the number canceled.
 
-        Those that run go on; those that come meanwhile stay, more or less: it ends when as many
-        are canceled as waited when it began.
+        Running jobs go on. Jobs that come meanwhile mostly stay: the purge ends when as many jobs
+        are canceled as waited at its start.
         """
         return sum([await self._purge(model, tenant) for model in models])
 
     async def waiting(self, models: Sequence[str], *, tenant: str | None = None) -> int:
-        """How many jobs `purge` would cancel."""
+        """Return the number of jobs that `purge` would cancel."""
         calls = [client_calls.purge(model, tenant=tenant, most=0) for model in models]
         return sum([left for call in calls for _, left in [await self.run(call)]])
 
@@ -159,7 +162,7 @@ class AsyncJobStore(AsyncRunner):
         return total
 
     async def paused(self) -> bool:
-        """Whether workers take no jobs."""
+        """Return True if workers are paused and take no jobs."""
         return bool(await self.command("exists", keys.RQ_SUSPENDED))
 
     async def ping(self) -> None:
@@ -167,17 +170,17 @@ class AsyncJobStore(AsyncRunner):
         await self.command("set", keys.PROBE, "1", ex=keys.PROBE_TTL_S)
 
     async def check_server(self, *, waived: Collection[str] = ()) -> None:
-        """Raise SettingsError unless the server keeps what it is given.
+        """Raise SettingsError unless the server's settings keep accepted jobs safe.
 
-        `waived`: faults that the operator accepts, in words: no-aof, eviction, old-version.
+        `waived`: faults that the operator accepts: no-aof, eviction, old-version.
         """
         check_info(await self.command("info"), waived)
 
     async def subscribe(self, *, silence_s: float = SILENCE_S) -> AsyncIterator[AnyJobEvent]:
-        """Every job's events over one connection; raises StoreUnavailable when it breaks.
+        """Yield every job's events over one connection; raises StoreUnavailable when cut off.
 
-        Where nothing is heard for `silence_s`, Redis is asked, and once more later given up: a
-        connection whose other end was cut off says nothing, for ever.
+        After `silence_s` without an event Redis gets a PING, and after as long without an answer
+        the connection is given up: a connection cut off at its other end stays silent for ever.
         """
         with translated():
             async with self._redis.pubsub() as channel:
@@ -186,7 +189,7 @@ class AsyncJobStore(AsyncRunner):
                 while True:
                     message = await channel.get_message(timeout=silence_s)
                     if message is None and asked:
-                        raise StoreUnavailable("Redis has gone silent")
+                        raise StoreUnavailable("Redis does not answer on the event connection")
                     asked = message is None
                     if message is None:
                         await channel.ping()
@@ -195,7 +198,7 @@ class AsyncJobStore(AsyncRunner):
 
 
 class JobStore(Runner):
-    """The same calls where there is no event loop: workers, the janitor, tools."""
+    """Job store without an event loop: for workers, the janitor, tools."""
 
     def admit(
         self,
@@ -234,10 +237,10 @@ class JobStore(Runner):
         )
 
     def settle(self) -> Iterator[Settled]:
-        """Look at every open job, some at a step, and end those that are open no more.
+        """Check every open job, some at a step, and end the books of jobs that are open no more.
 
-        RQ's own tools end, delete and displace jobs without a word to our books: so their tenants
-        get their places back, groups and webhooks their ends.
+        RQ's own tools end, delete and move jobs past our books: this step frees their tenants'
+        quotas, and gives groups and webhooks their ends.
         """
         with translated():
             tenants: Any = self.redis.smembers(keys.TENANTS)

@@ -1,4 +1,4 @@
-"""How often a key may ask: counted in Redis, told in every answer.
+"""Rate limit of API keys: requests counted in Redis, reported in every response.
 
 Owns the window and the RateLimit fields (draft-ietf-httpapi-ratelimit-headers). Must not know
 routes. Invariant: all processes share one count; a key without a limit costs nothing.
@@ -18,7 +18,7 @@ WINDOW_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Where a key stands in its window."""
+    """A key's rate: quota and use in this window, seconds to the next."""
 
     quota: int
     used: int
@@ -26,12 +26,12 @@ class Rate:
 
     @property
     def over(self) -> bool:
-        """Whether this request is one too many."""
+        """True if this request exceeds the quota."""
         return self.used > self.quota
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """The two fields: what is allowed, and what is left."""
+        """The two header fields: the quota, and the requests left."""
         left = max(0, self.quota - self.used)
         return [
             (b"ratelimit-policy", f'"minute";q={self.quota};w={WINDOW_S}'.encode()),
@@ -40,7 +40,7 @@ class Rate:
 
 
 async def count(store: AsyncJobStore, key_id: str, quota: int) -> Rate:
-    """Count one request. A fixed window: simple to explain, and twice the quota at worst."""
+    """Count one request in a fixed window: simple to explain, and twice the quota at worst."""
 
     def parse(reply: Any) -> Rate:
         return Rate(quota=quota, used=int(reply[0]), reset_s=int(reply[1]))

@@ -58,7 +58,7 @@ def record_of(
 
 
 def _error(status: Status, fields: Mapping[str, str | None]) -> JobError | None:
-    """Only a failed job has one: what is left of a failure that was requeued is history."""
+    """Return a failed job's error; any other job's error is left from a requeued failure."""
     if status is not Status.FAILED:
         return None
     error = _json(fields.get(HashField.ERROR))
@@ -84,7 +84,7 @@ def _json(text: str | None) -> Any:
 
 
 def _time(text: str | None) -> datetime | None:
-    """RQ writes UTC ISO 8601 with a Z, and an empty string for never."""
+    """Parse RQ's time: UTC ISO 8601 with a Z; an empty string means never."""
     if not text:
         return None
     parsed = datetime.fromisoformat(text)

@@ -1,8 +1,8 @@
-"""How a call of the store is run: one script, on one connection, within its time.
+"""Runner of Lua scripts: EVALSHA with reload, a concurrency limit, a 2 s deadline, WAIT.
 
-Owns the script cache's refilling, the turns of an event loop's calls, and waiting for replicas.
-Knows no job. Invariant: whatever Redis does, an async call ends within CALL_BUDGET_S, in a value
-or in one of `jobs.errors`; and what must be on replicas is, when its call returns.
+Owns reloading the script cache, the limit of an event loop's concurrent calls, and the wait for
+replicas. Knows no job. Invariant: whatever Redis does, an async call ends within CALL_BUDGET_S, in
+a value or in one of `jobs.errors`; a write that must be on replicas is there when its call returns.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ SHORT_WAIT_MS = 50  # after a wait in vain, until one succeeds: or 32 waits woul
 
 
 class Replicas:
-    """How many copies a lasting call must have before it is answered, and how long to wait."""
+    """The number of replicas that must confirm a lasting call, and the wait for them."""
 
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
         self._wait_ms = WAIT_MS
 
     def needed_by(self, call: Call[Any]) -> bool:
-        """Whether this call must be on replicas when it returns."""
+        """Return True if this call must be on replicas before its answer."""
         return bool(self.wanted) and call.lasting
 
     def fill(self, pipeline: Any, *command: Any) -> None:
-        """The command, and the wait for its copies, on one connection.
+        """Add a command and the WAIT for replicas to a pipeline, on one connection.
 
-        The mark is a write of its own: a replay writes nothing, and WAIT waits for the last write
-        of *this* connection only, so it would confirm what another one wrote and lost.
+        A dummy SET precedes WAIT: a replayed script writes nothing, and WAIT covers the last write
+        of *this* connection only, so WAIT would confirm a write that another connection lost.
         """
         pipeline.execute_command(*command)
         pipeline.set(keys.PROBE, "1", ex=keys.PROBE_TTL_S)
         pipeline.execute_command("WAIT", self.wanted, self._wait_ms)
 
     def check(self, said: Sequence[Any]) -> int:
-        """How many copies there are. Raises what Redis refused with."""
+        """Return the number of replicas that confirmed. Raises the error of a refused command."""
         for one in said:
             if isinstance(one, Exception):
                 raise one
@@ -57,16 +57,17 @@ class Replicas:
         return copies
 
     def hold(self, copies: int) -> None:
-        """Raise NotReplicated unless there are enough."""
+        """Raise NotReplicated unless enough replicas confirmed."""
         if copies < self.wanted:
             raise NotReplicated(
-                f"done on the primary, but {copies} of {self.wanted} replicas have it: it may be"
-                " forgotten. Send it again with the same Idempotency-Key: it is done once"
+                f"written on the primary, but only {copies} of {self.wanted} replicas confirmed: a"
+                " failover may lose the write. Send the request again with the same"
+                " Idempotency-Key: it is done once"
             )
 
 
 class AsyncRunner:
-    """Runs calls for one event loop. Make one a process; `aclose` it at the end."""
+    """Runner of calls for one event loop. Make one a process; `aclose` it at the end."""
 
     def __init__(self, redis_url: str, *, replicas: int = 0) -> None:
         self._redis: Any = connect_async(redis_url)
@@ -74,7 +75,7 @@ class AsyncRunner:
         self._at_once = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def run(self, call: Call[T]) -> T:
-        """Run one script; the script cache of a restarted server is filled again on the way."""
+        """Run one script; loads the script again if a restarted server has lost it."""
         if self._replicas.needed_by(call):
             return await self._run_lasting(call)
         async with self._in_time():
@@ -90,7 +91,7 @@ class AsyncRunner:
                 said = await self._with_copies(*_by_sha(call))
             except NoScriptError:
                 said = await self._with_copies(*_by_text(call))
-        value = call.parse(said[0])  # a refusal is said as it is: nothing has to be copied
+        value = call.parse(said[0])  # a refusal is raised here: nothing has to be replicated
         self._replicas.hold(int(said[-1]))
         return value
 
@@ -112,22 +113,21 @@ class AsyncRunner:
 
     @asynccontextmanager
     async def _in_time(self) -> AsyncGenerator[None]:
-        """A call's turn and its limit: waiting for the turn counts, so nobody waits longer."""
+        """Limit a call in number and time; the wait for a free slot counts towards the time."""
         with translated():
             async with asyncio.timeout(CALL_BUDGET_S), self._at_once:
                 yield
 
 
 class Runner:
-    """Runs calls where there is no event loop."""
+    """Runner of calls where there is no event loop."""
 
     def __init__(self, redis: Redis | str, *, replicas: int = 0) -> None:
         self.redis: Redis = connect(redis) if isinstance(redis, str) else redis
         self._replicas = Replicas(replicas)
 
     def run(self, call: Call[T]) -> T:
-        """Run one script. Raises StoreUnavailable or StorageFull, or what the script's answer
-        means."""
+        """Run one script. Raises StoreUnavailable, StorageFull, or the error in the answer."""
         if self._replicas.needed_by(call):
             return self._run_lasting(call)
         with translated():

@@ -1,7 +1,7 @@
-"""Redis found through sentinels: who is the primary now is asked anew at each new connection.
+"""Redis behind sentinels: each new connection asks the sentinels for the current primary.
 
-Owns the form of such a URL and what redis-py is told of it. Invariant: a sentinel that does not
-answer costs SENTINEL_S, not a call's budget, and the one that answered last is asked first.
+Owns the form of such a URL and redis-py's options for it. Invariant: a sentinel that does not
+answer costs SENTINEL_S, not a call's budget, and the sentinel that answered last is asked first.
 
     redis+sentinel://[user:password@]host:port[,host:port ...]/name of the primary[/database]
     ?sentinel_username=...&sentinel_password=...   of the sentinels; `rediss+sentinel` is TLS
@@ -30,13 +30,13 @@ FORM = "redis+sentinel://:password@host:26379,host:26379/name-of-the-primary/0"
 
 
 def through_sentinels(url: str) -> bool:
-    """Whether this URL names sentinels instead of a server."""
+    """Return True if `url` names sentinels instead of a server."""
     return urlsplit(url).scheme in SCHEMES
 
 
 @dataclass(frozen=True, slots=True)
 class SentinelAddress:
-    """A primary that sentinels watch: its name, where they are, how to talk to each kind."""
+    """A primary watched by sentinels: name, sentinels' addresses, connection options of both."""
 
     service: str
     hosts: tuple[tuple[str, int], ...]
@@ -45,7 +45,7 @@ class SentinelAddress:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Read such a URL. Raises SettingsError, with the form it must have."""
+        """Parse a sentinels' URL. Raises SettingsError, with the form of a correct URL."""
         parts = urlsplit(url)
         login, _, hosts = parts.netloc.rpartition("@")
         service, _, database = parts.path.strip("/").partition("/")
@@ -68,14 +68,14 @@ class SentinelAddress:
         return cls(service, where, {**primary, **tls}, {**of_sentinels, **tls})
 
     def connect(self, **options: Any) -> Redis:
-        """A client of whoever is the primary."""
+        """Return a client of the current primary."""
         sentinel = Sentinel(self.hosts, sentinel_kwargs={**self.sentinel, **_limits()})
         return sentinel.master_for(
             self.service, connection_pool_class=_Pool, **self.primary, **options
         )
 
     def connect_async(self, **options: Any) -> redis.asyncio.Redis:
-        """The same for an event loop."""
+        """Return a client of the current primary for an event loop."""
         sentinel = AsyncSentinel(self.hosts, sentinel_kwargs={**self.sentinel, **_limits()})
         return sentinel.master_for(
             self.service, connection_pool_class=_AsyncPool, **self.primary, **options
@@ -83,7 +83,7 @@ class SentinelAddress:
 
 
 class _Pool(SentinelConnectionPool):
-    """Closes the connections to the sentinels with its own."""
+    """A pool that closes the connections to the sentinels with its own."""
 
     def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002
         super().disconnect(inuse_connections)
@@ -93,7 +93,7 @@ class _Pool(SentinelConnectionPool):
 
 
 class _AsyncPool(AsyncSentinelPool):
-    """Closes the connections to the sentinels with its own."""
+    """A pool that closes the connections to the sentinels with its own."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT001, FBT002
         await super().disconnect(inuse_connections)
@@ -106,7 +106,7 @@ def _limits() -> dict[str, float]:
 
 
 def _address(host: str) -> tuple[str, int]:
-    """`host:port`, `host`, or `[::1]:port`."""
+    """Parse `host:port`, `host`, or `[::1]:port`. Raises ValueError."""
     parts = urlsplit(f"//{host}")
     if not parts.hostname:
         raise ValueError(f"no host in {host!r}")

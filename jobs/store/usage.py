@@ -1,7 +1,7 @@
-"""What was done, read: the counts behind /metrics and the statistics of models, and usage.
+"""Reader of fleet-wide counts (for /metrics and the statistics of models) and of usage.
 
-Owns the reading only; jobs/store/scripts/counting.lua writes them in the step that ends a job. Must
-not know HTTP. Invariant: nothing here writes.
+Owns the reading only; jobs/store/scripts/counting.lua writes the counts in the step that ends a
+job. Must not know HTTP. Invariant: nothing here writes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from jobs.store.counters import Count, Usage
 
 
 class UsageStore:
-    """All counts. One a process."""
+    """Counts and usage in Redis. One a process."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
 
     async def counts(self) -> list[Count]:
-        """Everything since ever, of all processes together."""
+        """Return all total counts, of all processes together."""
         with translated():
             fields: dict[str, str] = await self._redis.hgetall(counters.COUNTS)
         return list(counters.counts_in(fields))
 
     async def usage(self, first: date, last: date, tenant: str | None) -> list[Usage]:
-        """What a tenant used from `first` to `last`, both included, newest first; None: all."""
+        """Return usage from `first` to `last` inclusive, newest first; no tenant: of all."""
         days = [last - timedelta(days=k) for k in range((last - first).days + 1)]
         entries = [(day, tenant) for day in days] if tenant else await self._seen(days)
         with translated():

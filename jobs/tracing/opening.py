@@ -11,7 +11,7 @@ from jobs.tracing.spans import OFF, Tracing
 
 
 def open_tracing(settings: RoleSettings, role: str) -> Tracing:
-    """Traces as the settings say. Raises SettingsError where they cannot be."""
+    """Open tracing as the settings say. Raises SettingsError if OpenTelemetry is missing."""
     if settings.otel_endpoint is None:
         return OFF
     try:

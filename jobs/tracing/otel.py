@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry, sent over OTLP/HTTP: the only importer of its SDK.
 
 Owns provider, exporter and the form of a span. Invariant: nothing here ever waits for the
-collector but `close`, and what it cannot take is dropped, in a thread of its own.
+collector but `close`; spans that the collector cannot take are dropped, in a separate thread.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SEND_EVERY_MS = 1000
 
 
 class OtelSpan(spans.Span):
-    """A span that is kept, if its trace is sampled."""
+    """A span that is exported, if its trace is sampled."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
@@ -46,21 +46,21 @@ class OtelSpan(spans.Span):
         )
 
     def rename(self, name: str) -> None:
-        """What it turned out to be."""
+        """Rename the span, once its kind of work is known."""
         self._span.update_name(name)
 
     def note(self, attributes: Mapping[str, Value]) -> None:
-        """Say more of it."""
+        """Add attributes to the span."""
         self._span.set_attributes(dict(attributes))
 
     def link(self, traceparent: str | None) -> None:
-        """It is also the work of that one."""
+        """Add a link to another span; a batch serves many jobs."""
         context = _context(traceparent)
         if context:
             self._span.add_link(context)
 
     def end(self, *, error: str | None = None) -> None:
-        """It is over."""
+        """End the span; `error`: the code of a failure."""
         if error is not None:
             self._span.set_status(trace.StatusCode.ERROR, error)
             self._span.set_attribute("error.type", error)
@@ -68,7 +68,7 @@ class OtelSpan(spans.Span):
 
 
 class OtelTracing(spans.Tracing):
-    """One provider a process."""
+    """Tracing by OpenTelemetry. One a process."""
 
     on = True
 
@@ -95,7 +95,7 @@ class OtelTracing(spans.Tracing):
         attributes: Mapping[str, Value] = NOTHING,
         ago_s: float = 0.0,
     ) -> OtelSpan:
-        """Work that begins now, or began `ago_s` ago."""
+        """Start a span that begins now, or began `ago_s` seconds ago."""
         began: Any = _nanoseconds(ago_s)
         span = self._tracer.start_span(
             name, _under(parent), KINDS[kind], dict(attributes), start_time=began
@@ -105,18 +105,18 @@ class OtelTracing(spans.Tracing):
     def past(
         self, name: str, *, parent: str | None, began_ago_s: float, ended_ago_s: float
     ) -> None:
-        """Work that is over already."""
+        """Record a span that has ended already."""
         span = self._tracer.start_span(name, _under(parent), start_time=_nanoseconds(began_ago_s))
         span.end(_nanoseconds(ended_ago_s))
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         self._provider.force_flush(int(EXPORT_S * 1000))
         self._provider.shutdown()
 
 
 def _session(endpoint: str) -> requests.Session:
-    """No proxy of the environment for a collector on this machine: none reaches it."""
+    """Return a session; one for a collector on this machine ignores the environment's proxies."""
     session = requests.Session()
     session.trust_env = not _is_here(urlsplit(endpoint).hostname or "")
     return session
@@ -146,7 +146,7 @@ def _context(traceparent: str | None) -> trace.SpanContext | None:
 
 
 def _under(traceparent: str | None) -> Any:
-    """The context in which a child of `traceparent` begins; without one, a trace of its own."""
+    """Return the context of a child of `traceparent`; without one, of a new trace."""
     context = _context(traceparent)
     empty = Context()
     if context is None:

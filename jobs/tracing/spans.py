@@ -1,9 +1,9 @@
-"""Traces of a job through API, queue, batch, picture store and webhook; off unless configured.
+"""Traces of a job through API, queue, batch, object storage and webhook; off unless configured.
 
-Owns the few calls that the rest makes, and what they do where there are no traces: nothing. What
-leads from one process to the next is a W3C traceparent, kept with the job. jobs/tracing/otel.py
-makes real spans, jobs/tracing/opening.py chooses. Invariant: no span holds a prompt, a key, a URL
-or a picture; nothing here imports OpenTelemetry.
+Owns the few calls that the rest makes; without traces the calls do nothing. A W3C traceparent,
+stored with the job, connects one process with the next. jobs/tracing/otel.py makes real spans,
+jobs/tracing/opening.py chooses. Invariant: no span holds a prompt, a key, a URL or an image;
+nothing here imports OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ NOTHING: Mapping[str, Value] = {}
 
 
 class Span:
-    """One piece of work; this one is not kept. `end` it once."""
+    """A span of work; this class records nothing. `end` it once."""
 
-    traceparent: str | None = None  # for who continues it
+    traceparent: str | None = None  # for the span's continuation in another process
 
     def rename(self, name: str) -> None:
-        """What it turned out to be."""
+        """Rename the span, once its kind of work is known."""
 
     def note(self, attributes: Mapping[str, Value]) -> None:
-        """Say more of it; a closed set of names."""
+        """Add attributes to the span; their names are a closed set."""
 
     def link(self, traceparent: str | None) -> None:
-        """It is also the work of that one: a batch has many parents."""
+        """Add a link to another span; a batch serves many jobs."""
 
     def end(self, *, error: str | None = None) -> None:
-        """It is over; `error`: a code, where it failed."""
+        """End the span; `error`: the code of a failure."""
 
 
 class Tracing:
-    """Makes spans; this one makes none that is kept."""
+    """A maker of spans; this class makes spans that record nothing."""
 
     on = False
 
@@ -50,17 +50,17 @@ class Tracing:
         attributes: Mapping[str, Value] = NOTHING,
         ago_s: float = 0.0,
     ) -> Span:
-        """Work that begins now, or began `ago_s` ago; `parent`: a traceparent."""
+        """Start a span that begins now, or began `ago_s` seconds ago; `parent`: a traceparent."""
         del name, kind, parent, attributes, ago_s
         return NO_SPAN
 
     def past(
         self, name: str, *, parent: str | None, began_ago_s: float, ended_ago_s: float
     ) -> None:
-        """Work that is over already."""
+        """Record a span that has ended already."""
 
     def close(self) -> None:
-        """Send what is left; waits a few seconds at most."""
+        """Send the remaining spans; waits a few seconds at most."""
 
 
 NO_SPAN = Span()
@@ -68,5 +68,5 @@ OFF = Tracing()
 
 
 def traceparent_in(header: str | None) -> str | None:
-    """The header, if it is one that can be continued."""
+    """Return the header if valid as a W3C traceparent, else None."""
     return header if header and TRACEPARENT.fullmatch(header) else None

@@ -1,6 +1,6 @@
-"""Webhooks: telling other people's servers how a job ended, signed, and until they answer.
+"""Webhooks: signed events of jobs, sent to tenants' servers with retries.
 
-`addresses, targets` say whom we may call; `sealing` keeps secrets; `retrying` says when again;
-`events` is what is sent; `endpoints, outbox, deliveries` are the stores. The courier
-(worker/courier) does the sending, api/routes/webhooks.py lets tenants look and steer.
+`addresses, ssrf_guard` restrict the targets; `secret_box` encrypts secrets; `retry_schedule` holds
+the waits; `events` makes the bodies; `endpoints, outbox, deliveries` are the stores. The courier
+(worker/courier) sends the events; api/routes/webhooks.py is the tenants' view and control.
 """

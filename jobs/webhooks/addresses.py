@@ -1,8 +1,9 @@
-"""Which IP addresses a webhook may reach: the public internet, and what an operator lists.
+"""IP addresses that a webhook may reach: the public internet, and networks an operator lists.
 
-Owns the table of special-purpose ranges (IANA's registries after RFC 6890, and what clouds answer
-on). Numeric addresses only; names are resolved elsewhere and every answer comes here. Invariant:
-what is not known to be public is refused; an address within another is judged as the inner one.
+Owns the table of special-purpose ranges (IANA's registries after RFC 6890, and clouds' internal
+addresses). Numeric addresses only; names are resolved elsewhere and every answer is checked here.
+Invariant: an address not known to be public is refused; an address within another is checked as
+the inner one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ipaddress import (
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# IPv4 is public unless it is listed.
+# An IPv4 address is public unless listed.
 NOT_PUBLIC_V4 = tuple(
     IPv4Network(cidr)
     for cidr in (
@@ -45,7 +46,7 @@ NOT_PUBLIC_V4 = tuple(
         "240.0.0.0/4",  # reserved, and broadcast
     )
 )
-# IPv6 is not public unless it is global unicast, less what is special within that.
+# An IPv6 address is public if global unicast, less the special ranges within.
 PUBLIC_V6 = IPv6Network("2000::/3")
 NOT_PUBLIC_V6 = tuple(
     IPv6Network(cidr)
@@ -60,7 +61,7 @@ NOT_PUBLIC_V6 = tuple(
 
 
 def public(address: Address) -> bool:
-    """Whether `address` is one of the public internet."""
+    """Return True if `address` is on the public internet."""
     inner = _inner(address)
     if isinstance(inner, IPv4Address):
         return not any(inner in network for network in NOT_PUBLIC_V4)
@@ -68,21 +69,21 @@ def public(address: Address) -> bool:
 
 
 def permitted(address: Address, also: Sequence[Network] = ()) -> bool:
-    """Whether a webhook may go to `address`: it is public, or in a network of `also`."""
+    """Return True if a webhook may go to `address`: public, or in a network of `also`."""
     inner = _inner(address)
     listed = any(inner.version == n.version and inner in n for n in also)
     return listed or public(inner)
 
 
 def _inner(address: Address) -> Address:
-    """::ffff:10.0.0.1 is 10.0.0.1: the kernel connects there by IPv4."""
+    """Unwrap ::ffff:10.0.0.1 to 10.0.0.1: the kernel connects there by IPv4."""
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or address
     return address
 
 
 def address_of(text: str) -> Address | None:
-    """The address in `text`; None: not one in its usual form (a name, octal, hex, short)."""
+    """Parse an address; None: not in the usual form (a name, octal, hex, short)."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -92,5 +93,5 @@ def address_of(text: str) -> Address | None:
 
 
 def network_of(text: str) -> Network:
-    """The network in CIDR form. Raises ValueError."""
+    """Parse a network in CIDR form. Raises ValueError."""
     return ip_network(text, strict=True)

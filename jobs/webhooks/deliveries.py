@@ -1,8 +1,8 @@
-"""Deliveries: each is one event on its way to one endpoint, until it is taken or given up.
+"""Webhook deliveries: one event for one endpoint each, until delivered or exhausted.
 
-Owns claiming, settling and looking. Leases are by Redis's clock, so that any number of couriers may
-work and die. Invariant: a delivery is due, under way, delivered or exhausted, and nothing else; its
-body and its event's ID never change.
+Owns claims, the record of attempts, and listings. Leases use Redis's clock, so that any number of
+couriers may work and die. Invariant: a delivery is due, under way, delivered or exhausted, and
+nothing else; the body and the event's ID never change.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ Verdict = Literal["delivered", "failed", "gone"]
 
 
 class Attempt(BaseModel):
-    """One line of the delivery log."""
+    """An attempt in the log of a delivery."""
 
     model_config = ConfigDict(frozen=True)
     at: float  # Unix time, s
     took_ms: int
     outcome: str  # worker/courier/http_sender.py: Outcome
     status: int | None = None
-    answer: str = ""  # what the receiver said, 1 KiB of it at most
+    answer: str = ""  # start of the receiver's response, 1 KiB at most
     next_in_s: float | None = None  # until the next attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """A delivery that this courier is to attempt now."""
+    """A delivery that this courier has claimed, to attempt now."""
 
     endpoint: str
     id: str
@@ -58,30 +58,30 @@ class Claimed:
 
 
 class Claims(NamedTuple):
-    """What `claim` gave, and the time by which it did."""
+    """Claimed deliveries, and Redis's time of the claim in Unix seconds."""
 
     now_s: float
     claimed: list[Claimed]
 
 
 class AttemptResult(NamedTuple):
-    """What a delivery became: `state` is `lost` if it was not ours any more."""
+    """A delivery's new state; `lost` if another courier has the claim by now."""
 
     state: str
-    disabled: str | None  # why the endpoint was disabled just now
+    disabled: str | None  # reason, if the attempt disabled the endpoint
 
 
 class WebhookCounts(NamedTuple):
-    """For metrics. `counts`: attempts by outcome since ever; lapsed, disabled, dropped beside."""
+    """Webhook metrics. `counts`: total attempts by outcome, and lapsed, disabled, dropped."""
 
     counts: dict[str, int]
-    outbox: int  # events not yet spread
-    lag_s: float  # how late the most overdue attempt is, of endpoints that answer
+    outbox: int  # events without deliveries so far
+    lag_s: float  # delay of the most overdue attempt, of endpoints that answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One delivery, as its tenant sees it. Times are Unix seconds."""
+    """A delivery as its tenant sees it. Times are Unix seconds."""
 
     id: str
     event: str
@@ -98,7 +98,7 @@ class Delivery:
 
 
 class Deliveries:
-    """All deliveries, in Redis. `now` of every call: '' for Redis's clock; tests give theirs."""
+    """Webhook deliveries in Redis. `now` of every call: '' for Redis's clock; tests set it."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -108,7 +108,7 @@ class Deliveries:
         self._listing = redis.register_script(load("listing").text)
 
     async def claim(self, *, proven: int, probes: int, now: str = "") -> Claims:
-        """At most so many due deliveries: to endpoints that answer, and to those that may not."""
+        """Claim due deliveries: at most `proven` to endpoints that answer, `probes` to others."""
         args = [now, proven, probes, LEASE_S, MAX_LAPSES]
         with translated():
             now_text, found = await self._claim(args=args)
@@ -123,7 +123,7 @@ class Deliveries:
         wait_s: float | None,
         now: str = "",
     ) -> AttemptResult:
-        """Note what came of an attempt. `wait_s`: until the next one; None: there is none."""
+        """Record an attempt's outcome. `wait_s`: seconds to the next attempt; None: the last."""
         wait = "" if wait_s is None else f"{wait_s:.6f}"
         log = attempt.model_copy(update={"next_in_s": wait_s if verdict != "delivered" else None})
         args = [now, claimed.endpoint, claimed.id, claimed.claim, verdict, wait]
@@ -133,14 +133,14 @@ class Deliveries:
         return AttemptResult(state, disabled or None)
 
     async def redeliver(self, endpoint_id: str, delivery_id: str, *, now: str = "") -> None:
-        """From the first attempt on, same ID, same body. Raises DeliveryMissing."""
+        """Restart a delivery at its first attempt, same ID, same body. Raises DeliveryMissing."""
         with translated():
-            said: str = await self._redeliver(args=[now, endpoint_id, delivery_id])
-        if said == "missing":
-            raise DeliveryMissing("there is no such delivery, or no more")
+            result: str = await self._redeliver(args=[now, endpoint_id, delivery_id])
+        if result == "missing":
+            raise DeliveryMissing("there is no such delivery, or no longer")
 
     async def get(self, endpoint_id: str, delivery_id: str) -> Delivery:
-        """One delivery with its log and body. Raises DeliveryMissing."""
+        """Return a delivery with its log and body. Raises DeliveryMissing."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.hgetall(keys.delivery(endpoint_id, delivery_id))
         pipe.lrange(keys.attempts(endpoint_id, delivery_id), 0, -1)
@@ -148,14 +148,14 @@ class Deliveries:
         with translated():
             fields, lines, due = cast(tuple[dict[str, str], list[str], Any], await pipe.execute())
         if "state" not in fields:
-            raise DeliveryMissing("there is no such delivery, or no more")
+            raise DeliveryMissing("there is no such delivery, or no longer")
         log = tuple(Attempt.model_validate_json(line) for line in lines)
         return _delivery(delivery_id, fields, due, log=log)
 
     async def list(
         self, endpoint_id: str, *, state: str = "", cursor: str | None = None, limit: int = 20
     ) -> tuple[list[Delivery], str | None]:
-        """Newest job first, and the cursor of the next page if there is one."""
+        """Return a page of deliveries, newest job first, and the next page's cursor, if any."""
         start = f"({cursor}" if cursor else "+"
         with translated():
             after, rows = await self._listing(args=[endpoint_id, start, limit, _LOOKED_AT, state])
@@ -167,7 +167,7 @@ class Deliveries:
         return found, after or None
 
     async def figures(self) -> WebhookCounts:
-        """What metrics say of webhooks, as of one look."""
+        """Return the webhook metrics, as of one read."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.hgetall(keys.COUNTS)
         pipe.llen(keys.OUTBOX)

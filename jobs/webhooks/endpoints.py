@@ -1,7 +1,7 @@
-"""Endpoints: whom a tenant wants told, of what, and with which secrets it is signed.
+"""Webhook endpoints of tenants: URL, subscribed events, state, signing secrets.
 
-Owns their hash, their IDs and the rotation of secrets. Must not know HTTP or the courier.
-Invariant: a secret leaves this module in the clear once, when it is made, and later only to sign.
+Owns the endpoints' hash, their IDs and the rotation of secrets. Must not know HTTP or the courier.
+Invariant: a secret leaves this module in plain text once, when made, and later only to sign.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TRIES = 5  # two rotations at once: the second sees the first's
 
 
 class KeptSecret(BaseModel):
-    """One secret at rest. `until_s`: Unix time at which it stops signing; None: the newest."""
+    """A stored, encrypted secret. `until_s`: Unix time of its last signature; None: the newest."""
 
     model_config = ConfigDict(frozen=True)
     sealed: str
@@ -48,7 +48,7 @@ class KeptSecret(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Whom to tell. Times are Unix seconds."""
+    """A webhook endpoint: URL, events, state, secrets. Times are Unix seconds."""
 
     id: str
     tenant: str
@@ -60,12 +60,12 @@ class Endpoint:
     disabled_at: float | None = None
     failing_since: float | None = None
     created_at: float = 0.0
-    dropped: int = 0  # events left out, because as many waited as may
+    dropped: int = 0  # events left out, because the endpoint's queue was full
     secrets: tuple[KeptSecret, ...] = ()
 
     @classmethod
     def of(cls, endpoint_id: str, fields: dict[str, str]) -> Self:
-        """The endpoint in a hash."""
+        """Build an endpoint from the fields of its hash."""
         return cls(
             id=endpoint_id,
             tenant=fields["tenant"],
@@ -83,17 +83,17 @@ class Endpoint:
 
 
 def secrets_in(text: str) -> tuple[KeptSecret, ...]:
-    """The secrets in their field, newest first."""
+    """Parse the hash field `secrets`; newest first."""
     return tuple(KeptSecret.model_validate(item) for item in json.loads(text))
 
 
 def live(secrets: Sequence[KeptSecret], now_s: float) -> tuple[KeptSecret, ...]:
-    """Those that sign at `now_s`."""
+    """Return the secrets that sign at `now_s`."""
     return tuple(s for s in secrets if s.until_s is None or s.until_s > now_s)
 
 
 class Endpoints:
-    """All endpoints of all tenants, in Redis."""
+    """Webhook endpoints of all tenants, in Redis."""
 
     def __init__(
         self, redis: Redis, sealing: SecretBox, *, clock: Callable[[], float] = time.time
@@ -107,7 +107,7 @@ class Endpoints:
     async def add(
         self, tenant: str, url: str, *, events: Sequence[EventType], description: str = ""
     ) -> tuple[Endpoint, str]:
-        """A new endpoint, and the only sight of its secret. Raises TooManyEndpoints."""
+        """Create an endpoint and return it with its secret, this once. Raises TooManyEndpoints."""
         endpoint_id = "we_" + new_job_id().replace("-", "")
         now_s, secret = self._clock(), new_secret()
         kept = KeptSecret(sealed=self._sealing.seal(secret, owner=endpoint_id), made_s=now_s)
@@ -121,11 +121,13 @@ class Endpoints:
             "secrets": _text([kept]),
         }
         if await self._write(endpoint_id, tenant, fields, new=True) == "full":
-            raise TooManyEndpoints(f"you have {MAX_ENDPOINTS} endpoints, which is the most")
+            raise TooManyEndpoints(
+                f"you have {MAX_ENDPOINTS} endpoints, which is the limit; delete one first"
+            )
         return await self.get(endpoint_id, tenant=tenant), secret
 
     async def get(self, endpoint_id: str, *, tenant: str) -> Endpoint:
-        """One endpoint. Raises EndpointMissing; another tenant's is missing."""
+        """Return an endpoint. Raises EndpointMissing, also for another tenant's endpoint."""
         with translated():
             fields: dict[str, str] = await _awaited(self._redis.hgetall(keys.endpoint(endpoint_id)))
         if fields.get("tenant") != tenant:
@@ -133,7 +135,7 @@ class Endpoints:
         return Endpoint.of(endpoint_id, fields)
 
     async def list(self, tenant: str) -> list[Endpoint]:
-        """A tenant's endpoints, oldest first."""
+        """Return a tenant's endpoints, oldest first."""
         with translated():
             ids: set[str] = await _awaited(self._redis.smembers(keys.tenant_endpoints(tenant)))
             pipe = self._redis.pipeline(transaction=False)
@@ -144,22 +146,22 @@ class Endpoints:
         return [Endpoint.of(endpoint_id, fields) for endpoint_id, fields in pairs if fields]
 
     async def change(self, endpoint: Endpoint, fields: dict[str, str]) -> Endpoint:
-        """Write some fields; an empty value removes one. Raises EndpointMissing."""
+        """Write some fields; an empty value removes a field. Raises EndpointMissing."""
         await self._write(endpoint.id, endpoint.tenant, fields)
         return await self.get(endpoint.id, tenant=endpoint.tenant)
 
     async def enable(self, endpoint: Endpoint) -> Endpoint:
-        """Send again: what it missed meanwhile goes out now, five at a time."""
+        """Enable an endpoint; the events it missed meanwhile are sent now, five at a time."""
         fresh = {"state": "enabled", "reason": "", "disabled_at": "", "failing_since": ""}
         return await self.change(endpoint, fresh)
 
     async def disable(self, endpoint: Endpoint) -> Endpoint:
-        """Send nothing more; events are kept for it."""
+        """Disable an endpoint; its events are kept and not sent."""
         stopped = {"state": "disabled", "reason": "by_hand", "disabled_at": str(self._clock())}
         return await self.change(endpoint, stopped)
 
     async def rotate(self, endpoint: Endpoint, *, overlap_s: float = OVERLAP_S) -> str:
-        """A new secret. The old ones sign beside it for `overlap_s` more; 0: they leaked."""
+        """Make and return a new secret; old secrets sign for `overlap_s` more (0: after a leak)."""
         for _ in range(_TRIES):
             now_s, secret = self._clock(), new_secret()
             kept = KeptSecret(sealed=self._sealing.seal(secret, owner=endpoint.id), made_s=now_s)
@@ -173,7 +175,7 @@ class Endpoints:
         raise StoreUnavailable("this endpoint's secrets are being changed by others; try again")
 
     async def reseal(self) -> int:
-        """Seal anew what only an older key of the settings opens; how many endpoints that were."""
+        """Re-encrypt secrets under an older key of the settings; return the number of endpoints."""
         changed = 0
         with translated():  # the scan, too: a courier that started before Redis ended by it
             async for name in self._redis.scan_iter(match=keys.endpoint("*"), count=1000):
@@ -193,17 +195,17 @@ class Endpoints:
             for opened in [self._sealing.open(s.sealed, owner=owner)]
         ]
         fields = {"secrets": _text(anew)}
-        # one that is rotated meanwhile is sealed by that
+        # an endpoint rotated meanwhile was encrypted anew by the rotation
         await self._write(owner, endpoint.tenant, fields, was=_text(endpoint.secrets))
         return 1
 
     async def drop(self, endpoint: Endpoint) -> None:
-        """Forget it, with everything that it was to be sent."""
+        """Delete an endpoint with all its pending deliveries."""
         with translated():
             await self._drop(keys=_keys(endpoint.id, endpoint.tenant), args=[endpoint.id])
 
     def open(self, endpoint_id: str, secrets: Sequence[KeptSecret], now_s: float) -> list[str]:
-        """The secrets that sign at `now_s`, in the clear, newest first. Raises SealBroken."""
+        """Decrypt the secrets that sign at `now_s`, newest first. Raises SealBroken."""
         kept = live(secrets, now_s)
         return [self._sealing.open(s.sealed, owner=endpoint_id) for s in kept]
 
@@ -219,10 +221,10 @@ class Endpoints:
         pairs = [part for pair in fields.items() for part in pair]
         args = [endpoint_id, MAX_ENDPOINTS, was, int(new), *pairs]
         with translated():
-            said: str = await self._put(keys=_keys(endpoint_id, tenant), args=args)
-        if said == "missing":
+            result: str = await self._put(keys=_keys(endpoint_id, tenant), args=args)
+        if result == "missing":
             raise EndpointMissing("there is no such endpoint")
-        return said
+        return result
 
 
 def _keys(endpoint_id: str, tenant: str) -> list[str]:
@@ -231,7 +233,7 @@ def _keys(endpoint_id: str, tenant: str) -> list[str]:
 
 
 def _until(secret: KeptSecret, until_s: float) -> KeptSecret:
-    """`secret`, ending at `until_s` at the latest."""
+    """Return `secret`, ending at `until_s` at the latest."""
     ends = until_s if secret.until_s is None else min(secret.until_s, until_s)
     return secret.model_copy(update={"until_s": ends})
 
@@ -245,5 +247,5 @@ def _number(text: str | None) -> float | None:
 
 
 async def _awaited(answer: Any) -> Any:
-    """redis-py types its async commands as either kind of answer."""
+    """Await an answer; redis-py types its async commands as sync or async."""
     return await answer

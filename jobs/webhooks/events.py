@@ -1,8 +1,8 @@
 """The body of each webhook event (its types: jobs/contract/request_parts.py).
 
-Owns the body's form (docs/webhooks.md shows it). It is made once and kept: every attempt sends the
-same bytes. Invariant: under MAX_BODY_BYTES, and neither a prompt nor a URL that opens a picture is
-in it: it may be sent for 75 h, and lie in others' logs for longer.
+Owns the body's form (docs/webhooks.md shows the form). A body is made once and kept: every attempt
+sends the same bytes. Invariant: a body is under MAX_BODY_BYTES and holds neither a prompt nor a URL
+that opens an image: the body may be sent for 75 h, and lie in others' logs for longer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from jobs.contract.request_parts import ENDINGS, EventType
 MAX_BODY_BYTES = 20_000  # Standard Webhooks' advice
 
 
-DEFAULT = (*ENDINGS, EventType.GROUP_COMPLETED)  # of an endpoint that names none
+DEFAULT = (*ENDINGS, EventType.GROUP_COMPLETED)  # the events of an endpoint that names none
 
 
 class Event(BaseModel):
-    """One entry of the outbox, as jobs/store/scripts/outbox.lua and record_attempt.lua write it."""
+    """An entry of the outbox, as outbox.lua and record_attempt.lua write entries."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer script may say more
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer script may add fields
 
     id: str  # the webhook-id, the same on every attempt and redelivery
     type: EventType
@@ -53,7 +53,7 @@ class Event(BaseModel):
 
 
 def body_of(event: Event) -> bytes:
-    """What is sent, to the byte."""
+    """Return an event's body, the exact bytes to send."""
     if event.type is EventType.ENDPOINT_DISABLED:
         return _bytes(event.type, instant(float(event.at)), _disabled(event))
     if event.type is EventType.PROGRESS:
@@ -64,12 +64,12 @@ def body_of(event: Event) -> bytes:
 
 
 def test_body(endpoint_id: str, *, now_s: float) -> bytes:
-    """The body of a test event."""
+    """Return the body of a test event."""
     return _bytes(EventType.TEST, instant(now_s), {"endpoint": endpoint_id})
 
 
 def instant(unix_s: float) -> str:
-    """A Unix time as the rest of the API writes times."""
+    """Format a Unix time as the rest of the API does: RFC 3339, microseconds, Z."""
     return (
         datetime.fromtimestamp(unix_s, UTC)
         .isoformat(timespec="microseconds")
@@ -103,7 +103,7 @@ def _progress(event: Event) -> dict[str, Any]:
 
 
 def _group(event: Event) -> dict[str, Any]:
-    """A hundred jobs come to 7 kB."""
+    """Return the data of group.completed; 7 kB for a hundred jobs."""
     ends: dict[str, str] = json.loads(event.ends or "{}")
     statuses = sorted(ends.values())
     return {

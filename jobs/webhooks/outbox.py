@@ -1,4 +1,4 @@
-"""From the outbox to deliveries: who is to be told of each event, and what.
+"""Outbox of webhook events, and their fan-out to deliveries.
 
 Owns the choice of receivers. An event enters the outbox in the step that ended its job
 (jobs/store/scripts/outbox.lua) and leaves it in the step that makes its deliveries. Invariant: any
@@ -31,7 +31,7 @@ Receiver = tuple[str, str, str]  # endpoint, delivery, URL or '' for the endpoin
 
 
 class EventEnvelope(NamedTuple):
-    """What every delivery of one event has in common."""
+    """Fields shared by every delivery of one event."""
 
     id: str
     kind: str = ""
@@ -41,7 +41,7 @@ class EventEnvelope(NamedTuple):
 
 
 class Outbox:
-    """Events that wait to become deliveries."""
+    """Events in Redis that wait for their deliveries."""
 
     def __init__(self, redis: Redis, endpoints: Endpoints, egress: EgressRules) -> None:
         self._redis = redis
@@ -50,7 +50,7 @@ class Outbox:
         self._spread = redis.register_script(load("fan_out").text)
 
     async def spread(self, *, now: str = "") -> int:
-        """Make deliveries of what waits, oldest first; returns how many events were looked at."""
+        """Make deliveries of waiting events, oldest first; return the number of events read."""
         with translated():
             head = self._redis.lrange(keys.OUTBOX, 0, MOST_AT_ONCE - 1)
             waiting = await cast(Awaitable[list[str]], head)
@@ -64,7 +64,7 @@ class Outbox:
             event = Event.model_validate_json(item)
             body = body_of(event)
         except (ValidationError, ValueError, KeyError, TypeError):
-            # what no courier can read would stand at the head of the outbox for ever
+            # an event that no courier can read would stay at the head of the outbox for ever
             log.exception("webhook.event_unreadable", extra={"length": len(item)})
             await self._take(item, EventEnvelope(id="unreadable"), [], now)
             return
@@ -77,7 +77,7 @@ class Outbox:
     async def put(
         self, endpoint: Endpoint, event_id: str, kind: EventType, body: bytes, *, now: str = ""
     ) -> None:
-        """A delivery that never was in the outbox: a test."""
+        """Add a delivery without an outbox entry: a test event."""
         told = EventEnvelope(event_id, kind, body=body)
         await self._take("", told, [(endpoint.id, event_id, "")], now)
 
@@ -92,7 +92,7 @@ class Outbox:
 
 
 def receivers(event: Event, endpoints: Sequence[Endpoint], egress: EgressRules) -> list[Receiver]:
-    """Who is told: the endpoints that want this type, and the job's own URL, each URL once."""
+    """Return the subscribed endpoints and the job's own URL, each URL once."""
     found: list[Receiver] = []
     told: set[str] = set()
     for endpoint in endpoints:
@@ -110,7 +110,7 @@ def receivers(event: Event, endpoints: Sequence[Endpoint], egress: EgressRules) 
 
 
 def _own_url(event: Event) -> str | None:
-    """The URL that the job, or the group, brought itself, if it asks for this type."""
+    """Return the webhook URL of the event's job or group, if subscribed to this type."""
     if event.webhook is None:
         return None
     if event.type is EventType.GROUP_COMPLETED:
@@ -120,17 +120,17 @@ def _own_url(event: Event) -> str | None:
 
 
 def delivery_id(event: Event) -> str:
-    """The event's own ID; all of a job's progress has one, so that the latest replaces the last."""
+    """Return the event's ID; a job's progress events share one, so the latest replaces others."""
     if event.type is EventType.PROGRESS:
         return f"msg_{event.job.replace('-', '')}-progress"
     return event.id
 
 
 def signer_of(url: str, endpoints: Sequence[Endpoint], egress: EgressRules) -> Endpoint | None:
-    """The endpoint whose secrets sign for a job's own URL: one of the same origin."""
+    """Return the endpoint of the same origin, whose secrets sign for a job's own URL."""
     origin = _origin(url, egress)
     same = [e for e in endpoints if origin and _origin(e.url, egress) == origin]
-    # an enabled one first: what a disabled one is to be sent waits
+    # an enabled endpoint first: deliveries of a disabled endpoint wait
     return min(same, key=lambda e: (e.state == "disabled", e.url != url), default=None)
 
 

@@ -1,7 +1,7 @@
-"""When a delivery is tried again, and when an endpoint is given up.
+"""Retry schedule of deliveries, and the time after which a failing endpoint is disabled.
 
 Owns the table of waits. Pure: time and chance are arguments. Invariant: ten attempts at most, over
-75.6 h before jitter, and a receiver's Retry-After never makes it come sooner than the table.
+75.6 h before jitter, and a receiver's Retry-After never makes an attempt sooner than the table.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ HOUR_S = 3600
 # The wait before attempt 1, 2, ... 10, in s: Standard Webhooks' own table.
 WAITS_S = (0, 5, 300, 1800, *(h * HOUR_S for h in (2, 5, 10, 14, 20, 24)))
 MAX_ATTEMPTS = len(WAITS_S)
-JITTER = 0.2  # each wait is 0.8 to 1.2 of the table's, so that a dead receiver is not met by a wall
+JITTER = 0.2  # each wait is 0.8 to 1.2 of the table's: retries do not reach a receiver all at once
 DISABLE_AFTER_S = 120 * HOUR_S  # of nothing but failures
-HEEDED = frozenset({429, 502, 503, 504})  # whose Retry-After we heed
+HEEDED = frozenset({429, 502, 503, 504})  # statuses whose Retry-After is respected
 
 
 def wait_s(attempts: int, *, chance: float, retry_after_s: float | None = None) -> float | None:
-    """Seconds until the next attempt after `attempts` failed ones; None: there is none.
+    """Return the seconds until the next attempt after `attempts` failed ones; None: no more.
 
-    `chance`: from 0 to 1. `retry_after_s`: what the receiver asked for, kept within one and two
-    times the table's wait, so that no receiver can hurry us or put us off for ever.
+    `chance`: from 0 to 1. `retry_after_s`: the receiver's Retry-After, limited to one to two times
+    the table's wait, so that no receiver can hurry us or put us off for ever.
     """
     if attempts >= MAX_ATTEMPTS:
         return None
@@ -32,7 +32,7 @@ def wait_s(attempts: int, *, chance: float, retry_after_s: float | None = None) 
 
 
 def retry_after_s(status: int, header: str | None, *, now_s: float) -> float | None:
-    """What a Retry-After header asks for, in seconds from `now_s`; None: nothing we heed."""
+    """Parse a Retry-After header to seconds from `now_s`; None: absent or not respected."""
     if status not in HEEDED or not header:
         return None
     text = header.strip()[:64]

@@ -1,7 +1,7 @@
-"""Webhooks as the API holds them: the stores, and the check of a URL that a tenant gives.
+"""Webhook services of the API: the stores, and the check of tenants' URLs.
 
-Owns the opening of the stores. Must not know routes. Invariant: a URL that is kept was one that the
-courier may call; the courier asks again at every attempt, since names change.
+Owns the opening of the stores. Must not know routes. Invariant: every stored URL was one that the
+courier may call; the courier checks again at every attempt, since names change.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ from jobs.webhooks.ssrf_guard import EgressRules, Resolve, permitted_addresses, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhooks:
-    """Everything a route about webhooks needs."""
+    """Stores and checks for the webhook routes."""
 
     endpoints: Endpoints
     deliveries: Deliveries
     outbox: Outbox
     egress: EgressRules
-    able: bool  # whether there is a key to keep secrets under
+    able: bool  # True: there is a key to encrypt secrets with
     resolve: Resolve
 
     def need(self) -> None:
         """Raise SealingUnset where this service has no webhooks."""
         if not self.able:
-            raise SealingUnset("this service has no webhooks: its operator set no key for them")
+            raise SealingUnset(
+                "this service has no webhooks: its operator must set PRINTWORKS_WEBHOOK_KEY"
+            )
 
     async def check_url(self, url: str, *, pointer: str) -> None:
         """Raise InvalidRequest unless the courier could call `url` now."""
@@ -51,20 +53,20 @@ class Webhooks:
         if webhook is None:
             return
         if not self.able:
-            said = "this service has no webhooks"
-            raise InvalidRequest([Problem("/webhook", SealingUnset.code, said)])
+            detail = "this service has no webhooks: leave `webhook` out"
+            raise InvalidRequest([Problem("/webhook", SealingUnset.code, detail)])
         try:
             target_of(webhook.url, self.egress)
         except TargetRefused as refused:
             raise InvalidRequest([Problem("/webhook/url", refused.code, str(refused))]) from None
         if signer_of(webhook.url, await self.endpoints.list(tenant), self.egress) is None:
-            said = "no endpoint of yours has this origin: register one, POST /v1/webhooks"
-            raise InvalidRequest([Problem("/webhook/url", "origin_not_registered", said)])
+            detail = "no endpoint of yours has this origin: register one, POST /v1/webhooks"
+            raise InvalidRequest([Problem("/webhook/url", "origin_not_registered", detail)])
 
 
 @asynccontextmanager
 async def open_webhooks(settings: RoleSettings) -> AsyncGenerator[Webhooks]:
-    """The stores, with a connection pool of their own. Raises SettingsError."""
+    """Open the stores, with their own connection pool. Raises SettingsError."""
     sealing, egress = SecretBox.of(settings.webhook_key), EgressRules.of(settings)
     async with aclosing(connect_async(settings.redis_url)) as redis:
         endpoints = Endpoints(redis, sealing)

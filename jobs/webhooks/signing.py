@@ -1,8 +1,7 @@
 """Signatures of webhooks: Standard Webhooks 1.0.0, symmetric (`v1`, HMAC-SHA256).
 
-Owns secrets' form and the three headers. Verifying is the receiver's: by
-client/printworks/webhooks.py or any Standard Webhooks library. Invariant: what is signed is, byte
-for byte, what is sent.
+Owns secrets' form and the three headers. Receivers verify, with client/printworks/webhooks.py or
+any Standard Webhooks library. Invariant: the signed bytes are the sent bytes.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ SECRET_BYTES = 32  # the standard asks for 24 to 64
 
 
 def new_secret(random_bytes: bytes | None = None) -> str:
-    """A signing secret as its owner sees it, once. `random_bytes`: SECRET_BYTES of chance."""
+    """Make a signing secret, which its owner sees once. `random_bytes`: SECRET_BYTES bytes."""
     drawn = chance.token_bytes(SECRET_BYTES) if random_bytes is None else random_bytes
     return SECRET_PREFIX + base64.b64encode(drawn).decode()
 
 
 def signature(secret: str, *, event_id: str, timestamp_s: int, body: bytes) -> str:
-    """`v1,` and the base64 of HMAC-SHA256 over `event_id.timestamp.body`."""
+    """Return `v1,` and the base64 of HMAC-SHA256 over `event_id.timestamp.body`."""
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     signed = f"{event_id}.{timestamp_s}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
@@ -33,7 +32,7 @@ def signature(secret: str, *, event_id: str, timestamp_s: int, body: bytes) -> s
 def signed_headers(
     secrets: Sequence[str], *, event_id: str, timestamp_s: int, body: bytes
 ) -> dict[str, str]:
-    """The headers of one attempt. Every live secret signs, so that a rotation has no gap."""
+    """Return an attempt's headers. Every live secret signs, so that a rotation has no gap."""
     made = [signature(s, event_id=event_id, timestamp_s=timestamp_s, body=body) for s in secrets]
     return {
         "webhook-id": event_id,

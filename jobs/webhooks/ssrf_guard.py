@@ -1,9 +1,8 @@
-"""Where a webhook may be sent: the rules for its URL, and the addresses behind its host.
+"""SSRF guard of webhooks: rules for URLs and for the addresses behind their hosts.
 
-Owns `EgressRules` (the operator's rules), the reading of a URL and the judging of DNS answers. The
-API asks at registration, the courier at every attempt. Invariant: one parser decides, and what goes
-to the socket is an address that was judged, never a name; no message says which address was behind
-it.
+Owns `EgressRules` (the operator's rules), the parser of URLs and the check of DNS answers. The API
+checks at registration, the courier at every attempt. Invariant: one parser decides, and the socket
+gets a checked address, never a name; no message names the address behind a host.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ class EgressRules:
 
     @classmethod
     def of(cls, settings: RoleSettings) -> Self:
-        """The rules in the settings. Raises SettingsError."""
+        """Read the rules from the settings. Raises SettingsError."""
         schemes = frozenset(_words(settings.webhook_schemes))
         if not schemes or not schemes <= set(DEFAULT_PORTS):
-            raise SettingsError("PRINTWORKS_WEBHOOK_SCHEMES is https, or https,http")
+            raise SettingsError("PRINTWORKS_WEBHOOK_SCHEMES must be https, or https,http")
         try:
             return cls(
                 schemes=schemes,
@@ -57,7 +56,7 @@ class EgressRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A URL taken apart. `host` is lower case; an IPv6 literal is without brackets."""
+    """A parsed webhook URL. `host` is lower case; an IPv6 literal is without brackets."""
 
     scheme: str
     host: str
@@ -66,18 +65,18 @@ class Target:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what a per-job URL shares with a registered one."""
+        """Scheme, host and port; a per-job URL shares its origin with a registered endpoint."""
         return f"{self.scheme}://{self.netloc}"
 
     @property
     def netloc(self) -> str:
-        """The Host header: the port only where it is not the scheme's own."""
+        """The Host header, with the port only if the port is not the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 def target_of(url: str, egress: EgressRules) -> Target:
-    """`url` taken apart, if it is one we may call. Raises TargetRefused; asks no DNS."""
+    """Parse a webhook URL and check its form. Raises TargetRefused; asks no DNS."""
     if len(url) > MAX_URL or not _PLAIN.fullmatch(url):
         raise TargetRefused(f"a webhook URL is at most {MAX_URL} plain ASCII characters")
     try:
@@ -114,10 +113,10 @@ def _check_host(host: str, egress: EgressRules) -> None:
 async def permitted_addresses(
     target_host: str, port: int, egress: EgressRules, resolve: Resolve
 ) -> list[str]:
-    """The addresses of a host, to connect to as they are. Raises TargetRefused.
+    """Return the checked addresses of a host, to connect to directly. Raises TargetRefused.
 
-    One answer that is not permitted refuses them all: a name with a public and an inner address is
-    an attack, or a mistake that would sometimes be one.
+    One forbidden answer refuses the host: a name with a public and an inner address is an attack,
+    or a mistake that would sometimes be one.
     """
     literal = address_of(target_host)
     if literal is not None:
@@ -131,7 +130,7 @@ async def permitted_addresses(
 
 
 def _judge(addresses: Sequence[Address | None], egress: EgressRules) -> list[Address]:
-    """All of `addresses`, or TargetRefused: no answer, an odd one and an inner one look alike."""
+    """Return all `addresses`, or raise TargetRefused, alike for no, odd and inner answers."""
     good = [a for a in addresses if a and permitted(a, egress.networks) and not _own(a, egress)]
     if not good or len(good) != len(addresses):
         raise TargetRefused("the host of this webhook URL is not one that may be called")
@@ -139,10 +138,10 @@ def _judge(addresses: Sequence[Address | None], egress: EgressRules) -> list[Add
 
 
 def _own(address: Address, egress: EgressRules) -> bool:
-    """Whether this machine has `address` itself, public as it may be.
+    """Return True if `address` is this machine's own, even a public one.
 
-    To reach one of its own addresses the kernel chooses that same address to send from; asking it
-    (a UDP socket's connect) sends nothing.
+    To reach one of its own addresses the kernel chooses that same address to send from; a UDP
+    socket's connect asks the kernel and sends nothing.
     """
     if any(address.version == n.version and address in n for n in egress.networks):
         return False
@@ -152,11 +151,11 @@ def _own(address: Address, egress: EgressRules) -> bool:
             probe.connect((str(address), 9))
             return bool(probe.getsockname()[0] == str(address))
     except OSError:
-        return False  # no route: the connect itself will say so
+        return False  # no route: the connection itself will fail
 
 
 def resolver(executor: Executor | None = None) -> Resolve:
-    """The system's resolver. `executor`: threads, since getaddrinfo blocks at its pleasure."""
+    """Return the system's resolver. `executor`: threads, since getaddrinfo blocks without limit."""
 
     async def resolve(host: str, port: int) -> Sequence[str]:
         loop = asyncio.get_running_loop()
@@ -171,11 +170,11 @@ def _getaddrinfo(host: str, port: int) -> list[str]:
 
 
 def _ports(word: str) -> range:
-    """`443` or `8000-8999`. Raises ValueError."""
+    """Parse a port or range: `443` or `8000-8999`. Raises ValueError."""
     first, _, last = word.partition("-")
     ports = range(int(first), int(last or first) + 1)
     if not ports or ports[0] < 1 or ports[-1] > 65_535:
-        raise ValueError(f"{word!r} is no port or range of ports")
+        raise ValueError(f"{word!r} is not a port or range of ports; write 443 or 8000-8999")
     return ports
 
 

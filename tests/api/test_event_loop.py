@@ -86,22 +86,23 @@ def least_s(call: Callable[[], object]) -> float:
     return min(taken)
 
 
-def test_parsing_takes_twice_the_time_for_twice_the_names():
+# Four times the input: linear work takes 4 times as long, quadratic 16; on a busy machine 4 was 6.
+def test_parsing_takes_as_long_as_there_are_names():
     def refused(body: bytes) -> None:
         with pytest.raises(InvalidRequest, match="occurs twice"):
             strict_json(body)
 
-    once, twice = (doubled("{", "}")(size) for size in (SMALL * 4, SMALL * 8))
+    few, many = (doubled("{", "}")(size) for size in (SMALL * 4, SMALL * 16))
 
-    assert least_s(lambda: refused(twice)) < 3 * least_s(lambda: refused(once))
+    assert least_s(lambda: refused(many)) < 10 * least_s(lambda: refused(few))
 
 
-def test_so_does_a_prompt_of_marks_for_twice_the_marks():
+def test_a_prompt_takes_as_long_as_there_are_marks():
     # Python sorts the marks of one letter by insertion
-    once, twice = ("a" + "\u0301\u0316" * many for many in (20_000, 40_000))
+    few, many = ("a" + "\u0301\u0316" * number for number in (20_000, 80_000))
 
-    assert normal_form(once) == normal_form(twice) == "á"
-    assert least_s(lambda: normal_form(twice)) < 3 * least_s(lambda: normal_form(once))
+    assert normal_form(few) == normal_form(many) == "á"
+    assert least_s(lambda: normal_form(many)) < 10 * least_s(lambda: normal_form(few))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])

@@ -127,6 +127,6 @@ def test_a_store_that_nobody_answers_for_is_away():
         nobody.with_(s3_endpoint="http://127.0.0.1:9", s3_access_key="a", s3_secret_key="b")
     )
 
-    with pytest.raises(BlobsUnavailable, match="is away: EndpointConnectionError"):
+    with pytest.raises(BlobsUnavailable, match="is unavailable: EndpointConnectionError"):
         blobs.check()
-    assert "is away" in blobs.delete(["a", "b"])["b"]
+    assert "is unavailable" in blobs.delete(["a", "b"])["b"]

@@ -59,7 +59,7 @@ def test_the_edge_is_exact(store: JobStore):
     limits = AdmitLimits(tenant_jobs=5, max_jobs=5)
 
     assert len(admit_group(store, 5, limits=limits).records) == 5
-    with pytest.raises(TenantLimit, match="5 of your jobs are under way"):
+    with pytest.raises(TenantLimit, match="5 of your jobs are unfinished"):
         admit(store, limits=limits)
     with pytest.raises(QueueFull):
         admit_group(store, 1, tenant="other", limits=limits)

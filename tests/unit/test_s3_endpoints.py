@@ -29,7 +29,7 @@ def url_of(**s3: str) -> str:
         ("minio:9000", "write http://host:port"),
         ("ftp://minio", "write http://host:port"),
         ("https://", "write http://host:port"),
-        ("http://me:hush@minio", "no user or password belongs in it"),
+        ("http://me:hush@minio", "no user or password belongs in the URL"),
         ("http://minio?x=1", "nothing may follow the path"),
         ("http://minio:99999", "Port out of range"),
         ("http://minio:0", "port 0"),

@@ -1,8 +1,8 @@
-"""The calls that accept: one job, or a group of jobs, by the same script.
+"""Calls that admit one job, or a group of jobs, by the same script.
 
-Owns their keys and arguments and the reading of their answers; what a new job's hash holds is
-jobs/store/scripts/job_hash.py. Knows no connection. Invariant: a refusal of the script is an error
-of ours, and has written nothing.
+Owns the calls' keys and arguments and the reading of their answers; a new job's hash is
+jobs/store/scripts/job_hash.py's. Knows no connection. Invariant: a refusal of the script is an
+error of ours, and has written nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def admit(
     limits: AdmitLimits,
     sender: SubmissionOrigin = NOBODY,
 ) -> Call[Admitted]:
-    """Accept a job, or raise why not."""
+    """Accept a job. Raises the errors of AsyncJobStore.admit."""
     job = NewJob(id=job_id, spec=spec, sender=sender)
 
     def parse(reply: list[Any]) -> Admitted:
@@ -68,7 +68,7 @@ def admit(
 def admit_group(
     group: NewGroup, *, tenant: str, idempotency: Idempotency | None, limits: AdmitLimits
 ) -> Call[AdmittedGroup]:
-    """Accept all jobs of a group, or raise why none."""
+    """Accept all jobs of a group or none. Raises the errors of AsyncJobStore.admit_group."""
 
     def parse(reply: list[Any]) -> AdmittedGroup:
         _check(reply, len(group.jobs))
@@ -116,7 +116,7 @@ def _call(
 
 
 def _packed(job: NewJob, tenant: str, digest: str | None) -> tuple[bytes, bytes]:
-    """What `admit.lua` takes a job as: RQ's `data`, and all the rest as one list of JSON.
+    """Pack a job for `admit.lua`: RQ's `data`, and all the rest as one list of JSON.
 
     redis-py spends twelve calls on each argument: sixty of them were a fifth of a submit. `data` is
     compressed, so no JSON could carry it.
@@ -142,26 +142,31 @@ def _replayed(reply: Sequence[Any]) -> bool:
 
 
 def _check(reply: Sequence[Any], asked: int) -> None:
-    """Raise what a refusal means."""
+    """Raise the error of a refusal."""
     match text(reply[0]):
         case "ok" | "replay":
             return
         case "mismatch":
-            raise IdempotencyMismatch("this Idempotency-Key was used for another request")
+            raise IdempotencyMismatch(
+                "this Idempotency-Key was used for another request: use a new key"
+            )
         case "tenant":
             raise _tenant_limit(int(reply[1]), int(text(reply[2])), asked)
         case "input":
-            raise InputMissing(f"there is no input {text(reply[1]).rpartition('/')[2]} any more")
+            raise InputMissing(
+                f"there is no input {text(reply[1]).rpartition('/')[2]} any more: upload the "
+                "image again"
+            )
         case "full":
             raise QueueFull(f"{text(reply[1])} jobs wait for this model already: try again later")
         case _:
-            raise JobGone("what this Idempotency-Key made is gone")
+            raise JobGone("the job of this Idempotency-Key is gone: use a new key")
 
 
 def _tenant_limit(under_way: int, most: int, asked: int) -> TenantLimit:
-    said = f"{under_way} of your jobs are under way"
+    state = f"{under_way} of your jobs are unfinished, and the limit is {most}"
     if asked == 1:
-        return TenantLimit(f"{said}: no more may be, wait for one to end")
+        return TenantLimit(f"{state}: wait for one to end")
     if asked <= most:
-        return TenantLimit(f"{said}, and {most} may be: wait until {asked} more fit")
-    return GroupTooLarge(f"{asked} jobs at once, and {most} may be under way: send fewer together")
+        return TenantLimit(f"{state}: wait until {asked} more fit")
+    return GroupTooLarge(f"{asked} jobs in one group, and the limit is {most}: send fewer together")

@@ -1,7 +1,7 @@
-"""The calls that a client's or an operator's request becomes, but for those that accept jobs.
+"""Calls for clients' and operators' requests, except admission.
 
-Owns their keys and arguments and the reading of their answers; `admit_calls` has the others. Knows
-no connection. Invariant: a refusal of a script is an error of ours.
+Owns the calls' keys and arguments and the reading of their answers; `admit_calls` has admission.
+Knows no connection. Invariant: a refusal of a script is an error of ours.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ LOOK_AT_MOST = 1000  # entries one page of a filtered listing goes through
 
 
 def read(job_id: str, *, tenant: str) -> Call[JobRecord]:
-    """One job with its place."""
+    """Read a job with its queue position."""
     return Call(load("read"), _job_keys(job_id), (job_id, tenant), lambda r: _found(job_id, r))
 
 
 def cancel(job_id: str, *, tenant: str) -> Call[JobRecord]:
-    """End a job at once."""
+    """Cancel a job at once."""
     where, args = _job_keys(job_id), (job_id, tenant)
     return Call(load("cancel"), where, args, lambda r: _found(job_id, r), lasting=True)
 
 
 def delete(job_id: str, *, tenant: str) -> Call[tuple[str, ...]]:
-    """Forget a job; the blobs to erase."""
+    """Delete a job; returns the keys of blobs to erase."""
 
     def parse(reply: list[Any]) -> tuple[str, ...]:
         _check(reply)
@@ -48,7 +48,7 @@ def delete(job_id: str, *, tenant: str) -> Call[tuple[str, ...]]:
 def list_jobs(
     tenant: str, *, status: Status | None, model: str | None, cursor: str | None, limit: int
 ) -> Call[Page]:
-    """One page, newest first."""
+    """Read a page of a tenant's jobs, newest first."""
     wanted = [rq for rq, ours in RQ_STATUS.items() if ours is status]
     if status is Status.EXPIRED:
         wanted = [status.value]  # RQ's word is canceled; list.lua prefers x_end where it is set
@@ -57,7 +57,7 @@ def list_jobs(
 
 
 def queue_state(model: str) -> Call[ModelQueue]:
-    """How busy a model is."""
+    """Read the load of a model."""
 
     def parse(reply: list[Any]) -> ModelQueue:
         queued, running, cost, rate, held, workers = (float(text(x)) for x in reply)
@@ -75,7 +75,7 @@ def queue_state(model: str) -> Call[ModelQueue]:
 
 
 def purge(model: str, *, tenant: str | None, most: int) -> Call[tuple[int, int]]:
-    """Cancel some of a model's waiting jobs, of one tenant or of all: how many, how many more."""
+    """Cancel some of a model's waiting jobs, of one tenant or all; numbers canceled and left."""
     lines = tuple(keys.rq_key("queue", q) for q in keys.queue_names(model))
     args = (most, tenant or "")
     # to count only, with a `most` of 0, no replica is needed
@@ -83,19 +83,19 @@ def purge(model: str, *, tenant: str | None, most: int) -> Call[tuple[int, int]]
 
 
 def pause(models: Sequence[str], *, resume: bool = False) -> Call[int]:
-    """Have workers take no jobs from now on, or again; how many jobs run at that moment."""
+    """Stop workers from taking jobs, or let them again; the number of running jobs."""
     queues = [queue for model in models for queue in keys.queue_names(model)]
     return Call(load("pause"), (), ("resume" if resume else "pause", *queues), int, lasting=True)
 
 
 def drain_worker(name: str) -> Call[bool]:
-    """Have one worker take no jobs from now on, and end; False: none of this name listens."""
+    """Drain a worker: no new jobs, then end; False: no worker of this name listens."""
     order = json.dumps({"command": "shutdown"})
     return Call(load("drain_worker"), (keys.rq_key("worker", name),), (name, order), bool)
 
 
 def workers() -> Call[tuple[WorkerReport, ...]]:
-    """What the workers say of themselves; `running` and `draining` are as they are just now."""
+    """Read the workers' reports; `running` and `draining` are of this moment."""
 
     def one(report: Any, running: Any, ends: Any) -> WorkerReport:
         said = WorkerReport.model_validate_json(report)
@@ -126,7 +126,7 @@ def _found(job_id: str, reply: Sequence[Any]) -> JobRecord:
 
 
 def record_in(job_id: str, snapshot: Sequence[Any]) -> JobRecord:
-    """The record in what `snapshot` of snapshot.lua returns."""
+    """Build the record of a snapshot by snapshot.lua."""
     names: Sequence[str] = READ_FIELDS
     # here and not by `text`: sixteen calls are a hundredth of a read
     values = [v.decode() if isinstance(v, bytes) else v for v in snapshot[0]]
@@ -142,7 +142,7 @@ def _place(place: Sequence[Any]) -> QueuePlace | None:
 
 
 def _eta(ahead: float, rate: float, held: float) -> float | None:
-    """Seconds until what stands behind `ahead` starts; None: no worker's pace is known.
+    """Return the seconds until a job behind `ahead` starts; None: no throughput is known.
 
     A job starts when a place in a batch is free, not when the batch is over: on average half of
     what the workers hold then is still to be done.

@@ -1,7 +1,7 @@
-"""The calls about what is to be erased from the picture store: taken, done, refused, counted.
+"""Calls about overdue deletions in object storage: recorded and counted.
 
-Owns the two kinds of what is erased (pictures that jobs made, inputs) and their keys. Knows no
-connection. Invariant: what is due and not erased is counted, whatever the reason, until it is.
+Owns the two kinds of deletions (images of jobs, input images) and their keys. Knows no connection.
+Invariant: a deletion that is due and not done is counted, whatever the reason, until done.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from jobs.store.scripts import Call, load, text
 
 Kind = Literal["pictures", "inputs"]
 KINDS: tuple[Kind, ...] = ("pictures", "inputs")
-HIDE_S = 60.0  # what a janitor has in hand, or a store refused: tried again after this
+HIDE_S = 60.0  # seconds until a deletion that a janitor took, or a store refused, is tried again
 _DUE: dict[Kind, str] = {"pictures": keys.ERASE, "inputs": keys.INPUTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Late:
-    """What is due and not erased: jobs with pictures, or inputs. `reason`: why, where refused."""
+    """Overdue deletions: jobs with images, or inputs. `reason`: the store's, if refused."""
 
     kind: Kind
     count: int
@@ -29,13 +29,13 @@ class Late:
 
 
 def left(kind: Kind, members: Sequence[str], reason: str) -> Call[int]:
-    """Note what the store would not erase; how many that are by now."""
+    """Record deletions that the store refused; the number of all such by now."""
     args = (int(3 * HIDE_S), reason, *members)
     return Call(load("erase_left"), keys.unerased(kind), args, int)
 
 
 def late(kind: Kind) -> Call[Late]:
-    """Count what is due and not erased."""
+    """Count overdue deletions."""
     return Call(
         load("erase_late"),
         (_DUE[kind], *keys.unerased(kind)),

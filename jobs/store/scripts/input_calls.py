@@ -1,7 +1,7 @@
-"""The calls about inputs: find, keep, drop; and of the janitor, who erases what nobody holds.
+"""Calls about input images: find, keep, drop; and the janitor's, which erase inputs without holds.
 
-Owns their keys and arguments and the reading of their answers. Knows no connection. Invariant: a
-name of bytes is used once, so that erasing an old one never meets a new one.
+Owns the calls' keys and arguments and the reading of their answers. Knows no connection. Invariant:
+a blob's name is used once, so that erasing an old blob never removes a new one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from jobs.store.scripts import Call, load, text
 
 
 def find(tenant: str, an_id: str, *, new_blob: str = "", hold_s: float = 0) -> Call[Input | None]:
-    """The input of that ID. `hold_s`: keep it for so long from now; `new_blob`: where it is not
-    there, bytes are about to be stored under this name."""
+    """Find the input `an_id`. `hold_s`: seconds to hold the input from now.
+
+    `new_blob`: if there is no such input, the name of the blob that is about to be stored.
+    """
     where = (*keys.an_input(tenant, an_id), keys.INPUTS)
     args = (f"{tenant}/{an_id}", new_blob, hold_s, input_images.GUARD_S, input_images.KEEP_S)
     return Call(load("input_find"), where, args, lambda r: _input(an_id, r) if r else None)
@@ -26,14 +28,14 @@ def find(tenant: str, an_id: str, *, new_blob: str = "", hold_s: float = 0) -> C
 def keep(
     tenant: str, an_id: str, blob: str, *, changes: Sequence[str], hold_s: float
 ) -> Call[Input]:
-    """Its bytes are stored: from now on it is an input, for `hold_s` seconds at least."""
+    """Register an input whose bytes are stored, for `hold_s` seconds at least."""
     where = (*keys.an_input(tenant, an_id), keys.INPUTS)
     args = (f"{tenant}/{an_id}", blob, hold_s, " ".join(changes), input_images.KEEP_S)
     return Call(load("input_keep"), where, args, lambda r: _input(an_id, r))
 
 
 def drop(tenant: str, an_id: str) -> Call[str | None]:
-    """Forget an input, whoever holds it; the key of its bytes, or None: there is none."""
+    """Delete an input despite any holds; the blob's key, or None: no such input."""
     where = (*keys.an_input(tenant, an_id), keys.INPUTS)
 
     def parse(reply: Any) -> str | None:
@@ -43,14 +45,14 @@ def drop(tenant: str, an_id: str) -> Call[str | None]:
 
 
 def due(*, most: int, hide_s: float) -> Call[list[str]]:
-    """What nobody holds any more: members, for `inputs.blob_of` and `erased`."""
+    """Take inputs without holds: members, for `input_blob_key` and `erased`."""
     return Call(
         load("due_input_deletions"), (keys.INPUTS,), (most, hide_s), lambda r: [text(m) for m in r]
     )
 
 
 def erased(members: Sequence[str]) -> Call[int]:
-    """These bytes are gone."""
+    """Confirm that the blobs of these inputs are erased."""
     where = (keys.INPUTS, keys.unerased("inputs")[0])
     return Call(load("confirm_input_deletions"), where, tuple(members), int)
 

@@ -1,7 +1,7 @@
-"""The hash of a job as it is accepted: RQ's own fields, as RQ writes them, then ours.
+"""Hash of a new job: RQ's own fields, as RQ writes them, then ours.
 
-Owns both, and how they travel to `admit.lua`. RQ builds the hash of one sample job; what differs
-from job to job is put into a copy of it: `Job.create` takes more Python than all the rest of this.
+Owns both, and their form for `admit.lua`. RQ builds the hash of one sample job; fields that differ
+from job to job are set in a copy: `Job.create` takes more Python than all the rest of this.
 Invariant: prompts are in one field and nowhere else; RQ sees the job's ID as description and only
 argument.
 """
@@ -35,7 +35,7 @@ def job_fields(
     digest: str | None,
     sender: SubmissionOrigin,
 ) -> dict[str, str]:
-    """Every field but `data`, as text. `digest`: of the job's own idempotency key."""
+    """Return every field but `data`, as text. `digest`: of the job's own idempotency key."""
     optional = {
         HashField.IDEMPOTENCY: digest,
         HashField.WEBHOOK: spec.webhook and spec.webhook.model_dump_json(),
@@ -62,13 +62,13 @@ def job_fields(
 
 
 def rq_data(job_id: str) -> bytes:
-    """The call as `Job.data` and `Job.to_dict` write it: function, instance, args, kwargs."""
+    """Encode the call as `Job.data` and `Job.to_dict` do: function, instance, args, kwargs."""
     return zlib.compress(JSONSerializer.dumps((FUNCTION, None, (job_id,), {})))
 
 
 @functools.cache
 def _rq_sample() -> dict[str, str]:
-    """RQ's fields of any job of ours, without `data`; times are written by the script."""
+    """Return RQ's fields of any job of ours, without `data`; the script writes the times."""
     nowhere = cast("Redis", object())  # RQ wants one at hand; building a hash never uses it
     job = Job.create(
         FUNCTION,

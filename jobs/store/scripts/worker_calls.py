@@ -1,6 +1,6 @@
-"""The calls of a worker: claim, beat, progress, finish, hand back; and of whoever reaps.
+"""Calls of workers (claim, beat, progress, finish, hand back) and of the reaper.
 
-Owns their keys and arguments and the reading of their answers. Knows no connection and no
+Owns the calls' keys and arguments and the reading of their answers. Knows no connection and no
 engine. Invariant: a `Lease` (job, execution, queue) names what is held in every call; where the
 lease is gone, nothing is written.
 """
@@ -51,14 +51,14 @@ class Lease:
 
     @classmethod
     def of(cls, queue: str, both: str) -> Self:
-        """From RQ's composite key."""
+        """Parse RQ's composite key."""
         job_id, execution_id = both.split(":")
         return cls(job_id, execution_id, queue)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """A job given to this worker: its lease, its whole hash, and Redis's clock at that moment."""
+    """A claimed job: its lease, its whole hash, and Redis's clock at the claim."""
 
     lease: Lease
     fields: Mapping[str, bytes]
@@ -67,10 +67,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRules:
-    """What a worker says of itself when it asks for jobs."""
+    """A worker's capacity and rules for a claim."""
 
-    images: int  # images it wants
-    running: int  # jobs it holds
+    images: int  # images that the worker wants
+    running: int  # jobs that the worker runs
     size_classes: frozenset[str]  # of these jobs
     aged_first_s: float | None = None  # first one job older than this, from the last line up
     bypass_s: float = BYPASS_S
@@ -79,7 +79,7 @@ class ClaimRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeatReply:
-    """What a beat learned."""
+    """Answer to a worker's heartbeat."""
 
     registered: bool  # False: Redis had forgotten this worker
     draining: bool  # an operator wants this worker to end
@@ -89,16 +89,16 @@ class BeatReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What one look at open jobs found."""
+    """Result of one step over open jobs."""
 
-    cursor: str  # where to go on; empty: that was all
-    ended: int  # that were open no more, and have ended now
-    damaged: Mapping[str, str]  # whose fields cannot be read, and why: left as they are
+    cursor: str  # start of the next step; empty: this was the last
+    ended: int  # jobs that were open no more, and have ended now
+    damaged: Mapping[str, str]  # jobs with unreadable fields, and the reason: left as they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a job ends. `result`: RQ's own result fields; `fields`: ours for the job's hash."""
+    """End of a job. `result`: RQ's own result fields; `fields`: ours for the job's hash."""
 
     word: Literal["succeeded", "failed", "canceled"]
     rq_status: Literal["finished", "failed", "stopped"]
@@ -109,7 +109,7 @@ class Ending:
 def claim(
     worker: str, rules: ClaimRules, *, queues: Sequence[str], execution_ids: Sequence[str]
 ) -> Call[list[Claimed]]:
-    """Ask for jobs; at most one an execution ID."""
+    """Claim jobs; at most one an execution ID."""
 
     def parse(reply: list[Any]) -> list[Claimed]:
         now_s = float(text(reply[0]))
@@ -141,7 +141,7 @@ def claim(
 def beat(
     report: WorkerReport, leases: Sequence[Lease], *, worker_ttl_s: int, lease_s: int = LEASE_S
 ) -> Call[BeatReply]:
-    """Say that this worker lives, and with it all that it holds."""
+    """Send a worker's heartbeat, which renews the leases of all its jobs."""
 
     def parse(reply: list[Any]) -> BeatReply:
         named = zip(reply[3][::2], reply[3][1::2], strict=True)
@@ -171,7 +171,7 @@ def beat(
 
 
 def progress(now_at: Sequence[tuple[Lease, str, int, int]]) -> Call[int]:
-    """Tell where jobs are: lease, stage, model calls done, model calls expected."""
+    """Publish jobs' progress: lease, stage, model calls done, model calls expected."""
     args = tuple(
         value
         for lease, stage, step, steps in now_at
@@ -181,7 +181,7 @@ def progress(now_at: Sequence[tuple[Lease, str, int, int]]) -> Call[int]:
 
 
 def previews(shown: Sequence[tuple[Lease, int, str]]) -> Call[int]:
-    """Show what jobs look like by now: lease, index of the image, the preview as JSON."""
+    """Publish previews: lease, index of the image, the preview as JSON."""
     args = tuple(
         value
         for lease, index, preview in shown
@@ -222,13 +222,13 @@ def finish(worker: str, lease: Lease, ending: Ending) -> Call[str]:
 
 
 def hand_back(leases: Sequence[Lease], why: HandBackReason) -> Call[dict[str, str]]:
-    """Return jobs to the head of their queues; what became of each."""
+    """Return jobs to the head of their queues; the outcome of each, by job ID."""
     args = (why, SOLO_AFTER, FAIL_AFTER, *_crash(), *_named(leases))
     return Call(load("requeue"), (), args, _became)
 
 
 def reap(queues: Sequence[str], *, lease_s: int = LEASE_S) -> Call[dict[str, str]]:
-    """Return the jobs whose lease is over to their queues; what became of each."""
+    """Return jobs with an expired lease to their queues; the outcome of each, by job ID."""
     registries = tuple(keys.rq_key("wip", q) for q in queues)
     args = (lease_s, REAP_MOST, SOLO_AFTER, FAIL_AFTER, *_crash())
     return Call(load("reap"), registries, args, _became)
@@ -240,27 +240,27 @@ def expire(most: int = REAP_MOST) -> Call[list[str]]:
 
 
 def erase(*, most: int, hide_s: float) -> Call[list[str]]:
-    """What is due to be erased: members, for `blobs_of` and `erased`."""
+    """Take members that are due for erasing, for `blobs_of` and `erased`."""
     return Call(
         load("due_deletions"), (keys.ERASE,), (most, hide_s), lambda r: [text(m) for m in r]
     )
 
 
 def erased(members: Sequence[str]) -> Call[int]:
-    """These blobs are gone."""
+    """Confirm that the blobs of these members are erased."""
     where = (keys.ERASE, keys.unerased("pictures")[0])
     return Call(load("confirm_deletions"), where, tuple(members), int)
 
 
 def blobs_of(member: str) -> list[str]:
-    """The blob keys of one member of the erase zset: tenant/job/images.extension."""
+    """Return the blob keys of one member of the erase zset: tenant/job/images.extension."""
     tenant, job_id, images = member.rsplit("/", 2)
     n, extension = images.split(".")
     return [keys.image_key(tenant, job_id, k, extension) for k in range(int(n))]
 
 
 def settle(tenant: str, *, cursor: str = "0") -> Call[Settled]:
-    """Look at some of a tenant's open jobs, and end those that are open no more."""
+    """Check some of a tenant's open jobs, and end those that are open no more."""
 
     def parse(reply: list[Any]) -> Settled:
         damaged = map(text, reply[2])
@@ -275,12 +275,12 @@ def settle(tenant: str, *, cursor: str = "0") -> Call[Settled]:
 
 
 def sweep(model: str) -> Call[int]:
-    """Put a model's lines right after RQ's own tools were at them; how many jobs entered one."""
+    """Repair a model's queues after changes by RQ's own tools; the number of jobs queued."""
     return Call(load("sweep"), (), (TENANT_LINE, *keys.queue_names(model)), int)
 
 
 def as_json(value: Any) -> str:
-    """Our own fields that hold structure."""
+    """Encode a structured field of ours as JSON."""
     return json.dumps(value, separators=(",", ":"), sort_keys=True)
 
 
@@ -293,7 +293,7 @@ def _named(leases: Sequence[Lease]) -> list[str]:
 
 
 def _crash() -> tuple[str, str]:
-    """The error of a job that crashed too often, and the trace as RQ keeps traces."""
+    """Return the error of a job that crashed too often, and the trace in RQ's form."""
     trace = base64.b64encode(zlib.compress(CRASHED.message.encode())).decode()
     return CRASHED.model_dump_json(), trace
 
