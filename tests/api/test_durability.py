@@ -92,7 +92,7 @@ def test_every_route_that_waits_for_a_replica_says_so_when_there_is_none(
         for method, route, path, body in LASTING
     }
 
-    told = {name: (a.status_code, a.json()["code"]) for name, a in answers.items()}
+    told = {name: (a.status_code, a.json().get("code", a.text)) for name, a in answers.items()}
     assert told == dict.fromkeys(answers, (503, "not_replicated"))
     counted = api.post("/v1/queue/purge?model=demo&dry_run=true")
     assert counted.status_code == 200  # counting changes nothing
