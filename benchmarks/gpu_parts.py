@@ -31,7 +31,7 @@ class Part:
 
 
 class Clock:
-    """How much time is left, for all and for the part under way."""
+    """The time left, for all parts and for the current one."""
 
     def __init__(self, minutes: float) -> None:
         self._ends_s = time.monotonic() + minutes * 60

@@ -1,4 +1,4 @@
-"""How far one Redis carries: 1 to 200 workers and 100,000 waiting jobs, replayed in virtual time.
+"""The load that one Redis carries: up to 200 workers, 100,000 waiting jobs, in virtual time.
 
 `python -m benchmarks.scaling --jobs 100000 [--out FILE]`: fills a queue (nine tenths of it one
 tenant's flood), lets fleets of 1, 10, 50 and 200 simulated workers serve it (the real scripts, a

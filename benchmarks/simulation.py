@@ -110,7 +110,7 @@ def virtual(script: Script) -> Script:
 
 @dataclass
 class Worker:
-    """What a simulated worker holds: jobs in the engine's batch, and those behind it."""
+    """The jobs of a simulated worker: those in the engine's batch, and those behind it."""
 
     name: str
     alive: bool = True

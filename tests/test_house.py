@@ -86,3 +86,21 @@ def test_every_module_says_what_it_owns():
     ]
 
     assert not silent
+
+
+# A docstring says what a thing does or is; one that begins so makes the reader find the noun.
+QUESTIONS = {"what", "whether", "who", "whom", "how", "where", "when", "which", "why"}
+
+
+@pytest.mark.parametrize("folder", ["api", "jobs", "worker", "client", "deploy", "models"])
+def test_no_docstring_begins_like_a_question(folder: str):
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in sources(folder)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, kinds) and (text := ast.get_docstring(node))
+        if text.split()[0].lower().strip(",.:`") in QUESTIONS
+    ]
+
+    assert not found

@@ -58,7 +58,7 @@ class Event:
 
     @property
     def last(self) -> bool:
-        """Whether the stream ends with this event."""
+        """True if the stream ends with this event."""
         return self.name in LAST
 
     def onto(self, job: Job) -> Job:

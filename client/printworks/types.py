@@ -232,7 +232,7 @@ class Job(Answer):
 
     @property
     def final(self) -> bool:
-        """Whether the job has ended."""
+        """True if the job has ended."""
         return self.status in FINAL
 
 

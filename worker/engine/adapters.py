@@ -73,7 +73,7 @@ class Adapters:
 
     @property
     def own_bytes(self) -> int:
-        """What all sets take in memory."""
+        """Memory of all sets, in bytes."""
         return sum(dressed.own_bytes for dressed in self._sets.values())
 
     def find(self, loras: tuple[Lora, ...]) -> LoraSet:
@@ -90,7 +90,7 @@ class Adapters:
         return tuple(chosen)
 
     def noted(self, loras: tuple[Lora, ...]) -> bool:
-        """Whether `find` need read none of their files."""
+        """Return True if `find` has no file of these adapters to read."""
         return self._shelf is None or all(self._shelf.noted(lora.name) for lora in loras)
 
     def loaded(self, loras: LoraSet) -> bool:

@@ -24,7 +24,7 @@ from worker.engine.errors import Unservable
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one named sampler is built: diffusers module and class, options, call arguments."""
+    """The parts of a named sampler: diffusers module and class, options, call arguments."""
 
     module: str  # below diffusers.schedulers; imported when first used (LMS alone brings scipy)
     cls: str

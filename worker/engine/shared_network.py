@@ -89,7 +89,7 @@ class _Loan:
 
     @property
     def own_written(self) -> bool:
-        """Whether the network's tensor has other bits than it had: a write moves it."""
+        """True if the network's tensor has other bits than before: a write moves it."""
         moved = _address(self.own) != self.own_at
         kept = _address(self.shared) == self.shared_at
         return moved and kept and not _same(self.own, self.shared)

@@ -51,5 +51,5 @@ class Call(Generic[T]):
 
 
 def text(value: Any) -> str:
-    """A reply as text, whether or not the connection decodes."""
+    """Return a reply as text, of a connection that decodes or not."""
     return value.decode() if isinstance(value, bytes) else str(value)

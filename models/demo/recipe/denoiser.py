@@ -86,7 +86,7 @@ def weights(cover: Tensor, labels: Tensor, raised: float) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one replica meets in one step."""
+    """The pictures and captions of one replica in one step."""
 
     latents: Tensor  # (B, C, H, W)
     weight: Tensor  # (B, 1, H, W): of each cell in the loss

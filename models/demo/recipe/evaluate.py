@@ -66,7 +66,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one picture."""
+    """The judge's findings on one picture."""
 
     verdict: Verdict
     thumbnail: np.ndarray  # (h, w, 3) uint8, a quarter of each side
@@ -239,7 +239,7 @@ def _colors(answers: list[Answer]) -> list[str]:
 
 
 def _diversity(studio: Studio, asked: tuple[Scene, ...], seeds: int = 4) -> Figures:
-    """How far apart pictures of one prompt are: root mean square of thumbnails, in grey levels."""
+    """Measure the distance between pictures of one prompt: RMS of thumbnails, in grey levels."""
     many = studio.ask_all([Question(asked, seed=1000 * k) for k in range(seeds)])
     distances = [
         float(np.sqrt(((a.thumbnail.astype(float) - b.thumbnail) ** 2).mean()))

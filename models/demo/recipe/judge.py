@@ -43,7 +43,7 @@ LEARNING_RATE: Final = 2e-3
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge sees, as numbers into the tables of world.py."""
+    """The judge's findings, as numbers into the tables of world.py."""
 
     ground: int
     lone: tuple[int, int, int]  # object, colour, size

@@ -67,7 +67,7 @@ class Reader(nn.Module):
 
 
 class Reads(Protocol):
-    """What learns to read: the part of the denoiser that a caption passes."""
+    """The part that learns to read: the part of the denoiser that a caption passes."""
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
@@ -133,7 +133,7 @@ def _frozen(model: Reads) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
 
 
 def _moved(now: Tensor, was: Tensor) -> Tensor:
-    """How far, as a share of the variance."""
+    """Return the change as a share of the variance."""
     return functional.mse_loss(now, was) / was.var()
 
 
