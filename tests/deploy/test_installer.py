@@ -82,7 +82,7 @@ def test_uv_is_understood_as_well():
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
-        ("ERROR: No matching distribution found for torch==2.13.0", "is there a network"),
+        ("ERROR: No matching distribution found for torch==2.13.0", "check the network"),
         ("ERROR: ResolutionImpossible: for help visit", "python3 deploy lock"),
         ("ensurepip is not available", "apt install python3-venv"),
     ],

@@ -143,9 +143,9 @@ def test_an_attention_backend_that_is_not_there_is_refused_in_words(folder: Path
 @pytest.mark.parametrize(
     ("speed", "says"),
     [
-        ({"cache": "first_block"}, "one call is many pictures'"),
+        ({"cache": "first_block"}, "a batch has many images"),
         ({"attention": "flash_hub"}, "download code when they run"),
-        ({"offload": "model"}, "in the place of the engine's gates"),
+        ({"offload": "model"}, "replaces the engine's own hooks"),
         ({"quantize": "int3"}, "nf4"),
     ],
 )

@@ -211,7 +211,7 @@ def test_f3_what_is_due_and_not_erased_is_said(
     assert nobody == {"pictures": 2, "inputs": 1}
     assert without["erase_pictures"].endswith("stored: 2; no janitor runs, or none keeps up")
     assert refused == {"pictures": 1, "inputs": 1}
-    late_inputs = "input images overdue for deletion and still stored: 1; the picture"
+    late_inputs = "input images overdue for deletion and still stored: 1; object storage"
     assert late_inputs in told["erase_inputs"]
     assert "AccessDenied" in told["erase_pictures"]
     assert (done, well) == ({"pictures": 0, "inputs": 0}, {})
