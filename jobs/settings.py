@@ -23,8 +23,8 @@ from pydantic import (
     field_validator,
 )
 
-from jobs.blobs.endpoints import Addressing, check_bucket, checked_endpoint
 from jobs.errors import SettingsError
+from jobs.s3_endpoints import Addressing, check_bucket, checked_endpoint
 
 PREFIX = "PRINTWORKS_"
 ROLE_PREFIXES = ("PRINTWORKS_API_", "PRINTWORKS_WORKER_")

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 
 from starlette.requests import Request
 
+from api.edge.request_edge import SAFE_METHODS
 from api.errors import HostNotAllowed, OriginNotAllowed, Unauthorized
 from api.settings import Anonymous, ApiSettings
 from jobs.store.api_keys import Scope
@@ -26,7 +27,6 @@ SCOPES: Mapping[Anonymous, frozenset[Scope]] = {
     "from-anywhere": frozenset({Scope.JOBS_READ, Scope.JOBS_WRITE}),
     "never": frozenset(),
 }
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 9.2.1; no other route has TRACE
 # Headers that proxies, load balancers, tunnels and CDNs add, and no client by itself.
 PROXY_PREFIXES = (
     b"x-forwarded",  # -For, -Host, -Proto, -Prefix, -Server ...: nearly all

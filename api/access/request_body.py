@@ -34,6 +34,7 @@ from jobs.ids import is_job_id
 UNDECLARED = {"", "application/x-www-form-urlencoded"}
 AT_ONCE = 4 * 1024  # bytes of JSON that are parsed on the loop: 0.1 ms, as long as a thread takes
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})")
 
 
@@ -87,6 +88,14 @@ async def parsed(request: Request, body: bytes, read: Callable[[bytes], T]) -> T
     if len(body) <= AT_ONCE:
         return read(body)
     return await anyio.to_thread.run_sync(read, body, limiter=services_of(request).parsers)
+
+
+def read_as(model: type[M], body: bytes) -> M:
+    """Parse the body as `model`, strictly; no body is an empty object. Raises InvalidRequest."""
+    try:
+        return model.model_validate(strict_json(body or b"{}"))
+    except ValidationError as error:
+        raise InvalidRequest(problems_of(error, model)) from None
 
 
 def body_as(model: type[BaseModel]) -> Any:

@@ -17,8 +17,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from api.access.keyless import SAFE_METHODS
 from api.edge.problem import MEDIA_TYPE, shown
+from api.edge.request_edge import SAFE_METHODS
 from api.errors import (
     BodyTimeout,
     Forbidden,

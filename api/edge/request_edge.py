@@ -19,6 +19,7 @@ from api.edge.problem import ErrorShapes
 from api.errors import BadRequest, HeadersTooLarge, HttpError, PayloadTooLarge
 
 log = logging.getLogger("api.access")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110 9.2.1; no other route has TRACE
 MAX_HEADER_BYTES = 16_384
 MAX_HEADERS = 100
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:@/+=-]{1,128}")

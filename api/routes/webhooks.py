@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from api.access.auth import Caller, needs
-from api.access.request_body import parsed, read_body
+from api.access.request_body import parsed, read_as, read_body
 from api.edge.openapi import problems
 from api.edge.responses import json_answer
 from api.services.container import ServicesDep
@@ -35,7 +35,6 @@ from api.views.webhooks import (
     events_of,
     new_endpoint_view,
     page_of,
-    read_as,
 )
 from jobs.contract.request_parts import EventType
 from jobs.errors import (

@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from api.edge.strict_json import strict_json
 from api.views.jobs import View
-from jobs.contract.parsing import problems_of
 from jobs.contract.request_parts import SUBSCRIBABLE, EventType, Frozen, SubscribableEvent
-from jobs.errors import InvalidRequest
 from jobs.webhooks.deliveries import Attempt, Delivery
 from jobs.webhooks.endpoints import OVERLAP_S, Endpoint, live
 from jobs.webhooks.events import DEFAULT
@@ -135,21 +132,10 @@ class DeliveryPage(View):
     next_cursor: str | None
 
 
-M = TypeVar("M", bound=BaseModel)
-
-
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return `openapi_extra=` of a route whose body is parsed by hand, strictly."""
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
-
-
-def read_as(model: type[M], body: bytes) -> M:
-    """Parse the body as `model`, strictly; no body is an empty object. Raises InvalidRequest."""
-    try:
-        return model.model_validate(strict_json(body or b"{}"))
-    except ValidationError as error:
-        raise InvalidRequest(problems_of(error, model)) from None
 
 
 def endpoint_view(endpoint: Endpoint, *, now_s: float) -> EndpointView:

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import boto3
 from botocore.config import Config
 
-from jobs.blobs.endpoints import addressing_of, is_loopback
 from jobs.blobs.erasing import S3Eraser
 from jobs.blobs.refusals import BlobRefused, translated
 from jobs.errors import BlobMissing, BlobsUnavailable
+from jobs.s3_endpoints import addressing_of, is_loopback
 from jobs.settings import RoleSettings
 
 MAX_PRESIGN_S = 3600  # a presigned URL needs no key: an hour is enough to fetch one picture

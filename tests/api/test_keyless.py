@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from api.access.keyless import SAFE_METHODS
 from api.app import create_app
+from api.edge.request_edge import SAFE_METHODS
 from api.settings import ApiSettings
 from jobs.store.api_keys import Scope
 from tests.api.serving import Served, as_operator, serving

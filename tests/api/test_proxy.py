@@ -22,7 +22,7 @@ import yaml
 from PIL import Image
 from redis import Redis
 
-from api.access.keyless import SAFE_METHODS
+from api.edge.request_edge import SAFE_METHODS
 from api.settings import ApiSettings
 from deploy.service import free_port
 from jobs.store import keys

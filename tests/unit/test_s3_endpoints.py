@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.blobs.endpoints import addressing_of, is_loopback
 from jobs.blobs.s3 import S3Blobs
 from jobs.errors import SettingsError
+from jobs.s3_endpoints import addressing_of, is_loopback
 from jobs.settings import RoleSettings
 
 KEYS = {"PRINTWORKS_S3_ACCESS_KEY": "a", "PRINTWORKS_S3_SECRET_KEY": "b"}
