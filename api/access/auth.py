@@ -107,4 +107,3 @@ def needs(scope: Scope) -> Any:
 
 Reader = Annotated[Caller, needs(Scope.JOBS_READ)]
 Writer = Annotated[Caller, needs(Scope.JOBS_WRITE)]
-Admin = Annotated[Caller, needs(Scope.ADMIN)]

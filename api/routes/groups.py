@@ -20,11 +20,10 @@ from api.access.request_body import base_url, parsed, read_body
 from api.edge.openapi import json_body, problems
 from api.edge.responses import json_answer
 from api.edge.strict_json import strict_json
-from api.errors import ImageMissing, IntakeBusy, InvalidIdempotencyKey, PromptBlocked
 from api.services.container import Services, ServicesDep
 from api.submission.admission import Sending, sent
 from api.submission.idempotency import IdempotencyKey, key_of
-from api.submission.submit import spec_of
+from api.submission.submit import REFUSALS, spec_of
 from api.views.jobs import Job, View, job_of
 from jobs.contract.parsing import parse_request, problems_of
 from jobs.contract.record import JobRecord, Status
@@ -32,17 +31,11 @@ from jobs.contract.request_parts import GroupWebhook
 from jobs.contract.spec import JobRequest, JobSpec
 from jobs.contract.submission import AdmittedGroup, Group, Idempotency, NewGroup
 from jobs.errors import (
-    BlobsUnavailable,
     GroupMissing,
-    IdempotencyMismatch,
-    InputMissing,
     InvalidRequest,
-    JobGone,
     JobMissing,
     NotReplicated,
     Problem,
-    QueueFull,
-    TenantLimit,
 )
 from jobs.ids import is_job_id, new_job_id
 from jobs.store.groups import group_idempotency
@@ -50,21 +43,6 @@ from jobs.store.groups import group_idempotency
 router = APIRouter(prefix="/v1/job-groups", tags=["groups"])
 MAX_JOBS = 100
 AT_ONCE = 16  # calls to Redis of one request at a time, so that others are not delayed
-REFUSALS = problems(
-    InvalidIdempotencyKey,
-    InvalidRequest,
-    PromptBlocked,
-    IdempotencyMismatch,
-    JobGone,  # a replay whose group is gone
-    TenantLimit,
-    QueueFull,
-    NotReplicated,
-    InputMissing,
-    JobMissing,  # an earlier job named as the source of an input image
-    ImageMissing,
-    IntakeBusy,
-    BlobsUnavailable,
-)
 NO_GROUP = problems(GroupMissing)
 EXAMPLE = {"two": {"value": {"jobs": [{"prompt": "a red owl"}, {"prompt": "a blue owl"}]}}}
 

@@ -60,13 +60,12 @@ async def get_image(
         return await _redirect(services, found, file_name(job_id, found))
     services.downloads.check_room(caller.tenant)
     span = byte_range(request.headers.get("range"), found.bytes)
-    stream = await open_blob(services, found, span)
+    stream = await open_blob(services, found.key, span)
     if_range = request.headers.get("if-range")
     if span and if_range and if_range != stream.etag:
-        await close_blob(
-            services, stream
-        )  # not the image that the client has a part of: send all of it
-        span, stream = None, await open_blob(services, found, None)
+        # not the image that the client has a part of: send all of it
+        await close_blob(services, stream)
+        span, stream = None, await open_blob(services, found.key)
     headers = _headers(job_id, found, stream)
     if etag_matches(request.headers.get("if-none-match"), stream.etag):
         await close_blob(services, stream)
@@ -96,7 +95,7 @@ async def head_image(
     found = find_image(record, image)
     if redirect:
         return await _redirect(services, found, file_name(job_id, found), method="HEAD")
-    stream = await open_blob(services, found, None)
+    stream = await open_blob(services, found.key)
     await close_blob(services, stream)
     headers = _headers(job_id, found, stream) | {"content-length": str(stream.length)}
     return Response(media_type=found.content_type, headers=headers)

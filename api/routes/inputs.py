@@ -6,10 +6,8 @@ Invariant: responses hold pixels that this service encoded; an uploaded file is 
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator
@@ -19,7 +17,7 @@ from api.access.request_body import base_url, media_type
 from api.edge.openapi import problems
 from api.edge.responses import etag_matches, json_answer
 from api.errors import IntakeBusy, TooManyDownloads, UnsupportedMediaType
-from api.services.blob_streaming import CACHING, chunks_of
+from api.services.blob_streaming import CACHING, chunks_of, close_blob, open_blob
 from api.services.container import Services, ServicesDep
 from api.uploads.forms import FormFile
 from api.uploads.large_bodies import Whole
@@ -139,16 +137,14 @@ async def head_input_content(services: ServicesDep, caller: Reader, input_id: In
     """Return the headers of GET for the pixels."""
     found = await services.intake.find(input_id, tenant=caller.tenant)
     stream = await _opened(services, caller.tenant, found)
-    await anyio.to_thread.run_sync(stream.close, limiter=services.blob_threads)
+    await close_blob(services, stream)
     headers = {"etag": f'"{input_id}"', "cache-control": CACHING}
     headers["content-length"] = str(stream.length)
     return Response(media_type=CONTENT_TYPE, headers=headers)
 
 
 async def _opened(services: Services, tenant: str, found: Input) -> BlobStream:
-    key = input_blob_key(f"{tenant}/{found.id}/{found.blob}")
-    read = functools.partial(services.blobs.open, key)
-    return await anyio.to_thread.run_sync(read, limiter=services.blob_threads)
+    return await open_blob(services, input_blob_key(f"{tenant}/{found.id}/{found.blob}"))
 
 
 async def _content(

@@ -15,7 +15,6 @@ import anyio.to_thread
 from api.errors import RangeNotSatisfiable
 from api.services.container import Services
 from jobs.blobs import BlobStream
-from jobs.contract.record import Image
 
 # An image never changes while it exists, but can be deleted: only its owner may cache it.
 CACHING = "private, max-age=3600"
@@ -38,13 +37,15 @@ def byte_range(header: str | None, total_bytes: int) -> str | None:
     return f"bytes={first}-{last}"
 
 
-async def open_blob(services: Services, image: Image, span: str | None) -> BlobStream:
+async def open_blob(services: Services, key: str, span: str | None = None) -> BlobStream:
+    """Open an object, or a byte range of it (as `byte_range` returns), in a thread."""
     return await anyio.to_thread.run_sync(
-        services.blobs.open, image.key, span, limiter=services.blob_threads
+        services.blobs.open, key, span, limiter=services.blob_threads
     )
 
 
 async def close_blob(services: Services, stream: BlobStream) -> None:
+    """Close a stream that is not read to its end, in a thread."""
     await anyio.to_thread.run_sync(stream.close, limiter=services.blob_threads)
 
 

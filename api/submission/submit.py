@@ -40,7 +40,7 @@ REFUSALS = problems(
     InvalidRequest,
     PromptBlocked,
     IdempotencyMismatch,
-    JobGone,  # a replay whose job is gone
+    JobGone,  # a replay whose job or group is gone
     TenantLimit,
     QueueFull,
     NotReplicated,
@@ -61,9 +61,8 @@ def resolved_spec(request: JobRequest, services: Services) -> JobSpec:
         default_retention_s=services.settings.retention_s,
     )
     try:
-        services.policy.check(
-            spec.prompt
-        )  # last: its work is bounded by the model's longest prompt
+        # last: its work is bounded by the model's longest prompt
+        services.policy.check(spec.prompt)
     except PromptBlocked as blocked:
         services.metrics.admitted(blocked.code)
         raise

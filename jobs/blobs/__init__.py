@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from jobs.settings import RoleSettings
 
+MAX_PRESIGN_S = 3600  # a presigned URL needs no key: an hour is enough to fetch one image
+
 
 class BlobStream(Protocol):
     """An object, or a range of it, being read. Iterate `chunks` to the end, or `close`."""
@@ -68,7 +70,7 @@ class BlobStore(Protocol):
         content_type: str,
         file_name: str,
         method: Literal["GET", "HEAD"] = "GET",
-        expires_s: int = 3600,
+        expires_s: int = MAX_PRESIGN_S,
     ) -> str:
         """Return a URL that reads this one object for `expires_s` seconds, by `method` alone.
 

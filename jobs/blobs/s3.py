@@ -17,13 +17,13 @@ from typing import Any, Literal
 import boto3
 from botocore.config import Config
 
+from jobs.blobs import MAX_PRESIGN_S
 from jobs.blobs.erasing import S3Eraser
 from jobs.blobs.refusals import BlobRefused, translated
 from jobs.errors import BlobMissing, BlobsUnavailable
 from jobs.s3_endpoints import addressing_of, is_loopback
 from jobs.settings import RoleSettings
 
-MAX_PRESIGN_S = 3600  # a presigned URL needs no key: an hour is enough to fetch one picture
 CHUNK_BYTES = 64 * 1024
 PROBE = ".printworks-probe"  # an object that tells a key without the right to list what it may do
 # S3 would wait 60 s by default; a picture is stored or given up in about half a minute.

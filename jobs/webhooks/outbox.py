@@ -25,7 +25,6 @@ from jobs.webhooks.ssrf_guard import EgressRules, target_of
 
 log = logging.getLogger(__name__)
 MOST_AT_ONCE = 100
-ANOTHER_DID = -1
 
 Receiver = tuple[str, str, str]  # endpoint, delivery, URL or '' for the endpoint's own
 
