@@ -231,6 +231,7 @@ def test_verdicts_are_kept_for_the_last_that_were_used(
     found.at(32, 8)
 
     assert [found.known(width, 8) for width in (8, 16, 24, 32)] == [True, False, True, True]
+    assert len(found._tested) == 3  # and no more of the calls that they were found by
     again = Promises("one", lambda w, h: [], state_dir=tmp_path)
     assert [again.known(width, 8) for width in (8, 16, 24, 32)] == [True, False, True, True]
 

@@ -62,16 +62,14 @@ class Promises:
             calls = (probe or self._probe)(width, height)
             verdict = weakest([self._tested_of(call) for call in calls])
             log.info("engine.self_test", extra={"size": size, "verdict": verdict})
-            self._verdicts[size] = verdict
-            while len(self._verdicts) > KEPT:
-                del self._verdicts[next(iter(self._verdicts))]
+            _keep(self._verdicts, size, verdict)
             self._write()
         verdict = self._verdicts[size] = self._verdicts.pop(size)  # the last used come last
         return verdict
 
     def _tested_of(self, call: Packed) -> Verdict:
         if call.signature not in self._tested:
-            self._tested[call.signature] = self_test(call, self._pinned)
+            _keep(self._tested, call.signature, self_test(call, self._pinned))
         return self._tested[call.signature]
 
     def _read(self) -> dict[str, Verdict]:
@@ -92,6 +90,13 @@ class Promises:
         beside = self._file.with_suffix(".new")
         beside.write_text(text)
         beside.replace(self._file)
+
+
+def _keep(verdicts: dict[str, Verdict], name: str, verdict: Verdict) -> None:
+    """Add a verdict, and drop the oldest beyond KEPT: each new set of adapters has signatures."""
+    verdicts[name] = verdict
+    while len(verdicts) > KEPT:
+        del verdicts[next(iter(verdicts))]
 
 
 def weakest(verdicts: Sequence[Verdict]) -> Verdict:
