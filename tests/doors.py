@@ -37,7 +37,7 @@ PATIENCE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one HTTP request was told."""
+    """The answer to one HTTP request."""
 
     port: int
     asked: str
@@ -64,7 +64,7 @@ def sockets_for_others(processes: Iterable[psutil.Process]) -> list[str]:
 
 
 def answers(port: int) -> list[Answer]:
-    """What a stranger is told over HTTP; a connection that is closed without a word tells none."""
+    """Return the answers to a stranger over HTTP; a connection that is just closed gives none."""
     asked = [(method, path) for path in PATHS for method in ("GET", "OPTIONS", "POST", "DELETE")]
     return [a for method, path in asked if (a := _answer(port, method, path))]
 
@@ -86,7 +86,7 @@ def _answer(port: int, method: str, path: str) -> Answer | None:
 
 
 def raw(port: int, sent: bytes) -> bytes:
-    """What is answered to these bytes."""
+    """Return the answer to these bytes."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as connection:
         try:
             connection.sendall(sent)
@@ -96,12 +96,12 @@ def raw(port: int, sent: bytes) -> bytes:
 
 
 def talks_grpc(port: int) -> bool:
-    """Whether HTTP/2 is answered to somebody who shows nothing: a SETTINGS frame (type 4)."""
+    """Return True if a stranger gets an HTTP/2 answer: a SETTINGS frame (type 4)."""
     return raw(port, HTTP2)[3:4] == b"\4"
 
 
 def talks_tls(port: int) -> bool:
-    """Whether a request over TLS is answered to somebody without a certificate."""
+    """Return True if a request over TLS without a client certificate is answered."""
     blind = ssl.create_default_context()
     blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
     blind.set_alpn_protocols(["h2", "http/1.1"])

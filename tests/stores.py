@@ -72,7 +72,7 @@ def moto_service(folder: Path) -> Service:
 
 
 def endpoint_of(moto: Service) -> str:
-    """Where it listens."""
+    """Return the URL that the server listens on."""
     return f"http://127.0.0.1:{moto.argv[-1]}"
 
 

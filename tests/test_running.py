@@ -1,4 +1,4 @@
-"""How the tests run on a laptop: without xdist, and with a word on what the machine has not."""
+"""Test runs on a laptop: without xdist, and with a line on the tools that are missing."""
 
 from __future__ import annotations
 

@@ -133,9 +133,8 @@ class BatchWorker(BaseWorker):
         """Register with RQ and subscribe to commands. May be repeated after StoreUnavailable."""
         with translated():
             if self.birth_date is not None:
-                self.connection.delete(
-                    self.key
-                )  # left by a failed first try; RQ would refuse the name
+                # left by a failed first try; RQ would refuse the name
+                self.connection.delete(self.key)
             self.register_birth()
             self.set_state("started")
             self.subscribe()

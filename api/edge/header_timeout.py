@@ -92,9 +92,8 @@ class TimedH11Protocol(H11Protocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the header timer, or refuse a connection above the limit."""
         self._wire = transport
-        transport.set_write_buffer_limits(
-            high=0
-        )  # then every byte not sent at once starts the timer
+        # then every byte not sent at once starts the timer
+        transport.set_write_buffer_limits(high=0)
         super().connection_made(cast(asyncio.Transport, _Wire(transport, self._leave)))
         if self._state.make_room(self):
             self._look()

@@ -41,7 +41,7 @@ def narrow(root: Path, environ: dict[str, str]) -> Iterator[tuple[subprocess.Pop
 
 
 def answers(url: str) -> bool:
-    """Whether a new client is answered within 5 s."""
+    """Return True if a new client is answered within 5 s."""
     try:
         return httpx2.get(url, timeout=5).status_code == 200
     except httpx2.TransportError:

@@ -116,7 +116,7 @@ def test_what_nobody_wants_is_not_read_for_ever(served: Served, head: bytes, sta
 
 
 def still_taken(wire: socket.socket) -> bool:
-    """Whether one byte more of the body is taken."""
+    """Return True if one byte more of the body is taken."""
     try:
         wire.sendall(b"x")
     except OSError:

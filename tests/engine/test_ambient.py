@@ -1,4 +1,4 @@
-"""What a pipeline switches on for its thread is its own, parked or not."""
+"""Thread settings that a pipeline switches on are its own, parked or not."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def test_a_cap_that_another_model_lowered_rises_when_that_leaves():
 
 
 def good_calls(capacity: Capacity, until: int) -> int:
-    """How many calls go well before so many rows may run in one."""
+    """Return the number of good calls before so many rows may run in one."""
     for done in range(20_000):
         if capacity.lanes.widest >= until:
             return done

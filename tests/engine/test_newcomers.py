@@ -1,4 +1,4 @@
-"""Who brings something new (a LoRA file, a scale, a size) waits for it, and holds up nobody."""
+"""An image that brings something new (LoRA file, scale, size) waits, and holds up no other."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Loading:
         self.redis = Redis.from_url(server.url, socket_timeout=WAITS_S)
 
     def loads(self) -> bool:
-        """Whether it says that it does."""
+        """Return True if the server says that it is loading."""
         try:
             return bool(int(self.redis.info("persistence")["loading"]))
         except RedisError:
@@ -191,7 +191,7 @@ def test_a_courier_that_starts_before_redis_goes_on_once_it_is_there(
 
 
 def asked_for(loading: Loading) -> bool:
-    """Whether somebody but us has read or run something there since it is loaded."""
+    """Return True if another client has read or run something there since it is loaded."""
     done = set(loading.redis.info("commandstats"))
     return bool(done & {f"cmdstat_{name}" for name in ("evalsha", "eval", "lrange", "psubscribe")})
 
@@ -216,7 +216,7 @@ def run_for_ever(url: str) -> None:
 
 
 def refused(redis: Redis) -> str:
-    """What a plain question is refused with."""
+    """Return the error that a plain command is refused with."""
     try:
         redis.get("x")
     except RedisError as error:

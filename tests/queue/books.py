@@ -1,4 +1,4 @@
-"""Whether everything that is counted beside the jobs is what the jobs themselves say."""
+"""The counters kept beside jobs, held against the jobs themselves."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_no_script_has_an_undefined_an_unused_or_a_shadowed_name(tmp_path: Path)
 
 
 def findings(luacheck: str, path: Path, parts: list[tuple[str, str]]) -> list[Finding]:
-    """What luacheck finds in one joined script, by the files that it was joined from."""
+    """Return luacheck's findings in one joined script, by the files that it was joined from."""
     limits = ["--no-config", "--codes", "--ranges", "--no-color", "--no-max-line-length"]
     globals_ = ["--std", "lua51", "--read-globals", *GIVEN_BY_REDIS]
     command = [luacheck, str(path), "--formatter", "plain", *limits, *globals_]

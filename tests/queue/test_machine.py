@@ -224,7 +224,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(job_id=jobs, how=st.sampled_from(["delete", "cancel", "empty", "list"]))
     def rq_tools(self, job_id: str, how: str) -> None:
-        """What stands in the lines, or one job, is taken away past our scripts; a sweep comes."""
+        """Take the queues' content, or one job, away past our scripts; a sweep comes."""
         queue = RQQueue("demo.normal", connection=self.redis, serializer=JSONSerializer)
         gone: list[str] = []
         if how == "empty":

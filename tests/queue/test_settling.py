@@ -1,4 +1,4 @@
-"""What RQ's own tools, or a hand, do to open jobs is settled: no place stays taken, none is lost.
+"""Changes by RQ's own tools or by hand are settled: no place stays taken, no job is lost.
 
 `rq empty`, the dashboard's buttons (`Queue.empty`, `Job.delete`), `rq cancel`, a stock worker, DEL:
 none of them knows our books, so every count that is kept beside the jobs is held against the jobs.
@@ -70,7 +70,7 @@ def sweep(store: JobStore) -> int:
 
 
 def told(redis: Redis) -> Counter[tuple[str, str]]:
-    """What webhooks are told: type, and the job or group."""
+    """Return the events for webhooks: type, and the job or group."""
     events = [json.loads(event) for event in redis.lrange("pw:outbox", 0, -1)]
     return Counter((e["type"], e.get("job") or e.get("group")) for e in events)
 

@@ -1,4 +1,4 @@
-"""What of the environment an engine process gets: its libraries' variables, and no secret."""
+"""The environment of an engine process: its libraries' variables, and no secret."""
 
 from __future__ import annotations
 

@@ -175,9 +175,8 @@ class Holding(Collection[HeldJob]):
         error = JobError(code=event.code, message=event.message, retryable=event.retryable)
         if event.code == "deadline_exceeded":
             self._drop(job, event.code)
-            self._settling.hand_back(
-                job.lease, "drain"
-            )  # the script expires the job: past deadline
+            # the script expires the job: past deadline
+            self._settling.hand_back(job.lease, "drain")
         else:
             self._retry_or_fail(job, error, again=event.retryable)
 
