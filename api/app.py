@@ -13,9 +13,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from api.dialects import dialect as dialect_tables
+from api.dialects.dialect import Dialect
+from api.dialects.registry import DIALECTS, chosen
 from api.edge import openapi, problem
 from api.edge.head_requests import HeadRequestMiddleware
-from api.edge.problem import ErrorShapes
 from api.edge.request_edge import RequestEdgeMiddleware
 from api.edge.tracing import TracingMiddleware
 from api.edge.unknown_query import UnknownQueryMiddleware
@@ -76,12 +78,13 @@ TAGS = [
 ]
 
 
-# Shapes of errors by path prefix; each dialect of another service has a line here.
-SHAPES = ErrorShapes()
+def create_app(settings: ApiSettings, dialects: tuple[Dialect, ...] = DIALECTS) -> FastAPI:
+    """Return the ASGI app; its lifespan opens and closes all services.
 
-
-def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
-    """Return the ASGI app; its lifespan opens and closes all services."""
+    Raises SettingsError if the settings name a dialect that does not exist.
+    """
+    served = chosen(settings, dialects)
+    shapes = dialect_tables.error_shapes(served)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -109,6 +112,8 @@ def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
     )
     app.state.metrics = Metrics()
     app.state.tracing = open_tracing(settings, "api")
+    app.state.credentials = dialect_tables.credential_schemes(served)
+    app.state.undocumented = dialect_tables.methods_by_path(served)
     for resource in (
         jobs,
         events,
@@ -125,6 +130,9 @@ def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
     ):
         app.include_router(resource.router)
     app.include_router(operations.scraped)
+    for each in served:
+        # their documentation is the other service's; ours would list every job twice
+        app.include_router(each.router, include_in_schema=False)
     problem.install(app, shapes)
     openapi.install(app, bodies=(JobRequest, groups.GroupRequest, keys.KeyRequest))
     app.add_middleware(UnknownQueryMiddleware, document=app.openapi, shapes=shapes)
@@ -136,7 +144,10 @@ def create_app(settings: ApiSettings, shapes: ErrorShapes = SHAPES) -> FastAPI:
     app.add_middleware(
         RequestEdgeMiddleware,
         max_body_bytes=settings.max_body_bytes,
-        larger_bodies=settings.larger_bodies,
+        larger_bodies={
+            **dialect_tables.larger_bodies(served, settings),
+            **settings.larger_bodies,
+        },
         observe=app.state.metrics.observe,
         shapes=shapes,
     )

@@ -75,6 +75,11 @@ class ApiSettings(RoleSettings):
     blocked_prompts: Path | None = Field(
         None, description="file of blocked words and phrases, refused in prompts; unset: none"
     )
+    dialects: str = Field(
+        "all",
+        description="APIs of other image services that are served beside our own, separated by"
+        " commas; `all`: every one; empty: none",
+    )
     cors_origins: str = Field(
         "", description="origins whose web pages may call the API, separated by commas"
     )
@@ -87,8 +92,13 @@ class ApiSettings(RoleSettings):
     def larger_bodies(self) -> dict[str, int]:
         """Body limits, in bytes, of the paths that take images."""
         file, rest = self.max_input_bytes, self.max_body_bytes
+        return {"/v1/inputs": file + rest, "/v1/jobs": self.image_json_bytes}
+
+    @property
+    def image_json_bytes(self) -> int:
+        """Largest JSON body that holds images, in bytes."""
         # base64 makes four bytes of three; a mask, which is small, fits beside the image
-        return {"/v1/inputs": file + rest, "/v1/jobs": file * 3 // 2 + rest}
+        return self.max_input_bytes * 3 // 2 + self.max_body_bytes
 
     @property
     def on_loopback(self) -> bool:

@@ -1,8 +1,8 @@
 """Authentication: every route gets a `Caller`, or the request ends here.
 
-Owns the reading of the Authorization header; the rules for requests without a key are
-api/access/keyless.py's. Must not know routes. Invariant: no route runs without a caller whose
-scopes include the route's own.
+Owns the order: read credentials (api/access/credentials.py has where), look up the key, else apply
+the rules for requests without a key (api/access/keyless.py). Must not know routes. Invariant: no
+route runs without a caller whose scopes include the route's own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
 from api.access import keyless
+from api.access.credentials import CredentialScheme, CredentialSchemes
 from api.errors import Forbidden, RateLimited, Unauthorized
 from api.services.container import services_of
 from api.settings import ApiSettings
@@ -80,17 +81,27 @@ caller = AuthDependency()
 async def _found(request: Request) -> Caller:
     services = services_of(request)
     settings = services.settings
-    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and credentials:
+    scheme = credentials_at(request)
+    credentials = scheme.read(request.headers)
+    sent = scheme.present(request.headers)
+    if credentials and not settings.key_needed and scheme.may_be_none(credentials):
+        credentials, sent = None, False
+    if credentials:
         key = await services.keys.find(credentials)
         if key is None:
             raise Unauthorized("this key is unknown or revoked; ask an administrator for a new one")
         keyless.check_page(request, settings.origins)
         return Caller(tenant=key.tenant, scopes=key.scopes, key=key)
-    if settings.key_needed or "authorization" in request.headers:
+    if settings.key_needed or sent:
         raise Unauthorized(keyless.SEND_A_KEY)
     keyless.check(request, settings)
     return Caller(tenant=keyless.TENANT, scopes=keyless.SCOPES[settings.anonymous])
+
+
+def credentials_at(request: Request) -> CredentialScheme:
+    """Return the credential scheme of the request's path."""
+    schemes: CredentialSchemes = request.app.state.credentials
+    return schemes.at(request.url.path)
 
 
 async def _within_rate(request: Request, key: ApiKey, quota: int) -> None:

@@ -70,7 +70,7 @@ async def read_request(request: Request, who: Caller) -> JobRequest:
     services = services_of(request)
     settings, intake = services.settings, services.intake
     cutter = PictureCutter(usual_bytes=settings.max_body_bytes)
-    most_bytes = settings.larger_bodies["/v1/jobs"]
+    most_bytes = settings.image_json_bytes
     async with intake.bodies.read(request, cutter, tenant=who.tenant, most_bytes=most_bytes):
         cut = cutter.cut()
         asked = await parsed(request, cut.json, _job_request)

@@ -252,7 +252,8 @@ def _of_parameter(item: Mapping[str, Any]) -> Problem:
 def methods_at(request: Request) -> list[str]:
     """Return all methods of the path; starlette names those of the first route only."""
     documented: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    at = [verbs for path, verbs in documented.items() if _matches(path, request.url.path)]
+    every = [*documented.items(), *request.app.state.undocumented]
+    at = [verbs for path, verbs in every if _matches(path, request.url.path)]
     return sorted({verb.upper() for verbs in at for verb in verbs})
 
 

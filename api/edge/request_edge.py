@@ -50,7 +50,8 @@ def ignore(scope: Scope, status: int, seconds: float) -> None:
 class RequestEdgeMiddleware:
     """The outermost middleware; `observe` gets every response, for metrics.
 
-    `larger_bodies`: paths whose bodies may be larger than `max_body_bytes`.
+    `larger_bodies`: paths, or prefixes that end in `/`, whose bodies may be larger than
+    `max_body_bytes`.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class RequestEdgeMiddleware:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.larger_bodies = larger_bodies
+        self._larger_below = tuple(path for path in larger_bodies if path.endswith("/"))
         self.observe = observe
         self.shapes = shapes
 
@@ -117,7 +119,10 @@ class RequestEdgeMiddleware:
         return None
 
     def _most(self, scope: Scope) -> int:
-        return self.larger_bodies.get(scope["path"], self.max_body_bytes)
+        path: str = scope["path"]
+        if path.startswith(self._larger_below):
+            path = next(prefix for prefix in self._larger_below if path.startswith(prefix))
+        return self.larger_bodies.get(path, self.max_body_bytes)
 
     def _counted(self, scope: Scope, receive: Receive) -> Receive:
         """Wrap `receive` to stop at the body limit: a chunked body declares no length."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import httpx2
 import pytest
-from fastapi import Response
+from fastapi import APIRouter, Response
 
 from api.app import create_app
-from api.edge.problem import ErrorShapes
+from api.dialects.dialect import Dialect
 from api.settings import ApiSettings
-from jobs.errors import PrintworksError, QueueFull
+from jobs.errors import PrintworksError, QueueFull, SettingsError
 
 pytestmark = pytest.mark.anyio
 
@@ -27,12 +27,14 @@ def other(error: PrintworksError, *, path: str, request_id: str) -> Response:
 
 @pytest.fixture
 def client() -> httpx2.AsyncClient:
-    app = create_app(ApiSettings(), ErrorShapes({"/other/": other}))
+    router = APIRouter(prefix="/other")
 
-    @app.get("/other/full")
+    @router.get("/full")
     async def full() -> None:
         raise QueueFull("no room")
 
+    dialect = Dialect(name="other", prefixes=("/other/",), router=router, shape=other)
+    app = create_app(ApiSettings(), (dialect,))
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
@@ -43,7 +45,6 @@ def client() -> httpx2.AsyncClient:
         ("GET", "/other/full", {}, "queue_full"),  # a route's own error
         ("GET", "/other/nowhere", {}, "not_found"),  # no route
         ("POST", "/other/full", {}, "method_not_allowed"),
-        ("GET", "/other/full?odd=1", {}, "invalid_request"),  # a parameter that it has not
         ("POST", "/other/full", {"content-length": "99999999"}, "payload_too_large"),  # the edge
     ],
 )
@@ -61,3 +62,27 @@ async def test_elsewhere_it_is_problem_json(client: httpx2.AsyncClient):
 
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["code"] == "not_found"
+
+
+async def test_the_methods_of_a_dialects_route_are_named(client: httpx2.AsyncClient):
+    answer = await client.post("/other/full")
+
+    assert answer.headers["allow"] == "GET"
+
+
+async def test_a_dialect_that_is_switched_off_is_no_route(client: httpx2.AsyncClient):
+    del client
+    router = APIRouter(prefix="/other")
+    dialect = Dialect(name="other", prefixes=("/other/",), router=router, shape=other)
+    transport = httpx2.ASGITransport(create_app(ApiSettings(dialects=""), (dialect,)))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as off:
+        answer = await off.get("/other/full")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_misspelt_dialect_is_an_error_at_start():
+    dialect = Dialect(name="other", prefixes=("/other/",), router=APIRouter(), shape=other)
+
+    with pytest.raises(SettingsError, match="did you mean other"):
+        create_app(ApiSettings(dialects="othr"), (dialect,))

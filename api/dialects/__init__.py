@@ -1,0 +1,1 @@
+"""Dialects: the APIs of other image services, translated to jobs of this one."""
