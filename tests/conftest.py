@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 LONGEST_FIRST = (
     "e2e",
+    "dialects",
     "fault",
     "engine",
     "webhooks",
@@ -42,7 +43,7 @@ LONGEST_FIRST = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One process a file, so that what a file shares is made once; all of e2e shares one `up`."""
+    """One process a file, so that what a file shares is made once; some folders share one `up`."""
 
     def folder(item: pytest.Item) -> str:
         return item.path.relative_to(config.rootpath / "tests").parts[0]
@@ -51,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.pluginmanager.has_plugin("xdist"):
         return  # one process does all, in this order; xdist's mark would be an unknown one
     for item in items:
-        group = "e2e" if folder(item) == "e2e" else str(item.path)
+        group = folder(item) if folder(item) in ("e2e", "dialects") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -1,0 +1,1 @@
+"""Dialects, driven by the SDKs of the services whose APIs they speak."""
