@@ -33,6 +33,13 @@ NOT_RUN = {
     ("docs/api.md", """curl -s $API/v1/jobs -d '{"prompt": "a house at dusk", "control\""""): (
         "no model of the clone has a ControlNet: tests/e2e/test_control.py sends the like to one"
     ),
+    (
+        "docs/operations.md",
+        "helm install",
+    ): "needs a cluster; tests/deploy renders it",
+    ("docs/operations.md", "kubectl -n images create secret"): "needs a cluster",
+    ("docs/operations.md", "for gpu in 0 1 2 3"): "needs four GPUs",
+    ("docs/operations.md", "redis-cli CONFIG SET"): "tests/fault/test_backup.py does the same",
     ("models/demo/README.md", ".venv/bin/python -m pip install -c deploy/lock.txt matplotlib"): (
         "trains for hours; tests/demo tries the parts"
     ),
