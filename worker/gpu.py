@@ -24,6 +24,7 @@ from worker.engine_link import EngineLink
 from worker.main import Stop
 from worker.messages import EngineConfig
 from worker.pictures.content_check import checker_of
+from worker.pictures.content_credentials import open_credentials
 from worker.pictures.input_fetcher import Fetching
 from worker.pictures.spool import Spool
 from worker.pictures.uploader import Finishing
@@ -40,6 +41,7 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
     """Run the worker until stopped. Raises SettingsError."""
     catalogue = load_catalogue(settings.models_file)
     checker = checker_of(settings.image_checker, timeout_s=settings.image_checker_timeout_s)
+    credentials = open_credentials(settings.c2pa_certificate, settings.c2pa_key)
     tracing = open_tracing(settings, "worker")
     models = [entry.id for entry in catalogue.models]
     link = EngineLink(
@@ -64,6 +66,7 @@ def run(settings: WorkerSettings, stop: Stop) -> None:
         threads=settings.finish_threads,
         spool=Spool(settings.spool_dir, name=bridge.name, max_bytes=settings.spool_mb * MB),
         checker=checker,
+        credentials=credentials,
         tracing=tracing,
     )
     control = ControlLoop(

@@ -88,6 +88,14 @@ class WorkerSettings(RoleSettings):
         le=120,
         description="seconds for the content check service to answer; then the job fails",
     )
+    c2pa_certificate: Path | None = Field(
+        None,
+        description="PEM file of the certificate, and its issuers after it, that signs a C2PA"
+        " manifest into each image; needs the extra `c2pa`; unset: the mark in XMP alone",
+    )
+    c2pa_key: Path | None = Field(
+        None, description="PEM file of that certificate's private key, without a password"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="lowest level that is logged: debug, info, warning or error"
     )

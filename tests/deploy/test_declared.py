@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 FOLDERS = {
     "api": ["api"],
     "jobs": ["otel"],
-    "worker": ["worker", "courier"],
+    "worker": ["worker", "courier", "c2pa"],
     "client/printworks": ["client"],
 }
 OURS = {"api", "jobs", "worker", "printworks"}

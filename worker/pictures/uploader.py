@@ -23,7 +23,9 @@ from jobs.store.counters import PendingCounts
 from jobs.tracing.spans import OFF, Tracing
 from worker.daemon_threads import Threads
 from worker.messages import Finished
+from worker.pictures.ai_mark import source_type
 from worker.pictures.content_check import Checker, picture_of, refusal
+from worker.pictures.content_credentials import ContentCredentials
 from worker.pictures.encoding import encode
 from worker.pictures.spool import Held, Spool
 
@@ -93,10 +95,12 @@ class Finishing:
         threads: int,
         spool: Spool,
         checker: Checker | None = None,
+        credentials: ContentCredentials | None = None,
         tracing: Tracing = OFF,
     ) -> None:
         self._blobs = blobs
         self._checker = checker
+        self._credentials = credentials
         self.tracing = tracing
         self._threads = Threads(threads, name="finish")
         self._spool = spool
@@ -158,7 +162,7 @@ class Finishing:
             self._done.append(Unstorable(image_id=work.image_id, error=refused))
             return
         try:
-            image, data = _encoded(work)
+            image, data = _encoded(work, self._credentials)
             held = self._spool.hold(work.image_id, data)
         except Exception:  # catch all around one image: fail one, never all
             log.exception("finishing.failed", extra={"job_id": work.job_id})
@@ -218,10 +222,13 @@ class Finishing:
             self._away = None
 
 
-def _encoded(work: ToStore) -> tuple[Image, bytes]:
+def _encoded(work: ToStore, credentials: ContentCredentials | None) -> tuple[Image, bytes]:
     pixels = work.finished.pixels
     output = work.spec.output
     data = encode(work.finished, work.spec, seed=work.seed, job_id=work.job_id)
+    if credentials:
+        kind = FORMATS[output.format].content_type
+        data = credentials.signed(data, kind, source_type=source_type(work.spec))
     extension = FORMATS[output.format].extensions[0]
     image = Image(
         index=work.index,
