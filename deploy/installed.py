@@ -17,7 +17,7 @@ from pathlib import Path
 
 from deploy.requirements import group, requirements
 
-PROJECT = "printworks-service"
+PROJECTS = {"printworks-service": ".", "printworks": "client"}  # ours, and where each lies
 
 
 def missing(root: Path, extras: Sequence[str], groups: Sequence[str]) -> list[str]:
@@ -50,11 +50,12 @@ def missing(root: Path, extras: Sequence[str], groups: Sequence[str]) -> list[st
 
 
 def _project(root: Path) -> Iterator[str]:
-    """Yield the project itself, unless it is installed as editable from `root`."""
-    found = _distribution(PROJECT)
-    origin = json.loads((found and found.read_text("direct_url.json")) or "{}")
-    if origin.get("url") != root.as_uri() or not origin.get("dir_info", {}).get("editable"):
-        yield f"{PROJECT} (editable, from {root})"
+    """Yield the project itself and its client, unless installed as editable from `root`."""
+    for name, folder in PROJECTS.items():
+        found, wanted = _distribution(name), root / folder
+        origin = json.loads((found and found.read_text("direct_url.json")) or "{}")
+        if origin.get("url") != wanted.as_uri() or not origin.get("dir_info", {}).get("editable"):
+            yield f"{name} (editable, from {wanted})"
 
 
 def _distribution(name: str) -> metadata.Distribution | None:

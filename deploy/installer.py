@@ -21,6 +21,7 @@ from deploy.progress import Progress
 from deploy.requirements import ONE_MACHINE, group, requirements
 
 LOCK = Path("deploy", "lock.txt")
+CLIENT = Path("client")  # a distribution of its own
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index
 BUILD = "build"  # the dependency group that builds the project itself
 # exactly what is named, without a build environment into which pip would fetch the newest
@@ -54,7 +55,9 @@ class Installer:
         if command[0] == self.python and sys.platform == "linux" and not nvidia_driver():
             self._cpu_torch(command, pyproject)  # uv decides by itself: `torch-backend`
         tools = [line for name in groups for line in group(pyproject, name)]
-        self.run([*command, ALONE, "-e", f"{self.root}[{','.join(ONE_MACHINE)}]", *tools])
+        service = f"{self.root}[{','.join(ONE_MACHINE)}]"
+        client = f"{self.root / CLIENT}[cli]"
+        self.run([*command, ALONE, "-e", service, "-e", client, *tools])
 
     def _pip(self) -> list[str | Path] | None:
         """Return the start of pip's command line, or None where the environment has none."""

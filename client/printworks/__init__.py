@@ -27,38 +27,51 @@ from printworks.errors import (
 )
 from printworks.events import Event
 from printworks.types import (
+    Delivery,
+    Group,
     Image,
+    Input,
     Job,
     JobOptions,
     JobPage,
+    JobRequest,
     Model,
     OutputOptions,
+    Queue,
     Quote,
     Sampler,
     Usage,
     UsageEntry,
+    Webhook,
     WebhookOptions,
 )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "ApiError",
     "AsyncClient",
     "Busy",
     "Client",
+    "Delivery",
     "Event",
     "FieldProblem",
     "Gone",
+    "Group",
     "Image",
+    "Input",
     "InvalidRequest",
     "Job",
     "JobNotSucceeded",
     "JobOptions",
     "JobPage",
+    "JobRequest",
     "Model",
     "NotAllowed",
     "NotFound",
     "OutputOptions",
     "PrintworksError",
+    "Queue",
     "Quote",
     "Sampler",
     "ServiceFault",
@@ -66,5 +79,6 @@ __all__ = [
     "Usage",
     "UsageEntry",
     "WaitTimeout",
+    "Webhook",
     "WebhookOptions",
 ]

@@ -12,36 +12,35 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from datetime import date
 from pathlib import Path
 from typing import Self, Unpack
 
 import httpx2
 
 from printworks import protocol
+from printworks.async_administration import AsyncAdministration
 from printworks.blocking import async_pause, async_write
-from printworks.errors import Gone
+from printworks.errors import Gone, NotFound
 from printworks.events import Event, SseParser, StreamRetry, following
 from printworks.protocol import Call
 from printworks.types import (
+    Group,
     Image,
     Input,
     Job,
     JobOptions,
     JobPage,
-    Key,
-    KeyList,
+    JobRequest,
     Model,
     ModelList,
-    NewKey,
     Quote,
     Sampler,
     SamplerList,
-    Usage,
+    WebhookOptions,
 )
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """One service, one key. Close the client, or use it in an `async with`."""
 
     def __init__(
@@ -89,12 +88,38 @@ class AsyncClient:
         """Validate a request and return its cost, without submitting a job."""
         return protocol.read(Quote, await self._send(protocol.quote(prompt, options)))
 
+    async def rerun(self, job_id: str) -> Job:
+        """Submit a new job with the same resolved values: the same seeds, so the same images."""
+        return protocol.read(Job, await self._send(protocol.rerun(job_id)))
+
+    async def submit_group(
+        self, jobs: Sequence[JobRequest], *, webhook: WebhookOptions | None = None
+    ) -> Group:
+        """Submit up to 100 jobs together: all are accepted, or none.
+
+        `webhook`: an endpoint for the event `group.completed`.
+        """
+        return protocol.read(Group, await self._send(protocol.submit_group(jobs, webhook)))
+
+    async def group(self, group_id: str) -> Group:
+        """Return the current state of a group and its jobs. Raises NotFound."""
+        return protocol.read(Group, await self._send(protocol.group(group_id)))
+
+    async def cancel_group(self, group_id: str) -> Group:
+        """Cancel all jobs of a group that have not ended."""
+        return protocol.read(Group, await self._send(protocol.group(group_id, "cancel")))
+
     async def upload(self, picture: str | Path | bytes, *, background: str | None = None) -> Input:
         """Upload an input image (a file, or its bytes) for use in jobs: `image={"input": id}`.
 
         `background`: "#rrggbb" under transparent parts; without a background they are refused.
         """
         return protocol.read(Input, await self._send(protocol.upload(picture, background)))
+
+    async def delete_input(self, input_id: str) -> None:
+        """Delete an input image, even if jobs wait for it; a deleted one is no error."""
+        with suppress(NotFound):
+            await self._send(protocol.input_image(input_id, method="DELETE"))
 
     async def get(self, job_id: str) -> Job:
         """Return the current state of a job. Raises NotFound, Gone."""
@@ -193,51 +218,6 @@ class AsyncClient:
         """Return the samplers, and what each sampler is good for."""
         answer = await self._send(Call(method="GET", path="/v1/samplers"))
         return tuple(protocol.read(SamplerList, answer).samplers)
-
-    async def usage(
-        self, *, since: date | None = None, until: date | None = None, all_tenants: bool = False
-    ) -> Usage:
-        """Return the usage of your API keys by day (UTC); by default of the last 30 days.
-
-        `all_tenants`: usage of all tenants; needs a key of the scope `admin`.
-        """
-        call = protocol.usage(since, until, all_tenants=all_tenants)
-        return protocol.read(Usage, await self._send(call))
-
-    async def keys(self) -> tuple[Key, ...]:
-        """Return all API keys, without their secrets. Needs a key of the scope `admin`."""
-        answer = await self._send(Call(method="GET", path="/v1/keys"))
-        return tuple(protocol.read(KeyList, answer).keys)
-
-    async def create_key(
-        self,
-        *,
-        tenant: str | None = None,
-        name: str | None = None,
-        scopes: Sequence[str] | None = None,
-        max_open_jobs: int | None = None,
-        per_minute: int | None = None,
-    ) -> NewKey:
-        """Create an API key; needs a key of the scope `admin`.
-
-        The secret is in this answer only: revoke a key whose secret is lost.
-        """
-        asked = {
-            "tenant": tenant,
-            "name": name,
-            "scopes": scopes and [*scopes],
-            "max_open_jobs": max_open_jobs,
-            "per_minute": per_minute,
-        }
-        return protocol.read(NewKey, await self._send(protocol.create_key(asked)))
-
-    async def rotate_key(self, key_id: str) -> NewKey:
-        """Create a key's successor, with the same rights; the old key works for one more day."""
-        return protocol.read(NewKey, await self._send(protocol.rotate_key(key_id)))
-
-    async def revoke_key(self, key_id: str) -> Key:
-        """Refuse a key from now on; it takes effect everywhere within five seconds."""
-        return protocol.read(Key, await self._send(protocol.revoke_key(key_id)))
 
     async def image(self, image: Image) -> bytes:
         """Return the bytes of an image file."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -124,6 +124,44 @@ def quote(prompt: str, options: Mapping[str, Any]) -> Call:
     return Call(method="POST", path=call.path, body=call.body, query={"dry_run": "true"})
 
 
+def rerun(job_id: str) -> Call:
+    """Repeat a job. As `submit`, with an Idempotency-Key of its own."""
+    path = f"{_job(job_id)}/rerun"
+    return Call(method="POST", path=path, headers={"Idempotency-Key": str(uuid.uuid4())})
+
+
+def submit_group(jobs: Sequence[Mapping[str, Any]], webhook: Mapping[str, Any] | None) -> Call:
+    """Submit jobs together; all are accepted or none."""
+    body: dict[str, Any] = {"jobs": [{k: v for k, v in j.items() if v is not None} for j in jobs]}
+    if webhook is not None:
+        body["webhook"] = webhook
+    key = str(uuid.uuid4())
+    return Call(method="POST", path="/v1/job-groups", body=body, headers={"Idempotency-Key": key})
+
+
+def group(group_id: str, verb: str = "") -> Call:
+    """Read a group; with the verb `cancel`, cancel it."""
+    path = _at("/v1/job-groups", group_id)
+    return Call(method="POST", path=f"{path}/{verb}") if verb else Call(method="GET", path=path)
+
+
+def input_image(input_id: str, *, method: str = "GET") -> Call:
+    """Read an input image's record; or delete it."""
+    return Call(method=method, path=_at("/v1/inputs", input_id))
+
+
+def webhook(endpoint_id: str, *, method: str = "GET", verb: str = "", body: Any = None) -> Call:
+    """Read, change or delete an endpoint; or do what `verb` says: test, rotate, deliveries."""
+    path = _at("/v1/webhooks", endpoint_id) + (f"/{verb}" if verb else "")
+    return Call(method=method, path=path, body=body, once=method == "POST")
+
+
+def create_webhook(asked: Mapping[str, Any]) -> Call:
+    """Register an endpoint; sent once, as its secret is in this answer only."""
+    body = {name: value for name, value in asked.items() if value is not None}
+    return Call(method="POST", path="/v1/webhooks", body=body, once=True)
+
+
 def look(job_id: str, *, wait_s: int = 0) -> Call:
     """Read a job; with `wait_s`, at its end or after that many seconds."""
     return Call(method="GET", path=_job(job_id), query={"wait": str(wait_s)} if wait_s else {})
@@ -174,6 +212,13 @@ def _job(job_id: str) -> str:
     if not job_id or not all(c.isalnum() or c == "-" for c in job_id):
         raise NotFound("this is not a job ID; `list` shows your jobs", status=404, code="not_found")
     return f"/v1/jobs/{job_id}"
+
+
+def _at(path: str, an_id: str) -> str:
+    """Return the path of a thing. Raises NotFound for an ID that could lead to another path."""
+    if not an_id or not all(c.isalnum() or c in "-_" for c in an_id):
+        raise NotFound(f"{an_id!r} is not an ID", status=404, code="not_found")
+    return f"{path}/{an_id}"
 
 
 def _key(key_id: str) -> str:

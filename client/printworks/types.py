@@ -95,6 +95,12 @@ class JobOptions(TypedDict, total=False):
     webhook: WebhookOptions  # the endpoint that gets this job's events
 
 
+class JobRequest(JobOptions, total=False):
+    """A job of a group: its prompt, and its options."""
+
+    prompt: Required[str]
+
+
 class Output(Answer):
     """Output file options as applied: format, quality, metadata."""
 
@@ -251,6 +257,92 @@ class Quote(Answer):
     eta_seconds: float | None = None
     run_seconds: float | None = None
     queued: int = 0
+
+
+class Group(Answer):
+    """Jobs that were submitted together. `gone`: IDs of jobs that were deleted or have expired."""
+
+    id: str
+    created_at: datetime = EPOCH
+    done: bool = False
+    counts: dict[str, int] = {}  # jobs by status
+    jobs: list[Job] = []
+    gone: list[str] = []
+    url: str = ""
+
+
+class Webhook(Answer):
+    """A webhook endpoint: URL, events, state."""
+
+    id: str
+    url: str = ""
+    events: list[str] = []
+    description: str = ""
+    state: str = ""
+    reason: str | None = None
+    disabled_at: datetime | None = None
+    failing_since: datetime | None = None
+    created_at: datetime = EPOCH
+    dropped: int = 0
+    secrets: int = 0
+
+
+class NewWebhook(Webhook):
+    """A newly registered endpoint. `secret`, which verifies its events, is shown this once."""
+
+    secret: str
+
+
+class WebhookSecret(Answer):
+    """A new signing secret of an endpoint."""
+
+    secret: str
+
+
+class WebhookList(Answer):
+    """All endpoints."""
+
+    endpoints: list[Webhook]
+
+
+class Delivery(Answer):
+    """One event on its way to an endpoint."""
+
+    id: str
+    type: str = ""
+    job_id: str | None = None
+    state: str = ""
+    attempts: int = 0
+    url: str = ""
+    created_at: datetime = EPOCH
+    ended_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+
+
+class DeliveryPage(Answer):
+    """One page of an endpoint's deliveries, newest first."""
+
+    deliveries: list[Delivery]
+    next_cursor: str | None = None
+
+
+class ModelQueue(Answer):
+    """Queue of one model."""
+
+    model: str
+    queued: int = 0
+    running: int = 0
+    eta_seconds: float | None = None
+    workers: int = 0
+
+
+class Queue(Answer):
+    """Queue of the service, in all and by model."""
+
+    queued: int
+    running: int = 0
+    paused: bool = False
+    models: list[ModelQueue] = []
 
 
 class Limits(Answer):

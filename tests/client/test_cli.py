@@ -144,6 +144,7 @@ def test_an_interrupt_cancels_the_job(shell: Shell, served: Served) -> None:
     process = shell.start("generate", PROMPT)
     (job_id,) = queued(served)
     assert process.stderr is not None
+    assert job_id in process.stderr.readline()
     assert "next" in process.stderr.readline()  # it waits now
 
     process.send_signal(signal.SIGINT)

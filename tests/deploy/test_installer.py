@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy import bootstrap
-from deploy.installed import missing
+from deploy.installed import PROJECTS, missing
 from deploy.installer import LOCK, Installer, InstallFailed, nvidia_driver
 from deploy.narrator import Narrator
 from deploy.progress import Progress
@@ -134,11 +135,12 @@ def test_what_somebody_else_installed_is_used_as_it_is(
     (here,) = {sysconfig.get_paths()["purelib"]}
     there = next((clone / ".venv" / "lib").glob("python*")) / "site-packages"
     (there / "others.pth").write_text(f"{here}\n")
-    origin = there / "printworks_service-0.1.0.dist-info"
-    origin.mkdir()
-    (origin / "METADATA").write_text("Name: printworks-service\nVersion: 0.1.0\n")
-    url = clone.as_uri()
-    (origin / "direct_url.json").write_text(f'{{"url": "{url}", "dir_info": {{"editable": true}}}}')
+    for name, folder in PROJECTS.items():
+        origin = there / f"{name.replace('-', '_')}-0.1.0.dist-info"
+        origin.mkdir()
+        (origin / "METADATA").write_text(f"Name: {name}\nVersion: 0.1.0\n")
+        here = json.dumps({"url": (clone / folder).as_uri(), "dir_info": {"editable": True}})
+        (origin / "direct_url.json").write_text(here)
 
     assert bootstrap.ensure(dev=False, root=clone) == python
     (clone / ".venv" / bootstrap.LOG).write_text("")  # an installation of ours was begun here
@@ -151,7 +153,11 @@ def test_what_is_missing_is_named_down_to_what_others_ask_for(clone: Path):
 
     lacking = missing(clone, ONE_MACHINE, [])
 
-    assert lacking == [f"printworks-service (editable, from {clone})", "rq>=9"]
+    assert lacking == [
+        f"printworks (editable, from {clone / 'client'})",
+        f"printworks-service (editable, from {clone})",
+        "rq>=9",
+    ]
 
 
 @pytest.fixture

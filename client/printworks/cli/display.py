@@ -8,7 +8,14 @@ from __future__ import annotations
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from printworks.types import Job
 
@@ -69,3 +76,36 @@ def _detail(job: Job) -> str:
     if job.progress.steps:
         return f"step {job.progress.step}/{job.progress.steps}"
     return ""
+
+
+class GroupDisplay:
+    """A progress display of several jobs: how many have ended."""
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True, highlight=False)
+        self._total = total
+        self._ended: set[str] = set()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._total)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, job: Job) -> None:
+        """Count `job` if it has ended."""
+        if not job.final or job.id in self._ended:
+            return
+        self._ended.add(job.id)
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=len(self._ended))
+        else:
+            self._console.print(f"{len(self._ended)} of {self._total}")

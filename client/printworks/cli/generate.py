@@ -1,65 +1,75 @@
 """`printworks generate`: from a prompt to image files.
 
-Owns the names of files and the output for a finished job. Invariants: Ctrl-C cancels the job;
-an existing file is only replaced when its name was given with -o.
+Owns the options of a request, one for each field of the API, by the API's name. Invariant: what
+would fail on this machine (a folder that is not there) fails before the job is sent.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
+from printworks.cli import request
 from printworks.cli.connection import Options, connect, reported
-from printworks.cli.display import Display
-from printworks.client import Client
-from printworks.errors import Busy
+from printworks.cli.delivery import deliver, follow
 from printworks.protocol import success_of
-from printworks.types import Image, Job, JobOptions
-
-Format = Literal["png", "jpeg", "webp"]
-FORMATS: dict[str, Format] = {
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".webp": "webp",
-}
-SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
-STDOUT = Path("-")
-INTERRUPTED = 130
 
 
 def generate(  # noqa: PLR0913 - as many as there are options
     context: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="Prompt: what the image shows.")],
+    prompt: Annotated[
+        str, typer.Argument(help="Prompt: what the image shows; - reads it from stdin.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--out",
-            help="File to write (.png, .jpg, .webp: the format), or - for stdout.",
+            help="File to write (.png, .jpg, .webp: the format), a folder, or - for stdout.",
             show_default=False,
         ),
     ] = None,
     *,
     model: Annotated[str | None, typer.Option(help="Model; see `printworks models`.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Guidance scale: how closely to follow the prompt.")
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--guidance-scale",
+            "--guidance",
+            help="Guidance scale: how closely to follow the prompt.",
+        ),
     ] = None,
-    negative: Annotated[
-        str | None, typer.Option(help="Negative prompt: what the image should not show.")
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--negative-prompt",
+            "--negative",
+            help="Negative prompt: what the image should not show.",
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed: the same seed gives the same image. Default: random.")
+        str | None,
+        typer.Option(
+            help="Seed: the same seed gives the same image; 1,2,3: one an image. Default: random."
+        ),
     ] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", help="Number of images.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler; see `printworks samplers`.")] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in px.")] = None,
-    aspect: Annotated[
-        str | None, typer.Option(help="Aspect ratio W:H, such as 3:2, instead of --size.")
+    aspect_ratio: Annotated[
+        str | None,
+        typer.Option(
+            "--aspect-ratio", "--aspect", help="Aspect ratio W:H, such as 3:2, instead of --size."
+        ),
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Width in px, with --height.")] = None,
+    height: Annotated[int | None, typer.Option(help="Height in px, with --width.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(help="LoRA adapter NAME or NAME:WEIGHT; repeat for several."),
     ] = None,
     image: Annotated[
         Path | None,
@@ -82,7 +92,42 @@ def generate(  # noqa: PLR0913 - as many as there are options
     control_scale: Annotated[
         float | None, typer.Option(help="ControlNet weight; 0: not applied.")
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="Number of images.")] = None,
+    control_start: Annotated[
+        float | None, typer.Option(help="First step with the ControlNet, as a share, 0 to 1.")
+    ] = None,
+    control_end: Annotated[
+        float | None, typer.Option(help="Last step with the ControlNet, as a share, 0 to 1.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option("--format", help="png, jpeg or webp; default: as -o is named.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="Quality of jpeg and webp, 1 to 100.")] = None,
+    settings_in_file: Annotated[
+        bool, typer.Option(help="Write seed and settings into the image file.")
+    ] = True,
+    priority: Annotated[str | None, typer.Option(help="high, normal or low.")] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option(help="Seconds until the job expires if it has not ended.")
+    ] = None,
+    retention_s: Annotated[
+        int | None, typer.Option(help="Seconds that the service keeps the ended job.")
+    ] = None,
+    reproducibility: Annotated[
+        str | None, typer.Option(help="exact or fast; see docs/engine.md of the service.")
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of your own, returned with the job; repeat for several."),
+    ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="URL of a registered webhook, for this job's events.")
+    ] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="FIELD=VALUE of any other field of the API's request; repeatable."
+        ),
+    ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds to wait for the images.")] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Print the job's ID without waiting for the images.")
@@ -93,105 +138,41 @@ def generate(  # noqa: PLR0913 - as many as there are options
 ) -> None:
     """Generate images from PROMPT; prints the names of the files."""
     options: Options = context.obj
+    request.check_writable(out)
     asked = {
         "model": model,
         "steps": steps,
-        "guidance_scale": guidance,
-        "negative_prompt": negative,
-        "seed": seed,
+        "guidance_scale": guidance_scale,
+        "negative_prompt": negative_prompt,
+        "seed": request.seed_of(seed),
+        "n": n,
         "sampler": sampler,
         "size": size,
-        "aspect_ratio": aspect,
+        "aspect_ratio": aspect_ratio,
+        "width": width,
+        "height": height,
+        "loras": request.loras_of(lora or ()),
         "strength": strength,
         "resize": resize,
-        "n": n,
-        "output": _output(out),
+        "output": request.output_of(out, form, quality, metadata=settings_in_file),
+        "priority": priority,
+        "deadline_s": deadline_s,
+        "retention_s": retention_s,
+        "reproducibility": reproducibility,
+        "metadata": request.values_of("--metadata", metadata or ()) or None,
+        "webhook": {"url": webhook} if webhook else None,
+        **request.values_of("--set", other or ()),
     }
     with reported(options), connect(options) as client:
-        asked |= {"image": _sent(client, image), "mask": _sent(client, mask)}
-        asked["control"] = _control(client, control, control_image, control_scale)
-        job_options: JobOptions = {k: v for k, v in asked.items() if v is not None}  # type: ignore[assignment]
+        asked |= {"image": request.sent(client, image), "mask": request.sent(client, mask)}
+        weights = {"scale": control_scale, "start": control_start, "end": control_end}
+        asked["control"] = request.control_of(control, request.sent(client, control_image), weights)
+        words, job_options = request.prompt_of(prompt), request.options_of(asked)
         if dry_run:
-            print(client.quote(prompt, **job_options).model_dump_json(indent=2))
+            print(client.quote(words, **job_options).model_dump_json(indent=2))
             return
-        job = client.submit(prompt, **job_options)
+        job = client.submit(words, **job_options)
         if no_wait:
             print(job.model_dump_json() if options.as_json else job.id)
             return
-        job = success_of(follow(client, job, timeout))
-        deliver(client, job, out, options)
-
-
-def follow(client: Client, job: Job, timeout_s: float | None) -> Job:
-    """Wait for the end of a job, and display progress. Ctrl-C cancels the job."""
-    try:
-        with Display() as display:
-            display.show(job)
-            return _followed(client, job, timeout_s, display)
-    except KeyboardInterrupt:
-        client.cancel(job.id)
-        print(f"printworks: interrupted; job {job.id} is canceled", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def _followed(client: Client, job: Job, timeout_s: float | None, display: Display) -> Job:
-    """Return the job at its end, displayed as its events arrive."""
-    try:
-        for event in client.events(job.id, timeout_s=timeout_s):
-            job = event.onto(job)
-            display.show(job)
-    except Busy:  # too many event streams: polling still works
-        return client.wait(job.id, timeout_s=timeout_s, on_look=display.show)
-    return job if job.final else client.get(job.id)  # deleted: Gone
-
-
-def deliver(client: Client, job: Job, out: Path | None, options: Options) -> None:
-    """Write the images; file names go to stdout, seeds to stderr."""
-    if out == STDOUT:
-        sys.stdout.buffer.write(client.image(job.images[0]))
-        return
-    files = [client.save(image, name_of(job, image, out)) for image in job.images]
-    if options.as_json:
-        print(json.dumps(job.model_dump(mode="json") | {"files": [str(file) for file in files]}))
-        return
-    for file, image in zip(files, job.images, strict=True):
-        print(f"seed {image.seed}, {image.width}x{image.height}", file=sys.stderr)
-        print(file)
-
-
-def name_of(job: Job, image: Image, out: Path | None) -> Path:
-    """Return the file name of one image: `out` (numbered if there are several), or the job's ID."""
-    out = out or Path(job.id).with_suffix(SUFFIXES.get(image.content_type, ".bin"))
-    return out if len(job.images) == 1 else out.with_stem(f"{out.stem}-{image.index}")
-
-
-def _sent(client: Client, picture: Path | None) -> dict[str, str] | None:
-    """Upload a file of this machine as an input image; return a reference to the input image."""
-    if picture is None:
-        return None
-    try:
-        return {"input": client.upload(picture).id}
-    except OSError as error:
-        raise typer.BadParameter(f"{picture}: {error.strerror}") from None
-
-
-def _control(
-    client: Client, name: str | None, picture: Path | None, scale: float | None
-) -> dict[str, Any] | None:
-    """Return the ControlNet options. Raises BadParameter unless a name comes with its image."""
-    if name is None and picture is None and scale is None:
-        return None
-    if name is None or picture is None:
-        raise typer.BadParameter("--control and --control-image go together: give both")
-    weight = {} if scale is None else {"scale": scale}
-    return {"name": name, "image": _sent(client, picture), **weight}
-
-
-def _output(out: Path | None) -> dict[str, Format] | None:
-    """Return the file format that the file's name asks for; None: the service's default."""
-    if out is None or out == STDOUT:
-        return None
-    suffix = out.suffix.lower()
-    if suffix not in FORMATS:
-        raise typer.BadParameter(f"{out}: the file name must end in {', '.join(FORMATS)}")
-    return {"format": FORMATS[suffix]}
+        deliver(client, success_of(follow(client, job, timeout)), out, options)

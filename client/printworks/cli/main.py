@@ -1,6 +1,6 @@
 """The command line as a whole: commands, and the options that all commands share.
 
-Owns the tables of jobs, models, samplers and usage. `generate` and `keys` have files of their own.
+Owns the tables of models, samplers, the queue and usage. Other commands have files of their own.
 """
 
 from __future__ import annotations
@@ -9,17 +9,14 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from printworks.cli import keys
+from printworks import __version__
+from printworks.cli import batch, generate, grid, jobs, keys, webhooks
 from printworks.cli.connection import Options, connect, reported
-from printworks.cli.generate import deliver, follow, generate
 from printworks.cli.tables import table
-from printworks.protocol import success_of
-from printworks.types import Job
 
 EPILOG = (
     "Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 3 no answer, 4 timeout, "
@@ -32,8 +29,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(generate)
+for command in (
+    generate.generate,
+    batch.batch,
+    grid.grid,
+    jobs.jobs,
+    jobs.watch,
+    jobs.cancel,
+    jobs.rerun,
+    jobs.delete,
+    jobs.group,
+):
+    app.command()(command)
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(keys.app, name="keys")
+
+
+def show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    """Print the client's version and end the program."""
+    if wanted:
+        print(f"printworks {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -50,60 +66,16 @@ def shared(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print results and errors as JSON.")
     ] = False,
-) -> None:
-    """Generate images from text on the command line."""
-    context.obj = Options(url=url, key=key, as_json=as_json)
-
-
-@app.command()
-def jobs(
-    context: typer.Context,
-    job_id: Annotated[
-        str | None, typer.Argument(help="ID of one job, to show in full. Default: a list.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="With an ID: wait, and save the images.")
-    ] = None,
-    status: Annotated[str | None, typer.Option(help="List only jobs of this status.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Number of jobs to list.")] = 20,
-    *,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="With an ID: wait until the job has ended.")
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Print the version, and exit."
+        ),
     ] = False,
 ) -> None:
-    """List your latest jobs, or show one job."""
-    options: Options = context.obj
-    with reported(options), connect(options) as client:
-        if job_id is None:
-            page = client.list(status=status, limit=limit)
-            rows = [
-                [j.id, j.status, _when(j), j.resolved.model, j.resolved.prompt] for j in page.jobs
-            ]
-            table(
-                ["job", "status", "made", "model", "prompt"],
-                rows,
-                page.jobs,
-                as_json=options.as_json,
-            )
-            return
-        job = client.get(job_id)
-        if wait or out:
-            job = success_of(follow(client, job, None))
-        if out:
-            deliver(client, job, out, options)
-        else:
-            print(job.model_dump_json(indent=None if options.as_json else 2))
-
-
-@app.command()
-def cancel(
-    context: typer.Context, job_id: Annotated[str, typer.Argument(help="ID of the job.")]
-) -> None:
-    """Cancel a job at once; a job that has ended stays as it is."""
-    options: Options = context.obj
-    with reported(options), connect(options) as client:
-        job = client.cancel(job_id)
-        print(job.model_dump_json() if options.as_json else f"{job.id} {job.status}")
+    """Generate images from text on the command line."""
+    del version
+    context.obj = Options(url=url, key=key, as_json=as_json)
 
 
 @app.command()
@@ -141,6 +113,22 @@ def samplers(context: typer.Context) -> None:
 
 
 @app.command()
+def queue(context: typer.Context) -> None:
+    """Show the queue, by model: jobs waiting and running, expected wait, workers."""
+    options: Options = context.obj
+    with reported(options), connect(options) as client:
+        found = client.queue()
+    rows = [
+        [m.model, str(m.queued), str(m.running), _seconds(m.eta_seconds), str(m.workers)]
+        for m in found.models
+    ]
+    if found.paused and not options.as_json:
+        print("the queue is paused", file=sys.stderr)
+    head = ["model", "queued", "running", "wait", "workers"]
+    table(head, rows, found.models, as_json=options.as_json)
+
+
+@app.command()
 def usage(
     context: typer.Context,
     since: Annotated[
@@ -174,6 +162,10 @@ def usage(
     table(head, rows, [], as_json=False)
 
 
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.0f} s"
+
+
 def _used(jobs: dict[str, int], images: int, work: float) -> list[str]:
     done = jobs.get("succeeded", 0)
     return [str(done), str(sum(jobs.values()) - done), str(images), f"{work:.3f}"]
@@ -199,7 +191,3 @@ def shared_first(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(word)
     return front + rest
-
-
-def _when(job: Job) -> str:
-    return job.created_at.astimezone().strftime("%d %b %H:%M") if job.created_at else ""
