@@ -27,7 +27,6 @@ from printworks.errors import (
 )
 from printworks.events import Event
 from printworks.types import (
-    Delivery,
     Group,
     Image,
     Input,
@@ -42,9 +41,9 @@ from printworks.types import (
     Sampler,
     Usage,
     UsageEntry,
-    Webhook,
     WebhookOptions,
 )
+from printworks.webhook_types import Delivery, Webhook
 
 __version__ = "0.1.0"
 

@@ -16,15 +16,11 @@ import httpx2
 from printworks import protocol
 from printworks.errors import NotFound
 from printworks.protocol import Call
-from printworks.types import (
+from printworks.types import Key, KeyList, NewKey, Queue, Usage
+from printworks.webhook_types import (
     Delivery,
     DeliveryPage,
-    Key,
-    KeyList,
-    NewKey,
     NewWebhook,
-    Queue,
-    Usage,
     Webhook,
     WebhookList,
     WebhookSecret,

@@ -11,7 +11,7 @@ import typer
 
 from printworks.cli.connection import Options, connect, reported
 from printworks.cli.tables import table
-from printworks.types import Webhook
+from printworks.webhook_types import Webhook
 
 app = typer.Typer(
     no_args_is_help=True, help="Register, test, list and delete webhooks: signed HTTP callbacks."
