@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
 from printworks.types import EPOCH, Answer
 
 
@@ -15,7 +17,7 @@ class Webhook(Answer):
 
     id: str
     url: str = ""
-    events: list[str] = []
+    events: list[str] = Field(default_factory=list[str])
     description: str = ""
     state: str = ""
     reason: str | None = None
