@@ -56,7 +56,7 @@ async def _measured(
     name: str, running: Running, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Return one row a load."""
-    make: Any = running.make  # type: ignore[attr-defined]
+    make = running.make
     await _first(make, options.side)
     rows: list[dict[str, Any]] = []
 

@@ -31,11 +31,6 @@ class Job:
     height: int
     seed: int
 
-    @property
-    def model_calls(self) -> int:
-        """Rows of the denoiser: two a step with guidance."""
-        return self.steps * (2 if self.guidance > 1 else 1)
-
     def as_json(self) -> dict[str, Any]:
         """Return the job in the peers' form."""
         return asdict(self)

@@ -13,12 +13,13 @@ import os
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 import psutil
@@ -44,22 +45,16 @@ class Machine:
     threads: int
 
 
-class System(Protocol):
-    """A running system."""
-
-    async def make(self, job: Job) -> None:
-        """Make one picture, to its bytes. Raises whatever goes wrong."""
-        ...
-
-
 @dataclass
-class Running:
-    """A system's address and processes."""
+class Running(ABC):
+    """A running system: its address and processes."""
 
     client: httpx2.AsyncClient
     root: psutil.Process
-    key: str = ""
-    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @abstractmethod
+    async def make(self, job: Job) -> None:
+        """Make one picture, to its bytes. Raises whatever goes wrong."""
 
     def family(self) -> list[psutil.Process]:
         """Return every process of the system."""
@@ -241,10 +236,13 @@ def environment(name: str, packages: tuple[str, ...]) -> Path:
 @contextmanager
 def _process(argv: list[str], more: Mapping[str, str], cwd: Path) -> Generator[psutil.Process]:
     own = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
-    log = (CACHE / "last.log").open("w") if CACHE.exists() else subprocess.DEVNULL
-    with subprocess.Popen(
-        argv, env=own | dict(more), cwd=cwd, stdout=log, stderr=subprocess.STDOUT
-    ) as process:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (
+        (CACHE / "last.log").open("w") as log,
+        subprocess.Popen(
+            argv, env=own | dict(more), cwd=cwd, stdout=log, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         root = psutil.Process(process.pid)
         try:
             yield root

@@ -7,6 +7,7 @@ client/generate_sync.py from async_administration.py: edit that file.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
@@ -27,12 +28,12 @@ from printworks.webhook_types import (
 )
 
 
-class Administration:
+class Administration(ABC):
     """The calls of a client that administer a service."""
 
+    @abstractmethod
     def _send(self, call: Call) -> httpx2.Response:
         """Return the successful answer to a call. Raises ApiError, Unreachable."""
-        raise NotImplementedError
 
     def queue(self) -> Queue:
         """Return the queue: jobs waiting and running, expected wait and workers, by model."""

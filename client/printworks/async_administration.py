@@ -6,6 +6,7 @@ through `protocol` only. client/generate_sync.py makes administration.py of this
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
@@ -26,12 +27,12 @@ from printworks.webhook_types import (
 )
 
 
-class AsyncAdministration:
+class AsyncAdministration(ABC):
     """The calls of a client that administer a service."""
 
+    @abstractmethod
     async def _send(self, call: Call) -> httpx2.Response:
         """Return the successful answer to a call. Raises ApiError, Unreachable."""
-        raise NotImplementedError
 
     async def queue(self) -> Queue:
         """Return the queue: jobs waiting and running, expected wait and workers, by model."""

@@ -206,6 +206,24 @@ def test_a_batch_that_was_killed_goes_on_with_the_jobs_that_it_sent(
     assert sent < jobs
 
 
+def test_a_batch_whose_image_could_not_be_written_fetches_it_the_next_time(
+    shell: Shell, served: Served, worker: HandWorker
+) -> None:
+    written(shell, [{"prompt": "a picture"}])
+    (shell.folder / "made" / "00001.png").mkdir(parents=True)
+    running = shell.start("batch", "requests.jsonl", "-o", "made")
+    work(served, worker, 1)
+    code, _, err = ended(running)
+    assert code == 1
+    assert "run it again" in err
+    assert "Traceback" not in err
+
+    (shell.folder / "made" / "00001.png").rmdir()
+
+    assert shell.run("batch", "requests.jsonl", "-o", "made")[:2] == (0, "1 of 1: made\n")
+    assert len(served.client.get("/v1/jobs").json()["jobs"]) == 1
+
+
 def test_an_interrupted_batch_cancels_what_it_sent(shell: Shell, served: Served) -> None:
     written(shell, [{"prompt": f"picture {n}"} for n in range(3)])
     running = shell.start("batch", "requests.jsonl", "-o", "made", "--parallel", "2")

@@ -28,7 +28,8 @@ from jobs.contract.spec import JobSpec
 from jobs.errors import SettingsError
 from jobs.settings import ROOT
 from tests.helpers import tool_missing, wait_until
-from worker.messages import Finished, Pixels
+from tests.unit.finished import finished
+from worker.messages import Pixels
 from worker.pictures.ai_mark import EDITED, GENERATED
 from worker.pictures.content_credentials import ContentCredentials, open_credentials
 from worker.pictures.encoding import encode
@@ -37,6 +38,7 @@ from worker.pictures.uploader import Finishing, Stored, ToStore
 
 SIDE = 128
 RGB = bytes(range(256)) * (SIDE * SIDE * 3 // 256)
+FINISHED = finished(Pixels(width=SIDE, height=SIDE, data=RGB))
 INPUT = {"input": f"{SIDE}x{SIDE}-{'0' * 64}"}
 PEM = serialization.Encoding.PEM
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
@@ -48,22 +50,8 @@ def spec_of(form: str, **more: Any) -> JobSpec:
     return resolve(asked, catalogue, draw_seed=lambda: 7, default_retention_s=3600)
 
 
-def finished() -> Finished:
-    return Finished(
-        id="i",
-        pixels=Pixels(width=SIDE, height=SIDE, data=RGB),
-        encode_ms=0.0,
-        denoise_ms=0.0,
-        decode_ms=0.0,
-        batch_size_mean=1.0,
-        calls=1,
-        fingerprint="torch=2",
-        reproducibility="exact",
-    )
-
-
 def exiftool(file: Path) -> dict[str, Any]:
-    """What exiftool reads in a file, numbers and URIs as they stand."""
+    """The tags of a file by exiftool, numbers and URIs as they stand."""
     tool = shutil.which("exiftool")
     if tool is None:
         tool_missing("no exiftool: `apt install libimage-exiftool-perl`")
@@ -82,7 +70,7 @@ def test_every_file_says_that_a_model_made_it(
 ) -> None:
     spec = spec_of(form, **more | {"output": {"format": form, **output}})
     file = tmp_path / f"a.{form}"
-    file.write_bytes(encode(finished(), spec, seed=7, job_id="j"))
+    file.write_bytes(encode(FINISHED, spec, seed=7, job_id="j"))
 
     said = exiftool(file)
     assert said["XMP-iptcExt:DigitalSourceType"] == kind
@@ -92,7 +80,7 @@ def test_every_file_says_that_a_model_made_it(
 
 
 def test_the_mark_changes_no_pixel() -> None:
-    made = encode(finished(), spec_of("png"), seed=7, job_id="j")
+    made = encode(FINISHED, spec_of("png"), seed=7, job_id="j")
 
     assert Pillow.open(io.BytesIO(made)).tobytes() == RGB
 
@@ -177,7 +165,7 @@ def test_a_stored_image_is_signed_where_a_certificate_is_configured(
         index=0,
         seed=7,
         spec=spec,
-        finished=finished(),
+        finished=FINISHED,
     )
     finishing.store(work)
     (stored,) = wait_until(finishing.done, "the image is stored")
@@ -199,7 +187,7 @@ def test_a_stored_image_is_signed_where_a_certificate_is_configured(
 
 
 def test_a_changed_pixel_breaks_the_signature(credentials: ContentCredentials) -> None:
-    made = encode(finished(), spec_of("png"), seed=7, job_id="j")
+    made = encode(FINISHED, spec_of("png"), seed=7, job_id="j")
     signed = bytearray(credentials.signed(made, "image/png", source_type=GENERATED))
     signed[-40] ^= 1
 
@@ -221,7 +209,7 @@ def test_each_kind_of_key_signs(key: PrivateKey, tmp_path: Path) -> None:
 
     assert made
     signed = made.signed(
-        encode(finished(), spec_of("webp"), seed=7, job_id="j"),
+        encode(FINISHED, spec_of("webp"), seed=7, job_id="j"),
         "image/webp",
         source_type=GENERATED,
     )

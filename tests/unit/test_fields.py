@@ -18,8 +18,9 @@ from jobs.contract.request_parts import Control, JobWebhook, LoraChoice, Output
 from jobs.contract.resolve import resolve
 from jobs.contract.spec import JobRequest, JobSpec, Priority, Reproducibility
 from jobs.store.scripts.worker_calls import Lease
+from tests.unit.finished import finished
 from worker.control.held_job import NOT_FOR_THE_ENGINE, HeldJob
-from worker.messages import Finished, Pixels
+from worker.messages import Pixels
 from worker.pictures.encoding import NOT_IN_FILES, metadata
 
 FIRST, SECOND = input_id(128, 128, b"first"), input_id(128, 128, b"second")
@@ -164,18 +165,7 @@ def asked_of(spec: JobSpec) -> object:
 
 def about(spec: JobSpec) -> dict[str, Any]:
     """The metadata of a file of this spec."""
-    finished = Finished(
-        id="i",
-        pixels=_pixels(b"a"),
-        encode_ms=0.0,
-        denoise_ms=0.0,
-        decode_ms=0.0,
-        batch_size_mean=1.0,
-        calls=1,
-        fingerprint="torch=2",
-        reproducibility="exact",
-    )
-    return metadata(finished, spec, seed=7, job_id="j")
+    return metadata(finished(_pixels(b"a")), spec, seed=7, job_id="j")
 
 
 def _pixels(one: bytes) -> Pixels:

@@ -70,7 +70,8 @@ def open_credentials(certificate: Path | None, key: Path | None) -> ContentCrede
         raise SettingsError(
             "PRINTWORKS_WORKER_C2PA_CERTIFICATE and PRINTWORKS_WORKER_C2PA_KEY go together"
         )
-    made = ContentCredentials(_read(certificate), _read(key), _algorithm(key))
+    private = _read(key)
+    made = ContentCredentials(_read(certificate), private, _algorithm(private, key))
     blank = io.BytesIO()
     Pillow.new("RGB", (8, 8)).save(blank, "PNG")
     try:
@@ -97,10 +98,10 @@ def _read(file: Path) -> bytes:
         raise SettingsError(f"{file} cannot be read: {error}") from None
 
 
-def _algorithm(file: Path) -> str:
-    """Return C2PA's name of the algorithm that fits a private key."""
+def _algorithm(pem: bytes, file: Path) -> str:
+    """Return C2PA's name of the algorithm that fits a private key, read from `file`."""
     try:
-        key = serialization.load_pem_private_key(_read(file), password=None)
+        key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SettingsError(f"{file} is no private key in PEM without password: {error}") from None
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVES:

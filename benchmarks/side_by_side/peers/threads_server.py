@@ -1,6 +1,5 @@
 """Threads over one pipeline: FastAPI's own thread pool, one call of the pipeline a request."""
 
-import os
 import sys
 
 import uvicorn
@@ -18,5 +17,4 @@ async def generate(request: Request):
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[1]), log_level="error", workers=None)
-    os._exit(0)
+    uvicorn.run(app, port=int(sys.argv[1]), log_level="error")

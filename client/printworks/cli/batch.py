@@ -26,10 +26,13 @@ from printworks.cli import request
 from printworks.cli.connection import Options, connect, reported
 from printworks.cli.delivery import INTERRUPTED, SUFFIXES
 from printworks.client import Client
-from printworks.errors import Busy, NotAllowed, PrintworksError, Unreachable
+from printworks.errors import Busy, NotAllowed, PrintworksError, ServiceFault, Unreachable
 from printworks.types import Job
 
 JOURNAL = "results.jsonl"
+# What fails one line fails every line: no service, no right; and whether a request that met a fault
+# of the service was accepted is not known.
+ENDS_ALL = (NotAllowed, ServiceFault, Unreachable)
 BUSY_S = 5.0  # where the service accepts no jobs now, after the client's own retries
 
 
@@ -129,18 +132,18 @@ def _run(
                 future.result()
                 bar.advance(task)
                 _say(console, journal.last.get(futures[future], {}))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError, *ENDS_ALL) as error:
             stop.set()
-            for future in futures:
-                future.cancel()
-            _cancel_open(client, journal)
-            print("printworks: interrupted; run it again to go on", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-        except PrintworksError:
-            stop.set()  # the service is gone or refuses the key: no line can end well
-            for future in futures:
-                future.cancel()
-            raise
+            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, PrintworksError):
+                raise
+            if isinstance(error, KeyboardInterrupt):
+                _cancel_open(client, journal)  # what is waited for ends, and then the threads
+                pool.shutdown()
+                _cancel_open(client, journal)  # what they had sent meanwhile
+            said = error if isinstance(error, OSError) else "interrupted"
+            print(f"printworks: {said}; run it again to go on", file=sys.stderr)
+            raise typer.Exit(1 if isinstance(error, OSError) else INTERRUPTED) from None
 
 
 def _one(
@@ -154,7 +157,7 @@ def _one(
     """Send one line, unless an earlier run did; wait for its end; save its images."""
     try:
         job_id = _sent(client, line, asked, journal, stop)
-        if job_id is None:
+        if job_id is None or stop.is_set():
             return
         job = client.wait(job_id)
         if job.status == "canceled" and stop.is_set():
@@ -162,10 +165,10 @@ def _one(
         names = _saved(client, job, out, line)
         said = {"error": job.error.message} if job.error else {}
         journal.write(line, job=job.id, status=job.status, files=names, **said)
-    except (OSError, PrintworksError) as error:
+    except ENDS_ALL:
+        raise  # the journal still has the line's key or job: the next run goes on with it
+    except PrintworksError as error:
         journal.write(line, status="refused", error=str(error))
-        if _ends_all(error):
-            raise
 
 
 def _sent(
@@ -192,11 +195,6 @@ def _sent(
             journal.write(line, job=job.id, status="sent")
             return job.id
     return None
-
-
-def _ends_all(error: Exception) -> bool:
-    """Return whether what failed one line fails every line."""
-    return isinstance(error, OSError | NotAllowed | Unreachable)
 
 
 def _saved(client: Client, job: Job, out: Path, line: int) -> list[str]:

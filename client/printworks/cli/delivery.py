@@ -14,7 +14,7 @@ import typer
 
 from printworks.cli.connection import Options
 from printworks.cli.display import Display
-from printworks.cli.request import STDOUT, is_folder
+from printworks.cli.request import STDOUT
 from printworks.client import Client
 from printworks.errors import Busy
 from printworks.types import Image, Job
@@ -75,7 +75,7 @@ def name_of(job: Job, image: Image, out: Path | None) -> Path:
 
     A folder gets names after the job's ID.
     """
-    if out is None or is_folder(out):
+    if out is None or out.is_dir():
         named = Path(job.id).with_suffix(SUFFIXES.get(image.content_type, ".bin"))
         out = out / named if out else named
     return out if len(job.images) == 1 else out.with_stem(f"{out.stem}-{image.index}")

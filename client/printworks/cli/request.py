@@ -85,7 +85,7 @@ def output_of(
 
 
 def _format_of(out: Path | None) -> str | None:
-    if out is None or out == STDOUT or is_folder(out):
+    if out is None or out == STDOUT or out.is_dir():
         return None
     suffix = out.suffix.lower()
     if suffix not in SUFFIX_FORMATS:
@@ -94,14 +94,9 @@ def _format_of(out: Path | None) -> str | None:
     return SUFFIX_FORMATS[suffix]
 
 
-def is_folder(out: Path) -> bool:
-    """Return whether `out` names a folder."""
-    return out.is_dir()
-
-
 def check_writable(out: Path | None) -> None:
     """Refuse a file name whose folder does not exist, before the image is paid for."""
-    if out is None or out == STDOUT or is_folder(out):
+    if out is None or out == STDOUT or out.is_dir():
         return
     if not out.parent.is_dir():
         raise typer.BadParameter(f"{out}: there is no folder {out.parent}; make it first")

@@ -11,7 +11,7 @@ import typer
 
 from printworks.cli.connection import Options, connect, reported
 from printworks.cli.tables import table
-from printworks.webhook_types import Webhook
+from printworks.webhook_types import Delivery, Webhook
 
 app = typer.Typer(
     no_args_is_help=True, help="Register, test, list and delete webhooks: signed HTTP callbacks."
@@ -51,8 +51,7 @@ def test(context: typer.Context, endpoint_id: EndpointId) -> None:
     """Send a test event; `deliveries` shows what became of it."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
-        sent = client.test_webhook(endpoint_id)
-    print(sent.model_dump_json() if options.as_json else f"{sent.id} {sent.state}")
+        _show(options, client.test_webhook(endpoint_id))
 
 
 @app.command()
@@ -75,8 +74,7 @@ def redeliver(
     """Send an event again."""
     options: Options = context.obj
     with reported(options), connect(options) as client:
-        sent = client.redeliver(endpoint_id, delivery_id)
-    print(sent.model_dump_json() if options.as_json else f"{sent.id} {sent.state}")
+        _show(options, client.redeliver(endpoint_id, delivery_id))
 
 
 @app.command()
@@ -113,5 +111,5 @@ def delete(context: typer.Context, endpoint_id: EndpointId) -> None:
     print(f'{{"id": "{endpoint_id}", "deleted": true}}' if options.as_json else "deleted")
 
 
-def _show(options: Options, webhook: Webhook) -> None:
-    print(webhook.model_dump_json() if options.as_json else f"{webhook.id} {webhook.state}")
+def _show(options: Options, one: Webhook | Delivery) -> None:
+    print(one.model_dump_json() if options.as_json else f"{one.id} {one.state}")
