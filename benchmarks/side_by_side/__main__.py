@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu_machine
-from benchmarks.side_by_side import report
+from benchmarks.side_by_side import report, systems
 from benchmarks.side_by_side.jobs import Mix, job_at
 from benchmarks.side_by_side.loads import Outcome, closed, open_loop
 from benchmarks.side_by_side.systems import NAMES, Machine, Running, started
@@ -57,7 +57,7 @@ async def _measured(
 ) -> list[dict[str, Any]]:
     """Return one row a load."""
     make = running.make
-    await _first(make, options.side)
+    await _first(running, options.side)
     rows: list[dict[str, Any]] = []
 
     async def add(load: str, work: Any) -> dict[str, Any]:
@@ -95,17 +95,23 @@ def _job(mix: Mix, *, side: int) -> Any:
     return lambda index: job_at(mix, index, side=side)
 
 
-async def _first(make: Any, side: int) -> None:
-    """Wait for the first picture: a server that is up may still load its model."""
-    for attempt in range(600):
+async def _first(running: Running, side: int) -> None:
+    """Wait for the first picture: a server that is up may still load its model.
+
+    Raises RuntimeError with the last failure if the server ends, or has none in five minutes.
+    """
+    last: Exception | None = None
+    for _ in range(600):
+        if not running.alive:
+            break
         try:
-            await make(job_at("alike", 0, side=side))
-        except Exception:
-            if attempt == 599:
-                raise
+            await running.make(job_at("alike", 0, side=side))
+        except Exception as error:  # noqa: BLE001 - refused until it is there
+            last = error
             await asyncio.sleep(0.5)
         else:
             return
+    raise RuntimeError(f"no first picture ({last}); its output: {systems.LOG}")
 
 
 def _ceiling(machine: Machine, side: int) -> dict[str, Any]:

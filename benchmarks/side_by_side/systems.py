@@ -17,12 +17,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
 import psutil
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from benchmarks.side_by_side.jobs import Job
 from deploy import servers
@@ -31,6 +34,8 @@ from jobs.settings import ROOT
 
 PEERS = Path(__file__).parent / "peers"
 CACHE = Path.home() / ".cache" / "printworks-peers"
+LOG = CACHE / "last.log"  # output of the system that was started last
+PIPELINE = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "pillow")
 START_S = 300.0
 POLL_S = 0.05
 PNG = b"\x89PNG"
@@ -55,6 +60,11 @@ class Running(ABC):
     @abstractmethod
     async def make(self, job: Job) -> None:
         """Make one picture, to its bytes. Raises whatever goes wrong."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its first process still runs."""
+        return self.root.is_running() and self.root.status() != psutil.STATUS_ZOMBIE
 
     def family(self) -> list[psutil.Process]:
         """Return every process of the system."""
@@ -215,9 +225,10 @@ def _peer(name: str, machine: Machine) -> Generator[Running]:
 
 
 def environment(name: str, packages: tuple[str, ...]) -> Path:
-    """Return the Python of a peer's environment: its packages, then this one's torch and diffusers.
+    """Return the Python of a peer's environment: its packages, and this one's torch and diffusers.
 
-    A `.pth` names this environment's packages after the peer's own, so that all run the same.
+    Those are linked, with what they need, so that all run the same; nothing else is: LitServe
+    takes another path where it finds a package of ours.
     """
     if not packages:
         return Path(sys.executable)
@@ -227,10 +238,32 @@ def environment(name: str, packages: tuple[str, ...]) -> Path:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         site = next(folder.glob("lib/python*/site-packages"))
-        ours = next(p for p in sys.path if p.endswith("site-packages"))
-        (site / "zz_printworks.pth").write_text(f"{ours}\n")
+        for path in _files_of(PIPELINE):
+            if not (site / path.name).exists():
+                (site / path.name).symlink_to(path)
         (folder / "done").write_text("")
     return python
+
+
+def _files_of(names: tuple[str, ...]) -> set[Path]:
+    """Return the top-level files and folders of packages here, and of all that they need."""
+    found: set[Path] = set()
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        package = metadata.distribution(name)
+        for file in package.files or ():
+            if file.parts[0] not in ("..", "__pycache__"):
+                found.add(Path(str(package.locate_file(file.parts[0]))))
+        for line in package.requires or ():
+            needed = Requirement(line)
+            if not needed.marker or needed.marker.evaluate({"extra": ""}):
+                waiting.append(needed.name)
+    return found
 
 
 @contextmanager
@@ -238,7 +271,7 @@ def _process(argv: list[str], more: Mapping[str, str], cwd: Path) -> Generator[p
     own = {n: v for n, v in os.environ.items() if not n.startswith("PRINTWORKS_")}
     CACHE.mkdir(parents=True, exist_ok=True)
     with (
-        (CACHE / "last.log").open("w") as log,
+        LOG.open("w") as log,
         subprocess.Popen(
             argv, env=own | dict(more), cwd=cwd, stdout=log, stderr=subprocess.STDOUT
         ) as process,
